@@ -1,10 +1,9 @@
-//! What one bad pod of ten does to 2,000 requests a second, by policy: `cargo bench --bench bad_pods`.
+//! How one bad pod of ten affects 2,000 requests a second, by policy: `cargo bench --bench bad_pods`.
 //!
-//! Ten pods in processes of their own, HTTP/1.1, a caller that gives its request up after a second, nothing sent again but
-//! where that is said. `-- hung killed` tells those stories only,
-//! `--policy=peak_ewma` of that policy, and `--no-health` without ejections. Every story has a client of its own, which is used
-//! to all pods when it begins. A figure that depends on how fast the machine is stands beside that of the same load with ten
-//! good pods, from the same run.
+//! Ten pods in their own processes, HTTP/1.1, callers that cancel a request after a second, and no retries unless a
+//! story says so. `-- hung killed` runs only these stories, `--policy=peak_ewma` only this policy, and `--no-health`
+//! disables ejections. Every story has its own client, with connections to all pods when it begins. A figure that
+//! depends on the machine's speed is printed next to that of the same load with ten good pods, from the same run.
 
 mod support;
 
@@ -53,16 +52,16 @@ fn main() {
     stage.goals.print();
 }
 
-/// The pods, and what was seen of them.
+/// The pods, and what was measured.
 struct Stage {
     good: Pods,
     bad: Pods,
-    /// Just enough to see that everything runs.
+    /// Runs just enough to see that everything works.
     is_short: bool,
     health: OutlierDetection,
-    /// Which ones are told; all if none is named.
+    /// Which stories to run; all if none is named.
     stories: Vec<String>,
-    /// Of which policy; of all if none is named.
+    /// Which policy to run; all if none is named.
     policy: Option<String>,
     goals: Goals,
 }
@@ -132,7 +131,7 @@ impl Stage {
         all.into_iter()
     }
 
-    /// A client that has connections to all pods, which answer after so many milliseconds.
+    /// A client with connections to all pods, which answer after this many milliseconds.
     async fn client<P: Policy>(&mut self, policy: P, retries: usize, after: u64) -> Client {
         let builder = self.builder(policy).retries(retries);
         self.used_to_all(builder, after).await
@@ -168,7 +167,7 @@ impl Stage {
         ));
     }
 
-    /// Half of the time all pods are good, and half of it one takes 200 ms longer.
+    /// All pods are good half of the time; in the other half one takes 200 ms longer.
     async fn slow<P: Policy>(&mut self, name: &str, policy: P) {
         let client = self.client(policy, 0, 2).await;
         let without = load(&client, self.long(8 * SECOND)).await;
@@ -180,8 +179,8 @@ impl Stage {
         self.judge(format!("slow/{name}/p99"), ratio, 1.3, adapts(name));
     }
 
-    /// One pod takes 200 ms, and late answers are asked for elsewhere; beside a client that doesn't know that pod, by turns of
-    /// a second, in which whatever else the machine does concerns both.
+    /// One pod takes 200 ms, and requests are hedged. Compared with a client that doesn't know that pod: the two take
+    /// turns of a second, so that other load on the machine affects both.
     async fn hedged<P: Policy + Clone>(&mut self, name: &str, policy: P) {
         let others = StaticEndpoints::new(self.good.addresses.clone());
         let without = self.builder(policy.clone()).hedge(Hedge::new());
@@ -205,7 +204,7 @@ impl Stage {
         self.goals.at_most("hedge_extra", extra, 0.02);
     }
 
-    /// One pod takes 20 ms where the others take one.
+    /// One pod takes 20 ms, the others take 1 ms.
     async fn of_twenty<P: Policy>(&mut self, name: &str, policy: P) {
         let client = self.client(policy, 0, 1).await;
         self.bad.set(Mode::After(20));
@@ -217,7 +216,7 @@ impl Stage {
         self.judge(format!("20ms/{name}/share"), share, 0.022, counts);
         let p99 = report.percentile(0.99);
         self.judge(format!("20ms/{name}/p99_ms"), p99, 3.0, name == "peak_ewma");
-        // It is as fast as the others again, and has half of its share or more before 30 s are over.
+        // When it is as fast as the others again, it has at least half of its share within 30 s.
         self.bad.set(Mode::After(1));
         load(&client, self.long(27 * SECOND)).await;
         let report = load(&client, self.long(3 * SECOND)).await;
@@ -227,7 +226,7 @@ impl Stage {
         self.goals.at_least(name, share, 0.05);
     }
 
-    /// One answers 503 at once, to all or some.
+    /// One pod answers 503 at once, to all requests or some.
     async fn failing<P: Policy>(&mut self, name: &str, policy: P, part: u64) {
         let client = self.client(policy, 0, 2).await;
         self.bad.set(Mode::Failing(part));
@@ -253,7 +252,7 @@ impl Stage {
         }
     }
 
-    /// One is stopped for 3 s of 8.
+    /// One pod is stopped for 3 s of 8.
     async fn hung<P: Policy>(&mut self, name: &str, policy: P) {
         let client = self.client(policy, 0, 0).await;
         let story = async {
@@ -273,7 +272,7 @@ impl Stage {
         );
     }
 
-    /// One is away for 3 s of 8, and half of its share or more must be back at the end of 30 s more.
+    /// One pod is away for 3 s of 8, and must have at least half of its share again within 30 s.
     async fn killed<P: Policy>(&mut self, name: &str, policy: P) {
         let client = self.client(policy, 3, 0).await;
         let length = self.long(8 * SECOND);
@@ -298,8 +297,8 @@ impl Stage {
         println!("    {} of 10 available at the end", back.count());
     }
 
-    /// Nine take 20 ms, and a tenth one joins them. How many times as many requests as the middle one of the others it has, at
-    /// most.
+    /// Nine pods take 20 ms, and a tenth joins. Measures the most requests that it has, relative to the median of the
+    /// others.
     async fn joining<P: Policy>(&mut self, name: &str, policy: P) {
         self.good.set(Mode::After(20));
         self.bad.set(Mode::After(20));
@@ -343,7 +342,7 @@ impl Stage {
     }
 }
 
-/// How many times as many requests one has as the middle one of the others.
+/// How many requests one pod has, relative to the median of the others.
 fn times_the_others(client: &Client, one: SocketAddr) -> f64 {
     let is_it = |status: &EndpointStatus| status.endpoint.address() == one;
     let (it, others): (Vec<_>, Vec<_>) = client.endpoints().into_iter().partition(is_it);
@@ -352,7 +351,7 @@ fn times_the_others(client: &Client, one: SocketAddr) -> f64 {
     it / median.max(1.0)
 }
 
-/// Discovery that finds what it is told.
+/// Discovery with scripted answers.
 struct Told(mpsc::UnboundedReceiver<Vec<SocketAddr>>);
 
 impl Discovery for Told {

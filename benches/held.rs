@@ -1,8 +1,8 @@
-//! What a client holds in memory of responses that nobody reads, and of requests that were given up.
+//! How much memory a client holds for responses that nobody reads, and for cancelled requests.
 //!
-//! `cargo bench --bench held` prints the figures that the documentation of `http::ClientBuilder` has. The pod is in a process
-//! of its own (this program, asked to be one), so that only the client's memory is seen: that of its process, as the system
-//! counts it (`VmRSS`, Linux).
+//! `cargo bench --bench held` prints the figures in the documentation of `http::ClientBuilder`. The pod is in its own
+//! process (this program, started as a pod), so that only the client's memory is measured: that of its process, as the
+//! system counts it (`VmRSS`, Linux).
 
 use std::{
     convert::Infallible,
@@ -29,7 +29,7 @@ use tower_headless::{
 const MIB: usize = 1 << 20;
 const STALLED: usize = 100;
 const GIVEN_UP: usize = 100_000;
-/// How many requests are given up at once.
+/// How many requests are cancelled at once.
 const AT_ONCE: usize = 100;
 
 const POD: &str = "--be-a-pod";
@@ -42,12 +42,12 @@ fn main() {
     if std::env::args().any(|argument| argument == POD) {
         return runtime.block_on(serve());
     }
-    // This one first: what it takes is not to be found in what the other has left.
+    // This one first, so that memory left by the other doesn't hide what it takes.
     runtime.block_on(given_up());
     runtime.block_on(stalled());
 }
 
-/// `/large` has 4 MiB, and `/late` an answer that comes when its request has been given up.
+/// `/large` has 4 MiB; `/late` answers when its request has been cancelled.
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let body = match request.uri().path() {
         "/large" => Bytes::from(vec![0; 4 * MIB]),
@@ -67,7 +67,7 @@ async fn serve() {
         tokio::spawn(async move {
             let mut server = http2::Builder::new(TokioExecutor::new());
             server.max_concurrent_streams(1_000);
-            // Ends with the connection, for good or bad.
+            // Ends with the connection, with or without an error.
             let _ = server
                 .serve_connection(TokioIo::new(stream), service_fn(answer))
                 .await;
@@ -111,7 +111,7 @@ impl Drop for Pod {
     }
 }
 
-/// Of this process, in KiB.
+/// The memory of this process, in KiB.
 fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/status").expect("Linux");
     let line = status.lines().find(|line| line.starts_with("VmRSS"));
@@ -133,7 +133,7 @@ async fn stalled() {
     let client = pod.client().await;
     let before = resident();
     let heads = join_all((0..STALLED).map(|_| client.get("/large").into_future())).await;
-    // Until the pod has sent what the windows take.
+    // Waits until the pod has filled the windows.
     sleep(Duration::from_secs(3)).await;
     report("100 unread responses of 4 MiB", before, STALLED);
     client.get("/").await.expect("a response meanwhile");
@@ -147,7 +147,7 @@ async fn given_up() {
     for _ in 0..GIVEN_UP / AT_ONCE {
         let mut asked = join_all((0..AT_ONCE).map(|_| client.get("/late").into_future()));
         assert!(futures::poll!(&mut asked).is_pending());
-        // Until they are with the pod.
+        // Waits until the pod has them.
         sleep(Duration::from_millis(20)).await;
     }
     report("100,000 requests given up", before, GIVEN_UP);

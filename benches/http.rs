@@ -1,20 +1,20 @@
 //! What an HTTP request costs: `cargo bench --bench http`.
 //!
 //! 64 callers, each with its next request as soon as it has read the last answer, over ten pods in another process. Every
-//! round measures each candidate for a moment. Beside ours, in the same rounds:
+//! round measures each candidate for a moment. Our client is compared, in the same rounds, with:
 //!
 //! - `limit`: hyper's bare connections, taken in turn. For HTTP/1.1 each pod has a list of idle ones.
-//! - `legacy`: hyper-util's client with its pool; each request tells it the next pod.
-//! - `p2c behind Buffer`: tower's balancer over one such client a pod.
-//! - `reqwest`: as `legacy`.
+//! - `legacy`: hyper-util's client with its pool; each request names the next pod.
+//! - `p2c behind Buffer`: tower's balancer over one such client for each pod.
+//! - `reqwest`: used like `legacy`.
 //! - `balance_list`: tonic's channel, for gRPC.
 //!
-//! What is compared is how many requests are made in a second, and in a second of this process's processor time, the
-//! system's part included. The second figure is the steadier one: it doesn't tell of the pods.
+//! Two figures are compared: requests per second, and requests per second of this process's processor time, including
+//! the system's part. The second figure is steadier, because the pods don't affect it.
 //!
-//! Pods that wait for requests sleep, and whoever writes to one that sleeps pays for waking it: a client pays more the
-//! slower it is. With `-- --spin` they never sleep. The steadiest figure of all is how many instructions a request takes in
-//! this process, outside of the system: `benches/http/instructions` counts them with callgrind.
+//! Pods that wait for requests sleep, and a client that writes to a sleeping pod pays for waking it: so a slower client
+//! pays more. With `-- --spin` pods never sleep. The steadiest figure is how many instructions a request takes in this
+//! process, outside of the system: `benches/http/instructions` counts them with callgrind.
 
 mod support;
 
@@ -55,8 +55,8 @@ fn main() {
     goals.print();
 }
 
-/// One worker: the pods take the other core of a small machine. With two, the client's threads and the pods' take the
-/// cores from each other.
+/// One worker, because the pods take the other core of a small machine. With two, the client's and the pods' threads
+/// compete for the cores.
 fn runtime() -> Runtime {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
@@ -65,7 +65,7 @@ fn runtime() -> Runtime {
     runtime.expect("a runtime")
 }
 
-/// What is asked of ours beside bare connections, which count and choose nothing.
+/// Our goal relative to bare connections, which neither count nor choose.
 const fn near_limit(requests: f64) -> Option<Goal> {
     Some(Goal { requests, p99: 1.1 })
 }

@@ -1,9 +1,9 @@
 //! What the page costs: `cargo bench --features inspect,json,test-util --bench inspect`.
 //!
 //! - The processor time of the JSON of 1,000 pods, which is made at most four times a second.
-//! - The p99 of a client's requests while the page's JSON is asked for 1,000 times a second, beside rounds without: once of 1,000
-//!   pods, from the service itself (2 MB a thousand times a second are too much for a socket), and once of six over HTTP, by a
-//!   thread of its own.
+//! - The p99 of a client's requests while the page's JSON is requested 1,000 times a second, compared with rounds
+//!   without that. Once for 1,000 pods, from the service itself, because a socket can't carry 2 MB a thousand times a
+//!   second; and once for six pods over HTTP, by its own thread.
 //! - How long chromium takes from the navigation until 1,000 rows are there, if it is installed (`.ci/servers`).
 
 mod support;
@@ -55,7 +55,7 @@ fn main() {
     goals.print();
 }
 
-/// A balancer of 1,000 pods that have all been asked.
+/// A balancer of 1,000 pods that have all had requests.
 async fn large() -> Balance<NoOp> {
     let endpoints = (0..PODS).map(|number| {
         let [high, low] = number.to_be_bytes();
@@ -75,7 +75,7 @@ async fn large() -> Balance<NoOp> {
     balance
 }
 
-/// Of this thread, in milliseconds, as the system counts it (Linux).
+/// The processor time of this thread, in milliseconds, as the system counts it (Linux).
 fn processor_time() -> f64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
     let nanos = text.split(' ').next().expect("a number");
@@ -90,10 +90,10 @@ async fn ask(page: &Page, path: &str) -> usize {
     body.to_bytes().len()
 }
 
-/// Outside of a runtime it is made on this thread; a page of its own has nothing kept.
+/// Outside of a runtime the JSON is made on this thread; a new page has nothing cached.
 fn json(balancers: &Balancers, plan: &Plan, goals: &mut Goals) {
     let (mut length, rounds) = (0, if plan.is_full() { 200 } else { 1 });
-    // The system counts by ticks: one of these may be shorter.
+    // The system counts in ticks, and one JSON may take less than a tick.
     let before = processor_time();
     for _ in 0..rounds {
         let page = Page::new(balancers.clone());
@@ -104,7 +104,7 @@ fn json(balancers: &Balancers, plan: &Plan, goals: &mut Goals) {
     goals.at_most("json_cpu_ms", millis, 5.0);
 }
 
-/// Requests of the client, eight at once, for so long: the p99 in milliseconds.
+/// Sends the client's requests, eight at once, for this time. Returns the p99 in milliseconds.
 async fn p99(client: &Client, time: Duration) -> f64 {
     let end = now() + time;
     let callers = (0..8).map(|_| {
@@ -134,7 +134,7 @@ async fn p99(client: &Client, time: Duration) -> f64 {
     seen[seen.len() * 99 / 100]
 }
 
-/// A thousand times a second, while it is so.
+/// Requests the JSON a thousand times a second, while the flag is set.
 async fn ask_often<F: Future>(is_on: Arc<AtomicBool>, mut ask: impl FnMut() -> F) {
     let mut ticks = interval(Duration::from_millis(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -197,7 +197,7 @@ fn rounds(
         false => (1, Duration::from_millis(10)),
     };
     let ratios = (0..rounds).map(|round| {
-        // Each is the first one in every other round.
+        // The two alternate in which comes first.
         let [mut with, mut without] = [0.0; 2];
         for is_with in [round % 2 == 0, round % 2 == 1] {
             is_on.store(is_with, Relaxed);

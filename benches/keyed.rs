@@ -1,17 +1,18 @@
 //! What it costs to find the pod of a key, how evenly keys are shared out, and how many move: `cargo bench --bench keyed`.
 //!
-//! The ring is that of `ConsistentHash`, built into this benchmark from its source. Beside it, in the same rounds:
+//! The ring is that of `ConsistentHash`, built into this benchmark from its source. It is compared, in the same rounds,
+//! with:
 //!
-//! - `rendezvous`: the highest hash of the key with each name, plainly; and `hrw-hash`, a crate for that.
+//! - `rendezvous`: the highest hash of the key with each name, computed plainly; and `hrw-hash`, a crate for that.
 //! - `maglev`: Google's table of at least 100 entries for each pod (Eisenbud et al., 2016).
-//! - `ketama`: Cloudflare's crate for pingora, with 160 points for each pod as nginx and memcached have.
-//! - `anchor`: the crate anchorhash, with room for a quarter more pods. It depends on its own past, so it is the same one before
-//!   and after a change: a client that starts after it disagrees.
-//! - `jump`: the crate jumpch, over the pods in order: what is behind one that leaves moves up.
+//! - `ketama`: Cloudflare's crate for pingora, with 160 points for each pod, as nginx and memcached have.
+//! - `anchor`: the crate anchorhash, with room for a quarter more pods. It depends on its own past, so the same one is
+//!   used before and after a change: a client that starts after the change disagrees.
+//! - `jump`: the crate jumpch, over the pods in order: when one leaves, those behind it move up.
 //!
-//! All look the key's bytes up, hashing included. What moves is measured between a client that starts before a change and one
-//! that starts after it, since two clients are to agree. A whole pick is a look-up through the snapshot, with
-//! the guard of a request.
+//! All look up the key's bytes, including the hashing. Moved keys are counted between a client that starts before a
+//! change and one that starts after it, because two clients should agree. A whole pick is a look-up through the
+//! snapshot, with the guard of a request.
 
 #![allow(
     clippy::duplicate_mod,
@@ -49,7 +50,7 @@ mod source {
     #[cfg(feature = "serde")]
     pub(crate) mod times;
 }
-// Where the sources expect each other.
+// The modules where the sources expect each other.
 #[cfg(feature = "serde")]
 use source::times;
 use source::{
@@ -113,7 +114,7 @@ impl Keys {
         Self((0..count).map(key).collect())
     }
 
-    /// So many of them, again and again.
+    /// An endless cycle of this many keys.
     fn clock(&self, mut look_up: impl FnMut(&[u8; 16])) -> impl FnMut(u64) -> f64 {
         let mut next = 0;
         move |times| {
@@ -127,13 +128,13 @@ impl Keys {
     }
 }
 
-/// One way to find the pod of a key, by number, among pods of these numbers.
+/// One way to find a key's pod among numbered pods.
 #[derive(Clone, Copy)]
 struct Way {
     name: &'static str,
-    /// Of pods, without that one of them which has left.
+    /// Built for these pods, without the one that has left.
     build: fn(&[usize], Option<usize>) -> LookUp,
-    /// A look-up takes longer the more pods there are.
+    /// Whether a look-up takes longer with more pods.
     scans: bool,
 }
 
@@ -221,7 +222,7 @@ fn maglev(pods: &[usize], gone: Option<usize>) -> LookUp {
             .take_while(|of| of * of <= *number)
             .all(|of| !number.is_multiple_of(of))
     };
-    // The same before and after a change.
+    // The same one before and after a change.
     let room = (pods.len() + 1).next_power_of_two();
     let size = (room * 100 + 1..).find(is_prime).expect("no end of primes");
     let mut walks: Vec<_> = pods
@@ -271,7 +272,7 @@ type Hasher = BuildHasherDefault<DefaultHasher>;
 
 fn anchor(pods: &[usize], gone: Option<usize>) -> LookUp {
     let room = (pods.len() * 5 / 4 + 1) as u16;
-    // Its default is another hash in each process.
+    // Its default hash differs between processes.
     let mut anchor: AnchorHash<[u8; 16], usize, _> = Builder::with_hasher(Hasher::default())
         .with_resources(pods.iter().copied())
         .build(room);
@@ -321,7 +322,7 @@ fn builds(len: usize, plan: &Plan, goals: &mut Goals) {
             })
         });
     }
-    // One pod for another, as in a rolling update.
+    // Replaces one pod by another, as in a rolling update.
     let [before, after] = [0..len, 1..len + 1].map(|pods| nodes(&pods.collect::<Vec<_>>()));
     let ring = ring_of(&before, None);
     field.add(UPDATED, move |times| {
@@ -348,13 +349,13 @@ fn builds(len: usize, plan: &Plan, goals: &mut Goals) {
     }
 }
 
-/// How many times the mean the pod with the most keys has, and how many keys move, times n, where one of n leaves. That is also
-/// where one joins, the other way round.
+/// The largest share of keys relative to the mean; and, times n, how many keys move when one of n pods leaves. As many
+/// move when one joins.
 fn quality(len: usize, plan: &Plan, keys: &Keys, goals: &mut Goals) {
     println!("\n{len} pods, {} keys\n", keys.0.len());
     for way in WAYS {
         if way.name == HRW || way.scans && len > 1_000 {
-            // The first shares keys out as any rendezvous does, and the others would be at it for hours.
+            // `rendezvous` shares out keys as any rendezvous does; the others would take hours.
             continue;
         }
         let homes = |gone: Option<usize>| {
@@ -407,7 +408,7 @@ const UNBOUNDED: &str = "the same without bound";
 const HOT: &str = "the same, one key of all";
 const RANDOM: &str = "random, 4 in flight for each";
 
-/// Whole picks, of requests that end when as many as are told are in flight.
+/// Whole picks, of requests that end when this many are in flight.
 fn picks(len: usize, plan: &Plan, keys: &Keys, goals: &mut Goals) {
     let routes: Vec<_> = keys
         .0
@@ -439,7 +440,7 @@ fn picks(len: usize, plan: &Plan, keys: &Keys, goals: &mut Goals) {
         goals.more_at_most(format_args!("keyed/pick/n={len}/random"), more, 100.0);
     }
     let mut pick = picked(AnyPolicy::new(bounded()), len, 4 * len, &routes);
-    // What keeps the requests has to have room first.
+    // The collection of requests gets its room first.
     pick(8 * len as u64);
     let seen = allocation_counter::measure(|| {
         pick(1_000);

@@ -1,12 +1,12 @@
 //! What a pick costs: `cargo bench --bench pick`.
 //!
 //! Every figure is one whole request to a service that is ready and does nothing: `poll_ready`, `call`, and the future
-//! to its end, so that the guard and the health check are in it. Beside it, in the same rounds:
+//! to its end, including the guard and the health check. It is compared, in the same rounds, with:
 //!
-//! - `limit`: what no balancer over a swappable set can go below. It loads a snapshot, counts a shared cursor up, clones
-//!   the service it points at and calls it.
+//! - `limit`: the least that any balancer over a swappable set can cost. It loads a snapshot, increments a shared
+//!   cursor, clones the service that it points at, and calls it.
 //! - `p2c`: tower's balancer, which needs `&mut` and so serves one caller only.
-//! - `p2c behind Buffer`: the same as one shares it, with a worker task in a current-thread runtime.
+//! - `p2c behind Buffer`: the same, shared in tower's way, with a worker task in a current-thread runtime.
 
 mod support;
 
@@ -66,7 +66,7 @@ fn runtime() -> Runtime {
     runtime.expect("timers need nothing of the system")
 }
 
-/// A balancer that has heard of its endpoints.
+/// A balancer that knows its endpoints.
 fn balance<P: Policy>(runtime: &Runtime, policy: P, len: usize) -> Balance<NoOp> {
     runtime.block_on(async {
         let mut balance = Balance::builder(StaticEndpoints::new((0..len).map(address)))
@@ -78,7 +78,7 @@ fn balance<P: Policy>(runtime: &Runtime, policy: P, len: usize) -> Balance<NoOp>
     })
 }
 
-/// The same in one of two zones, which has a quarter of the endpoints: half of the requests stay there.
+/// A balancer in one of two zones, which has a quarter of the endpoints: half of the requests stay there.
 fn near<P: Policy>(runtime: &Runtime, policy: P, len: usize) -> Balance<NoOp> {
     runtime.block_on(async {
         let mut balance = Balance::builder(Zones(len))
@@ -91,7 +91,7 @@ fn near<P: Policy>(runtime: &Runtime, policy: P, len: usize) -> Balance<NoOp> {
     })
 }
 
-/// So many endpoints in zones a and b, told once.
+/// Discovery of this many endpoints in zones a and b, which answers once.
 struct Zones(usize);
 
 impl Discovery for Zones {
@@ -115,7 +115,7 @@ fn p2c(len: usize) -> P2c {
     p2c::Balance::new(ServiceList::new::<()>(services))
 }
 
-/// The least that picking from a swappable set can take.
+/// The least that picking from a swappable set can cost.
 #[derive(Clone)]
 struct Limit {
     services: Arc<ArcSwap<Vec<NoOp>>>,
@@ -188,7 +188,7 @@ const P2C_BUFFER: &str = "p2c behind Buffer";
 
 fn measure(len: usize, plan: &Plan) -> Times {
     let runtime = runtime();
-    // A runtime of its own, so that no other task takes the worker's time.
+    // Its own runtime, so that no other task takes the worker's time.
     let worker = self::runtime();
     let buffer = worker.block_on(async { Buffer::new(p2c(len), 1024) });
     let mut field = Field::new(format_args!("{len} endpoints, a request"));
@@ -236,7 +236,7 @@ fn judge(len: usize, times: &Times, goals: &mut Goals) {
         if len >= 10 {
             let ratio = times.ratio(names.two, names.one);
             goals.at_most(format_args!("{name}/two_threads"), ratio, 1.5);
-            // The limit's threads take its cursor from each other as well.
+            // The limit's threads also compete for its cursor.
             let ratio = times.ratio(names.two, LIMIT.two);
             goals.note(format_args!(
                 "beside {name}/limit_on_two_threads {ratio:.3}"
@@ -272,7 +272,7 @@ fn per_pick(mut service: impl Service<()>) -> f64 {
     seen.count_total as f64 / PICKS as f64
 }
 
-/// What it costs to have near and far endpoints, beside all being alike.
+/// What near and far endpoints cost, compared with equal ones.
 fn nearness(len: usize, plan: &Plan, goals: &mut Goals) {
     let runtime = runtime();
     let mut field = Field::new(format_args!("{len} endpoints, a request, near ones first"));
@@ -317,8 +317,8 @@ fn beside<P: Policy + Clone>(
     field.add(names.near, requests(near(runtime, policy, len)));
 }
 
-/// What it costs to watch the endpoints' health, and their latency, by requests that are answered at once (a pick) and by
-/// requests that have to wait (a pick and a completion, with two looks at the clock).
+/// What outlier detection and latency cost: for requests that are answered at once (a pick), and for
+/// requests that have to wait (a pick and a completion, which read the clock twice).
 fn watchfulness(len: usize, plan: &Plan, goals: &mut Goals) {
     const UNWATCHED: [&str; 2] = ["without health", "without health, waits"];
     const WATCHED: [&str; 2] = ["with health", "with health, waits"];
@@ -392,7 +392,7 @@ fn watch<P: Policy + Clone>(
             ready.expect("readiness never fails");
             balance
         });
-        // Of every endpoint something is known then.
+        // By then every endpoint's latency is known.
         (0..len * 20).for_each(|_| patient_request(&mut balance));
         pends.store(waits, Relaxed);
         field.add(name, move |times| {
@@ -403,11 +403,11 @@ fn watch<P: Policy + Clone>(
     }
 }
 
-/// What it costs to count requests, by requests that are answered at once: for one thread, and for two that count at the same
+/// What counting costs, for requests that are answered at once: for one thread, and for two that count at the same
 /// endpoints.
 ///
-/// One balancer may be a nanosecond faster than its equal, for where it is in memory. So each candidate has several, built in turn,
-/// and `off` is held against its like: what those two differ by is what the others may differ by for nothing.
+/// Of two equal balancers one may be a nanosecond faster because of where it is in memory. So each candidate has
+/// several, built in turn, and `off` is compared with its equal: that difference is the noise in the others.
 fn counting(len: usize, plan: &Plan, goals: &mut Goals) {
     const OFF: &str = "counters off";
     const LIKE: &str = "counters off, its like";
@@ -437,7 +437,7 @@ fn counting(len: usize, plan: &Plan, goals: &mut Goals) {
     goals.more_at_most(format_args!("{name}/counters_off"), by_chance, 1.0);
     let more = times.difference(ON, OFF);
     goals.more_at_most(format_args!("{name}/counters_on"), more, 20.0);
-    // Two threads meet at an endpoint's counters where they meet at its count of requests in flight.
+    // Two threads share an endpoint's counters when they share its count of requests in flight.
     let shared = times.ratio(TWO_THREADS[1], TWO_THREADS[0]);
     goals.at_most(format_args!("{name}/on/off, two threads"), shared, 1.5);
     for (which, on) in [("counters_off", false), ("counters_on", true)] {
@@ -449,7 +449,7 @@ fn counting(len: usize, plan: &Plan, goals: &mut Goals) {
 /// How many equal balancers a candidate has.
 const LIKES: usize = 4;
 
-/// Requests to one balancer after the other, and what one costs on the average.
+/// Sends requests to one balancer after the other. Returns what one costs on average.
 fn requests_to_each(balances: Vec<Balance<NoOp>>) -> impl FnMut(u64) -> f64 {
     let mut bursts: Vec<_> = balances.into_iter().map(requests).collect();
     move |times| {
@@ -471,8 +471,8 @@ fn counted(runtime: &Runtime, len: usize, on: bool) -> Balance<NoOp> {
     })
 }
 
-/// Least connections around its two thresholds: up to 256 endpoints it looks at all, above at 16. What it costs over
-/// round robin is what the look costs.
+/// Least connections around its threshold: up to 256 endpoints it reads all, above that 16. The difference to
+/// round robin is what reading costs.
 fn thresholds(plan: &Plan) {
     const SIZES: [(usize, &str); 8] = [
         (16, "all of 16"),

@@ -1,20 +1,22 @@
 //! What a look costs: `cargo bench --bench resolve`.
 //!
-//! A look is `Dns::resolve()`: the A and the AAAA records of a full name, asked for at once, up to the pods, sorted. The
-//! name has A records only, as in most clusters, so a look is over when those are there. Up to 72 of them fit into a
-//! packet of 1,232 bytes here; more are asked for over UDP and then over TCP. Beside it, in the same rounds, bare hickory:
-//! its resolver without cache and hosts file, asked for the same records of the same server at the same time, up to the A
-//! records as they come, unsorted. It gets its name as it likes it, parsed.
+//! A look is `Dns::resolve()`: it queries the A and the AAAA records of a full name at once, and returns the pods,
+//! sorted. The name has only A records, as in most clusters, so a look ends when those are there. Up to 72 of them fit
+//! into a packet of 1,232 bytes here; more are queried over UDP and then over TCP. It is compared, in the same rounds,
+//! with bare hickory: its resolver, without cache and hosts file, queries the same records of the same server at the
+//! same time, until the A records are there, unsorted. It gets its name already parsed.
 //!
-//! - `hickory`: a resolver that has no connection yet, for ours begins without one too. It is made before the clock
-//!   starts, because the cache that it builds, even if it is to have none, is no part of a look. The goal is against it.
-//! - `hickory, made`: the same with the making in it, as in `Dns::resolve()`.
-//! - `hickory, kept`: one resolver for all looks. Over UDP it takes a new socket for each question, as all do; its TCP
-//!   connection it keeps.
+//! - `hickory`: a resolver without a connection, because ours begins without one too. It is made before the clock
+//!   starts, because the cache that it builds, even if disabled, is no part of a look. The goal is relative to this
+//!   one.
+//! - `hickory, made`: the same, including making it, as in `Dns::resolve()`.
+//! - `hickory, kept`: one resolver for all looks. Over UDP it uses a new socket for each query, as all do; it keeps its
+//!   TCP connection.
 //!
-//! What a program does again and again is no `Dns::resolve()` but a refresh, which keeps its connection too and remembers
-//! what doesn't fit into a packet. Refreshes come every 10 ms at most, so their figure is the time that this thread spends
-//! computing for one, beside a kept hickory that is asked as often, both types to the end.
+//! What a program does repeatedly isn't `Dns::resolve()` but a refresh, which also keeps its connection, and remembers
+//! which answers don't fit into a packet. Refreshes come at most every 10 ms, so their figure is the time that this
+//! thread spends computing for one, compared with a kept hickory that is queried as often; both wait for both record
+//! types.
 //!
 //! hickory's name server, by its source, keeps TCP connections for as long as its resolver lives, and tries UDP first each
 //! time (`hickory-resolver`, `name_server.rs` and `name_server_pool.rs`).
@@ -81,7 +83,7 @@ fn pod(host: usize) -> Ipv4Addr {
     }
 }
 
-/// Both clients and what they ask. The server's work is done in another thread.
+/// Both clients and their queries. The server works in another thread.
 struct Bench {
     len: usize,
     server: Server,
@@ -128,7 +130,7 @@ impl Bench {
         hint::black_box(&found);
     }
 
-    /// To the end of the A records, as a look: those of AAAA are polled meanwhile, and dropped if they are slower.
+    /// Ends with the A records, like a look: the AAAA query is polled meanwhile, and dropped if it is slower.
     async fn ask(&self, hickory: &TokioResolver) {
         let mut v4 = pin!(hickory.lookup(self.name.clone(), RecordType::A));
         let mut v6 = pin!(hickory.lookup(self.name.clone(), RecordType::AAAA));
@@ -145,7 +147,7 @@ impl Bench {
         self.check(found.await);
     }
 
-    /// To the end of both, as a refresh.
+    /// Ends with both, like a refresh.
     async fn ask_both(&self, hickory: &TokioResolver) {
         let (v4, v6) = tokio::join!(
             hickory.lookup(self.name.clone(), RecordType::A),
@@ -155,7 +157,7 @@ impl Bench {
         self.check(v4);
     }
 
-    /// With the last look's AAAA query in it, for which the look may not have waited.
+    /// Includes the last look's AAAA query, for which the look may not have waited.
     fn asked_so_far(&self) -> Asked {
         let moment = async { sleep(PACE).await };
         self.runtime.block_on(moment);
@@ -208,7 +210,7 @@ fn looks(bench: &Bench, plan: &Plan, goals: &mut Goals) {
     }
 }
 
-/// What a look asks and allocates.
+/// How many queries and allocations a look makes.
 fn counts(bench: &Bench, goals: &mut Goals) {
     let kept = bench.hickory();
     let mut count = |client: &str, look: &dyn Fn()| {
@@ -237,7 +239,7 @@ fn counts(bench: &Bench, goals: &mut Goals) {
 /// The shortest time between two refreshes.
 const PACE: Duration = Duration::from_millis(10);
 
-/// The thread's own time for one refresh. Linux only: elsewhere it isn't to be had without `unsafe`.
+/// The thread's own time for one refresh. Linux only: elsewhere it can't be read without `unsafe`.
 fn refreshes(bench: &Bench, goals: &mut Goals) {
     if computed().is_none() {
         return;
@@ -268,7 +270,7 @@ fn refreshes(bench: &Bench, goals: &mut Goals) {
 
 async fn drive(dns: &mut Dns) {
     loop {
-        // An error is the word that there are no AAAA records, where that comes first.
+        // An error says that there are no AAAA records, if that comes first.
         let _ = hint::black_box(poll_fn(|cx| dns.poll_next(cx)).await);
     }
 }
@@ -281,7 +283,8 @@ async fn repeat(bench: &Bench, hickory: &TokioResolver) {
     }
 }
 
-/// Nanoseconds of this thread's own time that a refresh costs, of those that `work` makes within `window`.
+/// The nanoseconds of this thread's own time that a refresh costs, averaged over those that `work` makes within
+/// `window`.
 fn refresh(bench: &Bench, window: Duration, work: impl Future<Output = ()>) -> f64 {
     let (asked, before) = (bench.server.asked(), computed().unwrap_or_default());
     bench.runtime.block_on(async {

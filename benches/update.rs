@@ -1,7 +1,7 @@
-//! What an update costs, and what it costs those who pick meanwhile: `cargo bench --bench update`.
+//! What an update costs, and how much it slows concurrent picks: `cargo bench --bench update`.
 //!
-//! The writer is not public, so the sources are built into this benchmark. An update takes one pod out of the set and
-//! one in, its answer in a random order, as DNS servers give it. Beside it, in the same rounds, `limit`: sort the
+//! The writer is not public, so its sources are built into this benchmark. An update replaces one pod of the set; its
+//! answer is in a random order, as from a DNS server. It is compared, in the same rounds, with `limit`: sort the
 //! addresses, merge them with the old ones, copy the entries that stay, swap the list.
 
 mod support;
@@ -35,7 +35,7 @@ mod source {
     #[cfg(feature = "serde")]
     pub(crate) mod times;
 }
-// Where the sources expect each other.
+// The modules where the sources expect each other.
 #[cfg(feature = "serde")]
 use source::times;
 use source::{
@@ -91,7 +91,7 @@ fn updates(len: usize, plan: &Plan, goals: &mut Goals) {
     goals.at_most(format_args!("update/n={len}/limit"), ratio, 2.0);
 }
 
-/// An answer that names the same pods as the one before costs no allocation but its own.
+/// An answer with the same pods as before allocates nothing but itself.
 fn unchanged(len: usize, goals: &mut Goals) {
     let mut set = Set::new(len);
     let mut answers = Answers::new(len);
@@ -124,17 +124,17 @@ impl Answers {
         self.set.clone()
     }
 
-    /// One pod out, at random, and one in.
+    /// Replaces a random pod by a new one.
     fn changed(&mut self) -> Vec<Endpoint> {
         self.set.shuffle(&mut self.rng);
         self.set[0] = address(self.next).into();
-        // Cluster networks use their addresses again.
+        // Cluster networks reuse their addresses.
         self.next = (self.next + 1) % (1 << 20);
         self.set.clone()
     }
 }
 
-/// Clocks `update` on answers that are made before the clock starts, a few at a time.
+/// Times `update` on answers that are made before the clock starts, a few at a time.
 fn timed(len: usize, mut update: impl FnMut(Vec<Endpoint>)) -> impl FnMut(u64) -> f64 {
     const BATCH: u64 = 16;
     let mut answers = Answers::new(len);
@@ -180,7 +180,7 @@ impl Set<fn(&Endpoint) -> NoOp> {
     }
 }
 
-/// The least that an update of a sorted, swappable list of shared entries can take.
+/// The least that an update of a sorted, swappable list of shared entries can cost.
 #[derive(Default)]
 struct Limit(ArcSwap<Vec<Arc<(SocketAddr, NoOp)>>>);
 
@@ -209,7 +209,7 @@ fn picks_meanwhile(len: usize, plan: &Plan, goals: &mut Goals) {
         scope.spawn(|| {
             let mut answers = Answers::new(len);
             while !over.load(Relaxed) {
-                // Made and dropped in quiet windows too: it is the update that counts.
+                // The answer is also made and dropped in quiet windows, so that only the update differs.
                 let answer = answers.changed();
                 if changing.load(Relaxed) {
                     set.update(answer);
@@ -236,7 +236,7 @@ fn picks_meanwhile(len: usize, plan: &Plan, goals: &mut Goals) {
 fn picks(current: &Current<NoOp>) -> impl FnMut(u64) -> f64 {
     let mut rng = SmallRng::seed_from_u64(7);
     let mut pick = move || {
-        // A thread that the system puts aside for long finds that all of its set has left, and looks again.
+        // If the system suspends a thread for long, its whole set may have left meanwhile, and it has to pick again.
         loop {
             let snapshot = current.load();
             if let Some(picked) = snapshot.pick(&Route::new(), &mut rng) {

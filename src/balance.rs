@@ -6,7 +6,6 @@ mod builder;
 mod checks;
 mod connected;
 mod driver;
-mod errand;
 mod explained;
 mod future;
 mod generator;
@@ -19,6 +18,7 @@ mod part;
 mod place;
 mod reconnect;
 mod registry;
+mod request_context;
 mod roster;
 mod shared;
 mod slow_start;
@@ -69,54 +69,57 @@ use crate::{
 ///   `Send` and `Sync`, and needs no `Buffer`.
 /// - **Picking** takes place in `call`, with the request in hand, on the newest set of endpoints. It takes no lock,
 ///   allocates nothing and never waits.
-/// - **A request that an endpoint refuses costs its caller nothing**: where a service is not ready, with an error, or
-///   hands the request back ([`Unsent`](crate::Unsent)), the same request goes to another endpoint. The one that refused
-///   is passed over by all until it accepts requests again.
-/// - **When none accepts**, requests wait, unsent, for one that does, up to the
+/// - **A refused request goes to another endpoint**, at no cost to its caller. A service refuses if its `poll_ready`
+///   fails, or if it hands the request back ([`Unsent`](crate::Unsent)). From then on all requests pass over this
+///   endpoint, until it accepts requests again.
+/// - **If no endpoint accepts requests**, they wait, unsent, for one that does, up to the
 ///   [ready timeout](BalanceBuilder::ready_timeout).
-/// - **Cancelling** a request, by dropping its future at any time, counts it out and leaves nothing behind.
+/// - **Cancelling** a request, by dropping its future at any time, stops counting it as in flight, and leaves nothing
+///   behind.
 ///
-/// `poll_ready` waits for discovery's first answer, up to the ready timeout, and never fails: a service whose readiness
-/// fails is taken for dead by tower's middleware, and this one recovers. All errors come from the response future.
+/// `poll_ready` waits for discovery's first answer, up to the ready timeout. It never fails, because tower's middleware
+/// takes a service whose `poll_ready` fails for dead, and this one recovers. All errors come from the response future.
 ///
-/// Where to keep one, and how to name its type, is [a page of its own](crate::guide::naming).
+/// See [naming types](crate::guide::naming) for where to keep a balancer, and how to name its type.
 ///
-/// The background task ends, and all services are dropped, when the last clone is. Requests that endpoints have at that
-/// time run to their end, but are not taken to another endpoint any more.
+/// When the last clone is dropped, the background task ends and all services are dropped. Requests that endpoints have
+/// by then run to their end, but no longer move to another endpoint.
 ///
 /// # In a stack of layers
 ///
-/// To wait until pods are discovered: [`balance.discovered().await?`](Self::discovered), once. It waits for discovery's first answer,
-/// not for a pod that accepts, and no longer than the ready timeout. Without it nothing is lost: a request waits for both by itself.
+/// To wait until pods are discovered, await [`balance.discovered()`](Self::discovered) once. It waits for discovery's
+/// first answer, up to the ready timeout, and not for a pod that accepts requests. Without it nothing is lost: each
+/// request waits for both.
 ///
 /// | tower's layer around it | what it does |
 /// | --- | --- |
-/// | `load_shed` | sheds what comes before the first answer, at once, and nothing after it: while no pod accepts, `poll_ready` is ready and requests wait. So wait as above before you serve; a limit below it is what sheds |
-/// | `concurrency_limit` | counts a request from before its pick to its response's head, the wait for a pod included. With `load_shed` above it, that bounds how many wait |
-/// | `timeout` | counts the wait for a pod, and not the wait for the first answer: that is in `poll_ready`, before the timeout's `call`. A request that it ends is cancelled |
-/// | `buffer` | isn't needed: the balancer is cloned. Before the first answer requests stay in the buffer; after it they pass on at once |
-/// | `retry` | see [`RetryLayer`](crate::RetryLayer), which goes to another pod |
+/// | `load_shed` | sheds requests before the first answer, and none after it: while no pod accepts, `poll_ready` is ready and requests wait. So await `discovered()` before you serve, and put a limit below `load_shed` |
+/// | `concurrency_limit` | counts a request from before its pick to its response's head, including the wait for a pod. With `load_shed` above it, it bounds how many wait |
+/// | `timeout` | includes the wait for a pod, but not the wait for the first answer: that is in `poll_ready`, before the timeout's `call`. It cancels a request that takes too long |
+/// | `buffer` | isn't needed: clone the balancer instead. Before the first answer requests stay in the buffer; after it they pass on at once |
+/// | `retry` | use [`RetryLayer`](crate::RetryLayer), which retries on another pod |
 ///
-/// Keep a clone while requests are under way: `oneshot` drops the one that it is called on, and if that is the last one, a
-/// request that waits for a pod fails.
+/// Keep a clone while requests are under way. `oneshot` drops the clone that it is called on; if that is the last one,
+/// a request that waits for a pod fails.
 ///
-/// Below it, around the service of each pod, a `concurrency_limit` counts for the pod: its clones share it, and a request that was
-/// picked for the pod waits there. `load_shed` doesn't belong there: what it sheds is no refusal, but the caller's error.
+/// Below the balancer, around the service of each pod, a `concurrency_limit` is a limit for this pod: its clones share
+/// it, and a request that was picked for the pod waits there. Don't put `load_shed` there: the caller would get its
+/// error, because shedding isn't refusing.
 ///
 /// # Several runtimes
 ///
-/// The background task runs in the runtime that the balancer was built in, or first used in. A balancer may outlive that, as
-/// one in a `static` does, and be used in several:
+/// The background task runs in the runtime that the balancer was built in, or first used in. A balancer may outlive
+/// this runtime, as one in a `static` does, and may be used in several:
 ///
 /// | the task's runtime | what happens |
 /// | --- | --- |
-/// | has ended | the next request in another runtime, or whoever waits there, starts the task in its own; the set, the ejections and the counters stay, and discovery is asked at once |
-/// | ends before discovery has ever answered | requests that wait in other runtimes fail: the error says so; later ones start anew |
+/// | has ended | the next request in another runtime, or a caller that waits there, starts the task in its own; the set, the ejections and the counters stay, and discovery is asked at once |
+/// | ends before discovery has ever answered | requests that wait in other runtimes fail, with an error that says so; later ones start the task again |
 /// | is not driven (a current-thread runtime outside of `block_on`) | a request in another runtime notices when a pod refuses or, with [outlier detection](BalanceBuilder::outlier_detection), a second after the task last ran; a second later the task goes on there |
-/// | none is there | an error |
+/// | does not exist | requests fail with an error |
 ///
-/// Sources and services of your own have to bear it that they are polled in another runtime: tokio's timers and sockets
-/// don't. If a source panics, the balancer is closed, and requests that find no endpoint fail.
+/// So your own sources and services may be polled in another runtime than before. tokio's timers and sockets don't
+/// survive that. If a source panics, the balancer is closed, and requests that find no endpoint fail.
 ///
 /// ```
 /// use tower::{Service, ServiceExt, service_fn};
@@ -139,13 +142,15 @@ pub struct Balance<S, C = OnResponse> {
     shared: Arc<Shared<S>>,
     completion: C,
     handle: Arc<Handle>,
-    /// Waits for the first answer; made before the check that it waits after, and kept from poll to poll.
+    /// Waits for the first answer; made before `opened` is checked, so that no notice is missed, and kept from poll to
+    /// poll.
     opening: Option<Opening>,
-    /// The background task's runtime ended while this waited for the first answer.
+    /// The background task's runtime ended while this clone waited for the first answer.
     is_cut_off: bool,
 }
 
-/// The wait for the first answer, what `Shared::cut_off` was at its beginning, and what counts its time.
+/// What `Shared::cut_off` was when the wait for the first answer began, the wait itself, and the guard that counts its
+/// time.
 type Opening = (u64, Pin<Box<OwnedNotified>>, Option<Wait>);
 
 /// Keeps the background task running.
@@ -156,18 +161,19 @@ struct Handle {
 }
 
 impl<S, C> Balance<S, C> {
-    /// What the balancer knows of its endpoints now, in the order of their addresses: of its subset, if it has one. For looking
-    /// at, not for picking.
+    /// What the balancer knows of its endpoints now, in the order of their addresses.
+    ///
+    /// With a [`Subset`](crate::Subset), only those of the subset. For looking at, not for picking.
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         status::statuses(&self.shared.current.load())
     }
 
-    /// The name of the service, where it is known.
+    /// The name of the service, if it is known.
     pub(crate) fn service(&self) -> Option<&Arc<str>> {
         self.shared.signals.service()
     }
 
-    /// A stream of the changes of the set, beginning with all that is in it.
+    /// A stream of the changes of the set. It begins with the whole set as it is now.
     pub fn watch(&self) -> MembershipStream
     where
         S: Send + Sync + 'static,
@@ -176,25 +182,29 @@ impl<S, C> Balance<S, C> {
         membership::stream(&self.shared)
     }
 
-    /// How long ago discovery last answered; none if it never has.
+    /// How long ago discovery last answered; `None` if it never has.
     ///
     /// With [`Dns`](crate::Dns) this stays below the refresh interval while all is well, and grows while DNS fails and
-    /// the last endpoints are used. A watch of EndpointSlices (feature `kube`) begins anew with each word of the API server:
-    /// up to about a minute while all is well, for then a bookmark comes. [`StaticEndpoints`](crate::StaticEndpoints) answers once.
+    /// the last endpoints are used. With EndpointSlices (feature `kube`) each event of the watch resets it: it stays
+    /// below about a minute, because the API server sends a bookmark that often.
+    /// [`StaticEndpoints`](crate::StaticEndpoints) answers once.
     pub fn staleness(&self) -> Option<Duration> {
         let answered = self.shared.notes().last_answer?;
         Some(Instant::now().saturating_duration_since(answered))
     }
 
-    /// Waits until discovery has answered, be it that there are no pods. Whether one accepts requests is not waited for.
+    /// Waits until discovery has answered, even if the answer is that there are no pods. Doesn't wait for a pod that
+    /// accepts requests.
     ///
-    /// It needs no runtime before it is polled, and keeps the balancer going meanwhile. Dropping it changes nothing.
+    /// The future needs no runtime before it is polled, and keeps the balancer running meanwhile. Dropping it changes
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// Those of a request that finds no answer: if there was none within the [ready timeout](BalanceBuilder::ready_timeout) from when it
-    /// is polled ([`Error::is_no_endpoints`]; the source is discovery's last error); 5 s where requests
-    /// [never wait](BalanceBuilder::fail_fast). Discovery goes on, and it can be waited for again.
+    /// Fails as a request does if there was no answer within the [ready timeout](BalanceBuilder::ready_timeout),
+    /// counted from the first poll; within 5 s if requests [never wait](BalanceBuilder::fail_fast). It is
+    /// [`Error::is_no_endpoints`], and its source is discovery's last error. Discovery goes on, and you can wait for it
+    /// again.
     pub fn discovered(&self) -> impl Future<Output = Result<(), Error>> + Send + use<S, C>
     where
         S: Send + Sync + 'static,
@@ -207,8 +217,9 @@ impl<S, C> Balance<S, C> {
         }
     }
 
-    /// Sends a request: [`call`](Service::call) without `poll_ready` before it. Where discovery hasn't answered yet, the request
-    /// waits.
+    /// Sends a request: [`call`](Service::call) that needs no `poll_ready` before it.
+    ///
+    /// If discovery hasn't answered yet, the request waits.
     pub fn send<Req>(&self, request: Req) -> ResponseFuture<S, Req, C>
     where
         S: Service<Req> + Clone + Send + Sync + 'static,
@@ -218,19 +229,21 @@ impl<S, C> Balance<S, C> {
         ResponseFuture::new(&self.shared, self.completion.clone(), request)
     }
 
-    /// What the balancer knows of itself now: of each endpoint why it would get a request or wouldn't, since when, and what its
-    /// requests have come to; where the endpoints come from, and what failed there; what has happened in the last hour.
+    /// Why requests go where they go: the balancer's state as plain data.
     ///
-    /// For people, pages and metrics to read, not for requests: it takes some microseconds for each endpoint, and two locks
-    /// that no pick takes. Under [`ConsistentHash`](crate::ConsistentHash), while something is wrong with an endpoint, it takes
-    /// some ten milliseconds more at most. Since when, next trials, errors' times, counts and events are there only if the balancer
-    /// [counts](BalanceBuilder::counters).
+    /// It says for each endpoint why it would or wouldn't get a request, since when, and how its requests ended; where
+    /// the endpoints come from, and what failed there; and what has happened in the last hour.
+    ///
+    /// For people, pages and metrics, not for each request: it takes some microseconds for each endpoint, and two locks
+    /// that no pick takes. Under [`ConsistentHash`](crate::ConsistentHash), while something is wrong with an endpoint,
+    /// it takes up to some ten milliseconds more. Since when, next trials, errors' times, counts and events are there
+    /// only if the balancer [counts](BalanceBuilder::counters).
     pub fn explain(&self) -> Explanation {
         explained::explain(&self.shared)
     }
 
-    /// Which endpoint a request with this [key](Route::key) would get now, which ones come next, and why those before it don't
-    /// get it. None unless the policy is [`ConsistentHash`](crate::ConsistentHash).
+    /// Which endpoint would get a request with this [key](Route::key) now, which ones come next, and why those before
+    /// it don't get it. `None` unless the policy is [`ConsistentHash`](crate::ConsistentHash).
     ///
     /// ```
     /// # use tower_headless::{Balance, ConsistentHash, Endpoint, StaticEndpoints};
@@ -251,7 +264,7 @@ impl<S, C> Balance<S, C> {
         explained::explain_key(&self.shared, key.into())
     }
 
-    /// What has been counted since the balancer was built, as a whole; none unless it
+    /// What has been counted since the balancer was built, over all endpoints; `None` unless it
     /// [counts](BalanceBuilder::counters). No figure in it ever goes down, except
     /// [`ConnectionCounts::idle`](crate::ConnectionCounts::idle).
     pub fn counts(&self) -> Option<BalanceCounts> {
@@ -260,11 +273,11 @@ impl<S, C> Balance<S, C> {
 
     /// [`call`](Service::call) with a [`Route`]: by key, to one pod, or away from some.
     ///
-    /// A request that avoids pods goes to one of two others, chosen at random: the one with the smaller load, whatever the
-    /// policy. It is no turn of the policy's, else an endpoint that fails would take its neighbour's turns. The avoided pods
-    /// get it only if no other one takes it.
+    /// A request that avoids pods goes to the less loaded of two others, drawn at random, whatever the policy. It
+    /// doesn't use up a turn of the policy's: otherwise the neighbour of a failing endpoint would lose its turns. The
+    /// avoided pods get it only if no other one takes it.
     ///
-    /// Needs no `poll_ready` before it: where discovery hasn't answered yet, the request waits.
+    /// Needs no `poll_ready` before it: if discovery hasn't answered yet, the request waits.
     pub fn call_with<Req>(&self, request: Req, route: Route) -> ResponseFuture<S, Req, C>
     where
         S: Service<Req> + Clone + Send + Sync + 'static,
@@ -274,7 +287,7 @@ impl<S, C> Balance<S, C> {
         self.call_completing(request, route, |completion| completion)
     }
 
-    /// The same with another completion around the balancer's own.
+    /// [`call_with`](Self::call_with), with another completion around the balancer's own.
     pub(crate) fn call_completing<Req, D>(
         &self,
         request: Req,
@@ -293,18 +306,18 @@ impl<S, C> Balance<S, C> {
         }
     }
 
-    /// Has discovery look for the pods that `route` names.
+    /// Asks discovery to look for the pods that `route` names.
     pub(crate) fn ask_for(&self, route: &Route) {
         self.shared.ask_for(route);
     }
 
-    /// What is known of the pod that `route` is for.
+    /// The endpoint that `route` is for, if it is in the set.
     pub(crate) fn requested(&self, route: &Route) -> Option<Endpoint> {
         let snapshot = self.shared.current.load();
         snapshot.requested_endpoint(route).cloned()
     }
 
-    /// Its endpoints, to be asked one by one.
+    /// The balancer's endpoints, for a caller that sends to each of them.
     pub(crate) fn roster(&self) -> Roster
     where
         S: Send + Sync + 'static,
@@ -312,34 +325,34 @@ impl<S, C> Balance<S, C> {
         Roster::new(&self.shared, &self.handle)
     }
 
-    /// Whether there is an endpoint that requests may be sent to and that `route` doesn't avoid.
+    /// Whether some endpoint accepts requests that `route` doesn't avoid.
     pub(crate) fn has_other(&self, route: &Route) -> bool {
         self.shared.current.load().has_other(route)
     }
 
-    /// What counts its requests, if anything does.
+    /// The counters of its requests, if they are on.
     pub(crate) fn tally(&self) -> Option<&Arc<BalanceTally>> {
         self.shared.signals.tally()
     }
 
-    /// A hedge was answered first.
+    /// Counts a hedge that was answered first.
     pub(crate) fn count_hedge_won(&self) {
         if let Some(tally) = self.tally() {
             tally.hedge_won();
         }
     }
 
-    /// From now on requests are hedged, and it is learnt which answers are late.
+    /// Requests are hedged from now on, so latencies are measured to know which answers are late.
     pub(crate) fn begin_hedging(&self) {
         self.shared.signals.begin_hedging();
     }
 
-    /// How long an answer takes that is late, if that is known.
+    /// After how long an answer is late, if that is known.
     pub(crate) fn late(&self) -> Option<Duration> {
         self.shared.signals.latencies.late()
     }
 
-    /// Tells what is known of an endpoint at the time. Doesn't keep the balancer alive.
+    /// Looks up what the current set knows of an endpoint. Doesn't keep the balancer alive.
     #[cfg(feature = "tls")]
     pub(crate) fn known(&self) -> impl Fn(&Endpoint) -> Option<Endpoint> + Send + Sync + use<S, C>
     where
@@ -364,18 +377,18 @@ impl<S, C> Balance<S, C> {
                     self.is_cut_off = self.shared.cut_off() != *cut_off;
                     self.opening = None;
                     if self.is_cut_off {
-                        // The call will say so.
+                        // `call` returns the error.
                         return Poll::Ready(());
                     }
                 }
-                // Before the check above comes round again, so that it can't miss what happens after it.
+                // Registered before the check above runs again, so that no notice after that check is missed.
                 None => {
                     let opening = self.shared.opening.clone();
                     let cut_off = self.shared.cut_off();
                     let wait = self.shared.wait(WaitCause::Discovery);
                     self.opening = Some((cut_off, Box::pin(opening.notified_owned()), wait));
                     if !self.handle.starter.start() {
-                        // There is no runtime; the call will say so.
+                        // There is no runtime: `call` returns the error.
                         return Poll::Ready(());
                     }
                 }
@@ -414,7 +427,7 @@ where
     }
 }
 
-/// For a list of all balancers, which doesn't keep this one alive.
+/// For a list of all balancers. It doesn't keep this one alive.
 impl<S, C> From<&Balance<S, C>> for Explainer
 where
     S: Send + Sync + 'static,
@@ -428,7 +441,7 @@ where
     }
 }
 
-/// A balancer, as long as a clone of it is left.
+/// A balancer, for as long as a clone of it is left.
 struct Listed<S> {
     shared: Weak<Shared<S>>,
     handle: Weak<Handle>,

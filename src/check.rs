@@ -1,13 +1,13 @@
-//! Asking endpoints whether they are well (active health checks), beside what their requests come to.
+//! Active health checks: endpoints are asked whether they are well, whatever happens to their requests.
 //!
-//! The life of an endpoint is drawn at [`HealthCheck`].
+//! The states of an endpoint are drawn at [`HealthCheck`].
 //!
-//! The figures are those of Kubernetes' readiness probe, which asks the same question from the node that the pod is on; this
-//! one asks it from where the requests come from. Who leaves the set and returns begins anew.
+//! The figures are those of Kubernetes' readiness probe. That asks from the pod's own node; these checks ask from where
+//! the requests come from. An endpoint that leaves the set and returns begins anew.
 //!
-//! What a check says and what requests say ([`OutlierDetection`](crate::OutlierDetection)) are two things, and neither overrules the other: an
-//! endpoint is picked if both let it. A check that passes does not end an ejection for failed requests, and a request that
-//! succeeds does not end one for failed checks; no trial request is offered to an endpoint whose check fails.
+//! Checks and requests ([`OutlierDetection`](crate::OutlierDetection)) are independent: an endpoint is picked only if
+//! both allow it. A check that passes does not end an ejection for failed requests, and a request that succeeds does
+//! not end one for failed checks. An endpoint that fails its checks gets no trial request.
 //!
 //! | file | what lives there |
 //! | --- | --- |
@@ -33,21 +33,21 @@ use crate::{
     error::{BoxError, SharedError, cause},
 };
 
-/// A question to an endpoint, and what it says to it.
+/// Asks an endpoint whether it is well.
 ///
-/// `Any`, so that the HTTP client finds its own, which are to go over its kind of connections.
+/// `Any`, so that the HTTP client recognises its own checkers, which use its kind of connections.
 pub(crate) trait Checker: Any + Send + Sync {
-    /// `kept` is what earlier checks of this endpoint have left, and this one leaves.
+    /// `kept` is what an earlier check of this endpoint has left, and where this one may leave something.
     fn check(&self, endpoint: &Endpoint, kept: &Kept) -> BoxFuture<'static, Result<(), BoxError>>;
 }
 
-/// What one check of an endpoint leaves to the next, such as a connection. It goes with the endpoint, and the balancer.
+/// What one check of an endpoint leaves to the next, such as a connection. Dropped with the endpoint or the balancer.
 #[derive(Clone, Default)]
 pub(crate) struct Kept(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
 
 #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "TCP keeps nothing"))]
 impl Kept {
-    /// Takes what is there: a check that never ends leaves nothing.
+    /// Takes what is there, so that a check that never ends leaves nothing.
     pub(crate) fn take<T: 'static>(&self) -> Option<T> {
         let kept = self.lock().take()?;
         kept.downcast().ok().map(|kept| *kept)
@@ -63,7 +63,7 @@ impl Kept {
     }
 }
 
-/// How endpoints are asked whether they are well (active health checks). Off unless a builder is given one.
+/// Active health checks: how endpoints are asked whether they are well. Off unless a builder is given one.
 ///
 /// | setting | default | source |
 /// | --- | --- | --- |
@@ -87,21 +87,21 @@ impl Kept {
 /// ```
 ///
 /// - **An endpoint that fails its checks** gets no requests: it is
-///   [ejected](crate::EndpointState::Ejected), until its check passes again. No request is sent to try it.
-/// - **Checks and requests** know different things, and neither overrules the other. A check that passes does not end an
-///   ejection for failed requests ([`OutlierDetection`](crate::OutlierDetection)); nor does it say that an endpoint that refused a request
-///   accepts some again. What requests failed before a check did is forgotten when it passes.
-/// - **It is known to be bad**, not only believed to be: such endpoints don't count against
-///   [`OutlierDetection::max_ejection_ratio`](crate::OutlierDetection::max_ejection_ratio), and all of them can be out, as with Envoy. They count as not
-///   available for [`OutlierDetection::panic_threshold`](crate::OutlierDetection::panic_threshold), and a panic brings them back as it does the
-///   other ejected ones: that most endpoints fail a check at one time is more likely the check's fault. Where the threshold
-///   is zero nothing brings them back but their checks.
-/// - **It costs** a question of each client to every endpoint in each interval: a hundred clients of a hundred pods ask a
-///   thousand times a second, and each pod is asked ten times. Without it the balancer sees which pods fail requests or refuse
-///   connections, and Kubernetes takes those out of DNS that fail their readiness probe. Checks find what neither shows: a
-///   pod that this client can't reach, before a request has to find out.
-/// - **Checks run** in the balancer's background task, each endpoint in its turn; they end when the last handle is dropped.
-///   The service that the balancer makes for an endpoint has no part in them. An endpoint that leaves the set and returns
+///   [ejected](crate::EndpointState::Ejected) until its check passes again. No trial request is sent to it.
+/// - **Checks and requests are independent.** A check that passes does not end an ejection for failed requests
+///   ([`OutlierDetection`](crate::OutlierDetection)). Nor does it prove that an endpoint that refused a request accepts
+///   requests again. When the checks pass again, failed requests from before are forgotten.
+/// - **All endpoints can be out** because of checks, as with Envoy: they don't count for
+///   [`OutlierDetection::max_ejection_ratio`](crate::OutlierDetection::max_ejection_ratio). But they count as not
+///   available for [`OutlierDetection::panic_threshold`](crate::OutlierDetection::panic_threshold), and a panic brings
+///   them back like other ejected ones: if most endpoints fail a check at one time, it is more likely the check's
+///   fault. If the threshold is zero, only their checks bring them back.
+/// - **Cost**: each client asks every endpoint once in each interval. With 100 clients and 100 pods, that is a thousand
+///   checks a second in all, and ten for each pod. Without checks the balancer sees which pods fail requests or refuse
+///   connections, and Kubernetes removes pods from DNS that fail their readiness probe. Checks find a pod that this
+///   client can't reach before a request has to find out.
+/// - **Checks run** in the balancer's background task, and end when the last handle is dropped.
+///   They don't use the service that the balancer makes for an endpoint. An endpoint that leaves the set and returns
 ///   begins anew.
 ///
 /// ```
@@ -120,7 +120,7 @@ pub struct HealthCheck {
     pub(crate) pace: Pace,
 }
 
-/// When checks are made, and how many count.
+/// When checks are made, and how many results decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pace {
     pub(crate) interval: Duration,
@@ -148,9 +148,9 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl HealthCheck {
-    /// An endpoint passes if it accepts a TCP connection, which is closed at once.
+    /// Checks that an endpoint accepts a TCP connection, which is closed at once.
     ///
-    /// The runtime has to have I/O enabled, else all checks fail.
+    /// The runtime has to have I/O enabled; otherwise all checks fail.
     pub fn tcp() -> Self {
         Self::by(|endpoint: Endpoint| async move {
             let connection = TcpStream::connect(endpoint.address());
@@ -158,10 +158,10 @@ impl HealthCheck {
         })
     }
 
-    /// An endpoint passes if the future that `checker` makes for it ends well, within the [`timeout`](Self::timeout). It is
-    /// dropped when that has passed, or the balancer is gone.
+    /// Checks with a future of your own: an endpoint passes if it returns `Ok` within the [`timeout`](Self::timeout).
     ///
-    /// The futures run in the balancer's background task, several at a time: they must not block. One that panics fails.
+    /// The future is dropped after the timeout, or with the balancer. Several run at a time in the balancer's
+    /// background task, so they must not block. If one panics, the check fails.
     ///
     /// ```
     /// # async fn ping(_: std::net::SocketAddr) -> std::io::Result<()> { Ok(()) }
@@ -186,46 +186,47 @@ impl HealthCheck {
         }
     }
 
-    /// How long it is from one check of an endpoint to the next, ± 10 %. The first one comes at some time within the
-    /// interval, so that those of a new set are spread out.
+    /// How long from the beginning of one check of an endpoint to the next, ± 10 %; 10 s by default.
     ///
-    /// An endpoint that is [waited for](Self::require_initial_pass) is checked at once, and again after a second, or after
-    /// the interval if that is shorter, until it passes.
+    /// The first check comes at a random time within the interval, so that those of a new set are spread out. If an
+    /// endpoint [has to pass first](Self::require_initial_pass), it is checked at once, and again every second, or
+    /// every interval if that is shorter, until it passes.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.pace.interval = interval.clamp(SHORTEST, DAY);
         self
     }
 
-    /// How long a check may take; one that takes longer fails.
+    /// How long a check may take before it fails; 1 s by default.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.pace.timeout = timeout.clamp(SHORTEST, DAY);
         self
     }
 
-    /// After how many checks in a row that fail an endpoint is ejected; one at least.
+    /// How many failed checks in a row eject an endpoint; 3 by default, at least 1.
     pub fn failures(mut self, failures: u32) -> Self {
         self.pace.failures = failures.max(1);
         self
     }
 
-    /// After how many checks in a row that pass an endpoint whose checks have failed is taken back; one at least.
+    /// How many passed checks in a row bring an endpoint back; 1 by default, at least 1.
     pub fn successes(mut self, successes: u32) -> Self {
         self.pace.successes = successes.max(1);
         self
     }
 
-    /// How many checks of one balancer run at the same time at most; one at least. Those beyond wait for their turn, which
-    /// makes the interval longer if they never have done in time.
+    /// How many checks of one balancer may run at the same time; 16 by default, at least 1.
+    ///
+    /// The others wait for their turn. If checks can't keep up, the effective interval grows.
     pub fn concurrency(mut self, checks: usize) -> Self {
         self.pace.concurrency = checks.max(1);
         self
     }
 
-    /// Whether an endpoint gets no request before it has passed one check.
+    /// Whether a new endpoint has to pass a check before it gets requests; no by default.
     ///
-    /// While none has, requests wait, up to the [ready timeout](crate::BalanceBuilder::ready_timeout), and fail then with an
-    /// error that [is unreachable](crate::Error::is_unreachable), whose source tells of the last check that failed. Endpoints
-    /// that have passed none yet are not brought back by a panic, and are no reason for one: they don't count.
+    /// While no endpoint has passed, requests wait, up to the [ready timeout](crate::BalanceBuilder::ready_timeout).
+    /// Then they fail with [`Error::is_unreachable`](crate::Error::is_unreachable), and the source is the last check
+    /// that failed. Endpoints that have passed no check yet don't count for a panic, and a panic doesn't bring them in.
     pub fn require_initial_pass(mut self, require_initial_pass: bool) -> Self {
         self.pace.require_initial_pass = require_initial_pass;
         self
@@ -253,7 +254,7 @@ where
     }
 }
 
-/// A check that has failed, as the source of errors that say why no endpoint gets requests.
+/// A failed check, as the source of the error that no endpoint gets requests.
 #[derive(Debug, thiserror::Error)]
 #[error("its health check failed: {}", cause(&**source))]
 pub(crate) struct CheckFailed {

@@ -1,13 +1,13 @@
-//! What becomes of each endpoint from one set to the next.
+//! Compares two sets of endpoints: which of them joined, left or stayed.
 //!
 //! Both sets are in the order of [`Endpoint::identity`], without repetitions ([`normalise`]), so one merge compares them:
-//! no hashing, no allocation, and each side is looked at once.
+//! no hashing, no allocation, and one pass over each side.
 
 use std::{cmp::Ordering, collections::HashSet, iter::Peekable, net::SocketAddr, sync::Arc};
 
 use crate::endpoint::Endpoint;
 
-/// What becomes of one member of the old set `O` or the new set `N`.
+/// What happens to one member of the old set `O` or the new set `N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate<O, N> {
     /// Only the new set has it.
@@ -18,16 +18,16 @@ pub(crate) enum Fate<O, N> {
     Stayed(O, N),
 }
 
-/// Sorts `set` by identity and keeps one endpoint of each identity, the same one in whatever order they come.
+/// Sorts `set` by identity, and keeps one endpoint of each identity; which one doesn't depend on their order.
 pub(crate) fn normalise(mut set: Vec<Endpoint>) -> Vec<Endpoint> {
     set.sort_unstable();
     set.dedup_by_key(|endpoint| endpoint.identity());
     set
 }
 
-/// Fills in what is known from before of the pods of `set` that stay. Both sets are in the order of identities.
+/// Fills in what was known before of the pods in `set` that stay. Both sets are in the order of identities.
 ///
-/// A hostname that `set` tells of another pod is not filled in: its pod is there now.
+/// A hostname isn't filled in if another pod in `set` has it now.
 pub(crate) fn recall<'a>(before: impl IntoIterator<Item = &'a Endpoint>, set: &'a mut [Endpoint]) {
     let told = told(set);
     let is_same = |old: &&Endpoint, new: &&mut Endpoint| old.is_same_pod(new);
@@ -46,7 +46,7 @@ pub(crate) fn recall<'a>(before: impl IntoIterator<Item = &'a Endpoint>, set: &'
     }
 }
 
-/// The hostnames in `set`, if it doesn't have them of all.
+/// The hostnames in `set`; empty if all endpoints have one.
 fn told(set: &[Endpoint]) -> HashSet<Arc<str>> {
     let is_partial = set.iter().any(|endpoint| endpoint.hostname().is_none());
     let names = set.iter().filter(|_| is_partial);
@@ -55,7 +55,7 @@ fn told(set: &[Endpoint]) -> HashSet<Arc<str>> {
 
 /// Compares two sets; both have to be in the order of their keys, which don't repeat.
 ///
-/// The fates come in the order of the keys. Where one key stands for two different pods, as `is_same` says, the old one
+/// The fates come in the order of the keys. If one key stands for two different pods, by `is_same`, the old one
 /// leaves and then the new one joins.
 pub(crate) fn compare<O, N>(
     old: impl IntoIterator<Item = O>,
@@ -74,7 +74,7 @@ pub(crate) fn compare<O, N>(
                 let (older, newer) = (old.next()?, new.peek()?);
                 match is_same(&older, newer) {
                     true => new.next().map(|newer| Fate::Stayed(older, newer)),
-                    // The new one is left where it is. Nothing of the old side is as small now, so it comes next.
+                    // The new one isn't taken yet. Its key is the smallest now, so it comes next.
                     false => Some(Fate::Left(older)),
                 }
             }
@@ -82,7 +82,7 @@ pub(crate) fn compare<O, N>(
     )
 }
 
-/// The side that has the smallest key: `Less` is the old one, `Equal` both. None at the end of both.
+/// The side with the smallest key: `Less` is the old one, `Equal` both. `None` at the end of both.
 fn side<O, N>(
     old: &mut Peekable<impl Iterator<Item = O>>,
     new: &mut Peekable<impl Iterator<Item = N>>,
@@ -114,7 +114,7 @@ mod tests {
         compare(old, new, key, key, |old, new| old.is_same_pod(new)).collect()
     }
 
-    /// What the fates come to, by looking at each pair.
+    /// The fates, by comparing each pair.
     fn naive<'a>(
         old: &'a [Endpoint],
         new: &'a [Endpoint],
@@ -150,13 +150,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_as_comparing_each_with_each(old in set(), new in set()) {
+        fn a_merge_finds_what_comparing_each_pair_finds(old in set(), new in set()) {
             let (old, new) = (normalise(old), normalise(new));
             prop_assert_eq!(compared(&old, &new), naive(&old, &new));
         }
 
         #[test]
-        fn a_normalised_set_is_in_order_and_does_not_depend_on_it(set in set()) {
+        fn a_normalised_set_is_sorted_whatever_the_order_before(set in set()) {
             let reversed = normalise(set.iter().rev().cloned().collect());
             let normal = normalise(set.clone());
             prop_assert!(normal.is_sorted_by(|a, b| a.identity() < b.identity()));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_stays_known_but_for_a_name_that_is_told_elsewhere() {
+    fn a_name_stays_known_unless_another_pod_has_it_now() {
         let named = |host, name| endpoint(host).with_hostname(name);
         let before = [named(1, "web-0"), named(2, "web-1"), named(3, "web-2")];
         let recalled = |mut set: Vec<Endpoint>| {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_was_looked_up_is_known_only_while_it_is_told() {
+    fn a_looked_up_name_is_known_only_while_the_source_reports_it() {
         let looked_up = |host, name: &str| {
             let mut endpoint = endpoint(host);
             endpoint.lease_hostname(name.into());

@@ -1,4 +1,4 @@
-//! The guard that counts a request in flight, from the pick to the end of its response, and reports what came of it, exactly
+//! The guard that counts a request in flight, from the pick to the end of its response, and reports its outcome exactly
 //! once.
 
 #[cfg(feature = "http-body")]
@@ -23,22 +23,22 @@ use crate::{
     outcome::{ByResult, Classify, Outcome},
 };
 
-/// One request in flight. Dropping it, whenever and for whatever reason, counts the request out and reports its [`Outcome`].
+/// The guard of one request in flight. A [`Completion`] decides how long it lives.
 ///
-/// A [`Completion`] decides how long it lives.
+/// When it is dropped, for whatever reason, the request is no longer in flight, and its [`Outcome`] is reported.
 pub struct InFlight {
     member: Arc<MemberRef>,
     state: RequestState,
 }
 
-/// A trial request that is given up sooner says nothing of the endpoint: hardly any would have answered by then.
+/// A trial request that is cancelled sooner proves nothing: hardly any endpoint would have answered by then.
 const SOON: Duration = Duration::from_millis(10);
 
-/// Two words, which go in registers.
+// Two words, so that it is passed in registers.
 const _: () = assert!(size_of::<Option<InFlight>>() <= 2 * size_of::<u64>());
 
 impl InFlight {
-    /// A request that a pick has brought to `member`; a `trial` is one sent to find out how an endpoint is that gets no others.
+    /// A request that a pick has brought to `member`. `is_trial` if it tries an endpoint that gets no other requests.
     #[inline]
     pub(crate) fn new(member: &Member, is_trial: bool) -> Self {
         if let Some(tally) = member.tally() {
@@ -51,14 +51,15 @@ impl InFlight {
     }
 
     /// The endpoint that has the request, as it was known when it joined the set.
+    ///
     /// [`Balance::endpoints`](crate::Balance::endpoints) shows what has been learnt of it since.
     pub fn endpoint(&self) -> &Endpoint {
         self.member.endpoint()
     }
 
-    /// Says what has come of the request; the last word before the end counts.
+    /// Reports the request's outcome. The last report before the guard is dropped counts.
     ///
-    /// If nothing is said, a request that was answered was a success, and one that wasn't was cancelled.
+    /// Without any report, a request that was answered is a success, and one that wasn't is cancelled.
     #[inline]
     pub fn report(&mut self, outcome: Outcome) {
         self.state.report(outcome);
@@ -67,7 +68,7 @@ impl InFlight {
         }
     }
 
-    /// What the one request of a half-open endpoint has come to so far: its end may be far away.
+    /// Judges a half-open endpoint by its one request so far, because the request's end may be far away.
     #[cold]
     fn judge_half_open(&mut self, outcome: Outcome) {
         match outcome {
@@ -88,18 +89,18 @@ impl InFlight {
         &self.member
     }
 
-    /// Whether it finds out how an endpoint is that gets no other requests.
+    /// Whether it tries an endpoint that gets no other requests.
     pub(crate) fn is_trial(&self) -> bool {
         self.state.is_trial_or_half_open()
     }
 
-    /// Ends the trial, if this was one: its outcome is known.
+    /// Ends the trial, because its outcome is known. True if this was one.
     #[inline]
     pub(crate) fn end_trial(&mut self) -> bool {
         self.state.end_trial()
     }
 
-    /// The endpoint has it, and no answer yet.
+    /// The endpoint has the request and hasn't answered: the wait begins, if it is measured.
     #[inline]
     pub(crate) fn wait(&mut self) {
         let is_told = self.state.is_trial_or_half_open()
@@ -112,11 +113,11 @@ impl InFlight {
     }
 
     /// The endpoint's answer has begun. Unless it comes whole, its end may be far away: until then the request is in flight,
-    /// but it doesn't wait.
+    /// but no longer waits.
     #[inline]
     pub(crate) fn answer(&mut self, is_whole: bool) {
         self.state.answer();
-        // What was there at the first look took no time.
+        // An answer that was there at the first poll took no time.
         let waited = if self.state.waits() {
             self.answer_late()
         } else {
@@ -132,12 +133,13 @@ impl InFlight {
             self.member.stats().begin_stream();
         }
         if self.state.is_half_open() {
-            // Good so far, unless the completion finds otherwise.
+            // Good so far. The completion may still report otherwise.
             self.judge(Verdict::Answered);
         }
     }
 
-    /// Learns of the answer's time, and whether that is in time: a hedge would not have been answered first.
+    /// Adds the answer's time to the percentile, and notes whether it was in time: a hedge would not have been answered
+    /// first.
     fn compare(&mut self, waited: Duration) {
         self.member.percentile().add(waited);
         let late = self.member.signals().latencies.late();
@@ -146,7 +148,7 @@ impl InFlight {
         } else if self.member.stats().reason() == Some(EjectionReason::Slow)
             && self.state.end_half_open()
         {
-            // It is as slow as ever.
+            // The endpoint is still slow.
             self.judge(Verdict::Late);
         }
     }
@@ -162,12 +164,13 @@ impl InFlight {
         waited
     }
 
-    /// In nanoseconds of the balancer's life.
+    /// The balancer's age, in nanoseconds.
     fn now(&self) -> u64 {
         self.member.signals().age(Instant::now())
     }
 
-    /// The endpoint has not taken it, and it goes to another one; or, if it was not `turned_down`, it is lost.
+    /// The endpoint has turned the request down, which goes to another one. If `turned_down` is `None`, the request is
+    /// lost.
     pub(crate) fn refuse(&mut self, turned_down: Option<TurnedDown>) {
         let outcome = self.end();
         self.state.report(Outcome::Ignored);
@@ -184,7 +187,8 @@ impl InFlight {
         }
     }
 
-    /// The endpoint has no room for it, which says nothing of the endpoint; it goes to another one, or ends.
+    /// The endpoint has no room for the request, which goes to another one, or fails. That doesn't count against the
+    /// endpoint.
     pub(crate) fn found_no_room(&mut self) {
         self.state.report(Outcome::Ignored);
         if let Some(tally) = self.member.tally() {
@@ -193,21 +197,21 @@ impl InFlight {
         }
     }
 
-    /// Its caller has an answer of another endpoint's, and cancels it: that is neither a success nor a failure, however long
-    /// it has waited.
+    /// The caller cancels it because another endpoint has answered: neither a success nor a failure, however long it
+    /// has waited.
     pub(crate) fn withdraw(&mut self) {
         self.report(Outcome::Ignored);
-        // However little it has waited: the next trial would be withdrawn as soon.
+        // Given up, not cancelled, even after a short wait: the next trial would be withdrawn as soon.
         if self.member.is_unreachable() && self.state.end_trial() {
             self.member.stats().end_trial(Verdict::GivenUp);
             self.member.signals().review.notify_one();
         }
     }
 
-    /// It is [withdrawn](Self::withdraw), for the hedge that went to another endpoint was answered first.
+    /// [Withdraws](Self::withdraw) it because its hedge, at another endpoint, was answered first.
     pub(crate) fn lose(&mut self) {
         if self.state.end_half_open() {
-            // However soon its hedge was sent: the pauses of a trial that was given up would grow and grow.
+            // Late, even if the hedge was sent early: as given up, the pauses between trials would keep growing.
             self.judge(Verdict::Late);
         }
         self.withdraw();
@@ -215,7 +219,7 @@ impl InFlight {
             tally.overtaken();
         }
         let (signals, waited) = (self.member.signals(), self.waited_without_answer());
-        // A hedge that was sent sooner ejects nobody.
+        // Losing to a hedge that was sent early doesn't count.
         let is_late = signals.latencies.late().is_some_and(|late| waited > late);
         if is_late && self.member.stats().lost() == OVERTAKEN {
             signals.review.notify_one();
@@ -238,8 +242,8 @@ impl InFlight {
         }
     }
 
-    /// Whether its caller has waited for long, and all that time the endpoint has answered nothing to anyone: a hedge that has
-    /// lost its race says nothing of the kind.
+    /// Whether its caller cancelled it after a long wait, in which the endpoint answered nobody. That isn't so for a
+    /// hedge that has lost its race.
     #[cold]
     fn was_given_up(&self) -> bool {
         let answers = self.member.stats().progress();
@@ -256,7 +260,7 @@ impl InFlight {
         self.state.waited(self.now()).unwrap_or_default()
     }
 
-    /// The answer's status, of one that counts as a failure or an overload.
+    /// Notes the status of an answer that counts as a failure or an overload.
     #[cfg(feature = "http-body")]
     pub(crate) fn note_status(&self, status: http::StatusCode) {
         if let Some(tally) = self.member.tally() {
@@ -264,7 +268,7 @@ impl InFlight {
         }
     }
 
-    /// Counts what it has come to.
+    /// Counts its outcome.
     #[inline]
     fn count(&self, tally: &EndpointTally, outcome: Outcome) {
         match outcome {
@@ -300,7 +304,7 @@ impl InFlight {
             let in_a_row = self.member.stats().failed(self.state.is_answered());
             self.member.signals().failed(in_a_row);
         }
-        // What nobody reviews, nobody counts out.
+        // Without reviews nobody would end the penalty, so there is none.
         let is_reviewed = self.member.signals().is_reviewed();
         if !is_reviewed || !self.member.stats().penalise() {
             self.member.end();
@@ -324,10 +328,10 @@ impl InFlight {
         if self.state.streams() {
             self.member.stats().end_stream();
         }
-        // When another request may try is for the background task to say: else a hung endpoint would get them all, one
+        // The background task decides when another request may try: otherwise a hung endpoint would get them all, one
         // after another.
         if self.state.is_trial() && self.member.is_unreachable() {
-            // It was neither accepted nor refused, so this is the last that anybody hears of it.
+            // It was neither accepted nor refused, so nothing else will report its end.
             self.member.stats().end_trial(self.given_up(outcome));
             self.member.signals().review.notify_one();
         }
@@ -340,7 +344,7 @@ impl InFlight {
         }
     }
 
-    /// What a trial has come to that ends before it is known how the endpoint is.
+    /// The verdict of a trial that ends before anything is known of the endpoint.
     fn given_up(&self, outcome: Outcome) -> Verdict {
         match outcome {
             Outcome::Ignored if self.waited_without_answer() < SOON => Verdict::Cancelled,
@@ -378,14 +382,14 @@ impl fmt::Debug for InFlight {
     }
 }
 
-/// When a request stops counting as in flight, and what came of it, given its response or its error.
+/// Decides when a request stops counting as in flight, and its outcome, from its response or its error.
 ///
-/// [`OnResponse`] suits responses that come whole; [`OnBodyEnd`] suits HTTP. A protocol with a response of its own kind
-/// implements this by moving the guard into that response.
+/// Use [`OnResponse`] for responses that come whole, and [`OnBodyEnd`] for HTTP. For a protocol with its own kind of
+/// response, implement this by moving the guard into that response.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not tell when a request with the response `{R}` is over",
-    label = "this is no completion of `{R}`",
-    note = "`OnResponse::new()` suits all responses that come whole; `OnBodyEnd::new()` those that are `http::Response`s"
+    message = "`{Self}` does not say when a request with the response `{R}` is over",
+    label = "this is not a completion for `{R}`",
+    note = "use `OnResponse::new()` for responses that come whole, and `OnBodyEnd::new()` for `http::Response`s"
 )]
 pub trait Completion<R>: Send + Sync + 'static {
     /// The response as the caller gets it.
@@ -394,30 +398,30 @@ pub trait Completion<R>: Send + Sync + 'static {
     /// Keeps `in_flight` for as long as the request runs, and [reports](InFlight::report) its outcome unless that is a success.
     fn complete(&self, in_flight: InFlight, response: R) -> Self::Response;
 
-    /// What an error of the endpoint's service says of the endpoint: a failure, unless this says otherwise.
+    /// The outcome of a request that failed with this error of the endpoint's service; a failure by default.
     fn failed(&self, error: &BoxError) -> Outcome {
         let _ = error;
         Outcome::Failure
     }
 
-    /// The HTTP status of a response, where it has one: for [`AttemptOutcome::Answered`](crate::AttemptOutcome::Answered). None,
-    /// unless this says otherwise.
+    /// The HTTP status of a response, if it has one, for [`AttemptOutcome::Answered`](crate::AttemptOutcome::Answered);
+    /// `None` by default.
     fn status(&self, response: &R) -> Option<u16> {
         let _ = response;
         None
     }
 
-    /// Whether [`complete`](Self::complete) always drops the guard, because responses come whole. False, unless this says
-    /// otherwise: the guard may live on with a response that streams.
+    /// Whether [`complete`](Self::complete) always drops the guard, because responses come whole; false by default: the
+    /// guard may live on with a response that streams.
     ///
-    /// A request whose response streams is in flight, but doesn't wait. If this says true though the guard lives on, an
-    /// endpoint with many long responses is taken for unresponsive.
+    /// A request whose response streams is in flight, but doesn't wait. If this returns true although the guard lives
+    /// on, an endpoint with many long responses is taken for unresponsive.
     fn is_whole(&self) -> bool {
         false
     }
 }
 
-/// A request ends when its response comes.
+/// A [`Completion`] that ends a request when its response comes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OnResponse<C = ByResult>(C);
 
@@ -429,7 +433,7 @@ impl OnResponse {
 }
 
 impl<C> OnResponse<C> {
-    /// What the result says is `classify`'s to say: any closure from a result to an [`Outcome`].
+    /// `classify` decides the outcome: any closure from a result to an [`Outcome`].
     pub const fn by(classify: C) -> Self {
         Self(classify)
     }

@@ -1,8 +1,8 @@
-//! What the tests of interleavings have in common.
+//! What the tests of interleavings share.
 //!
-//! They run the real code under a checker that chooses which thread goes on at each access of [`sync`](crate::sync). Loom
-//! tries all orders of a few threads, with all that relaxed accesses may see. Shuttle draws orders at random, of more and
-//! longer threads, and takes every access for sequentially consistent. `.ci/interleavings` runs both.
+//! They run the real code under a checker that chooses which thread goes on at each access to [`sync`](crate::sync).
+//! Loom tries all orders of a few threads, and all values that relaxed accesses may see. Shuttle draws random orders of
+//! more and longer threads, and treats every access as sequentially consistent. `.ci/interleavings` runs both.
 
 #[cfg(tower_headless_loom)]
 mod exhaustive;

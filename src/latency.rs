@@ -1,17 +1,17 @@
-//! How long an endpoint takes to begin its answers: a moving average that believes bad news at once and good news slowly.
+//! How long an endpoint takes to begin its answers: a moving average in which peaks count at once, and better answers
+//! slowly.
 //!
-//! A sample above the average takes its place (a peak); one below moves it by 1 − e^(−Δt/τ), where Δt is the time since the
-//! average last moved (Finagle's and linkerd's "peak EWMA"). Time without samples moves it towards *zero*: an endpoint that is
-//! no longer picked becomes the cheapest one day, and is picked to see how it does. Towards what is typical it would only
-//! become like the others, of which half are always a little better, and might wait for ever. As all averages sink alike, a
-//! lull changes nothing between them.
+//! A sample above the average replaces it (a peak); one below moves it by 1 − e^(−Δt/τ), where Δt is the time since the
+//! average last moved (Finagle's and linkerd's "peak EWMA"). Without samples it decays to *zero*, so that an endpoint
+//! that is no longer picked becomes the cheapest at some time, and is tried. Decaying to the median would leave it
+//! behind half of the set indefinitely. All averages decay alike, so a lull doesn't change their order.
 //!
-//! A pick reads the average and nothing else: no clock, no exponential. Samples come with their time, and the sinking is the
-//! background task's.
+//! A pick reads only the average: no clock, no exponential. Samples bring their own time, and the background task does
+//! the decaying.
 //!
-//! No average is above [`CEILING`] times what is typical, whatever the endpoint did: from there it sinks to the typical one
-//! within τ × ln 10, which is 23 s by default, however long it hung. A request in that time is spared all the same, for ten
-//! times the cost is enough to lose.
+//! No average is above [`CEILING`] times the typical one, whatever the endpoint did. From there it decays to the
+//! typical one within τ × ln 10, which is 23 s by default, however long the endpoint hung. Meanwhile requests still
+//! avoid the endpoint, because at ten times the cost it always loses.
 
 mod percentile;
 
@@ -22,21 +22,21 @@ use std::{
     time::Duration,
 };
 
-/// How many times the typical average is the largest.
+/// The largest average, as a multiple of the typical one.
 const CEILING: f64 = 10.0;
 
-/// How many times the usual time a failure counts as, at least.
+/// The least time that a failure counts as, as a multiple of the usual time.
 const SLOW: f64 = 4.0;
 
-/// The most that one look lets pass: an average doesn't sink while there are no requests that could have moved it.
+/// The most time that one review lets decay: an average shouldn't decay while no requests could have raised it.
 const MAX_STEP: Duration = Duration::from_secs(1);
 
-/// What is known of the latencies of a balancer's endpoints.
+/// The latencies of a balancer's endpoints, in sum.
 #[derive(Debug, Default)]
 pub(crate) struct Latencies {
     /// The median of the endpoints' averages.
     typical: Nanos,
-    /// How long an answer takes to begin, without peaks.
+    /// How long an answer usually takes to begin; without peaks.
     usual: Nanos,
     /// The median of the endpoints' 95th percentiles.
     late: Nanos,
@@ -46,12 +46,12 @@ pub(crate) struct Latencies {
 #[derive(Debug)]
 pub(crate) struct Latency {
     average: Nanos,
-    /// When the average moved, in nanoseconds of the balancer's life.
+    /// The balancer's age when the average last moved, in nanoseconds.
     moved: AtomicU64,
     decay: Duration,
 }
 
-/// A number of nanoseconds; zero if it isn't known.
+/// A number of nanoseconds; zero if unknown.
 #[derive(Debug, Default)]
 struct Nanos(AtomicU64);
 
@@ -61,7 +61,7 @@ impl Nanos {
         f64::from_bits(self.0.load(Relaxed))
     }
 
-    /// What is known is at least a nanosecond.
+    /// Stores at least a nanosecond, because zero stands for unknown.
     fn store(&self, nanos: f64) {
         self.0.store(nanos.max(1.0).to_bits(), Relaxed);
     }
@@ -72,13 +72,13 @@ impl Nanos {
             let (before, after) = (f64::from_bits(bits), change(f64::from_bits(bits)));
             (after != before).then(|| after.max(1.0).to_bits())
         };
-        // An error means that there is nothing to change.
+        // `Err` means that nothing changes.
         let _ = self.0.fetch_update(Relaxed, Relaxed, change);
     }
 }
 
 impl Latencies {
-    /// The latency of a new endpoint, which is taken for a typical one.
+    /// The latency of a new endpoint, which starts with the typical average.
     pub(crate) fn latency(&self, decay: Duration) -> Latency {
         Latency {
             average: Nanos(AtomicU64::new(self.typical.load().to_bits())),
@@ -87,27 +87,27 @@ impl Latencies {
         }
     }
 
-    /// An endpoint takes so long usually.
+    /// Sets how long an answer usually takes to begin.
     pub(crate) fn set_usual(&self, usual: Duration) {
         self.usual.store(usual.as_nanos() as f64);
     }
 
-    /// Learns what is typical of these averages.
+    /// Sets the typical average to the median of these averages.
     pub(crate) fn learn(&self, averages: &mut [f64]) {
         if let Some(median) = median(averages) {
             self.typical.store(median);
         }
     }
 
-    /// Learns which answers are late, of the endpoints' 95th percentiles. Their median, so that slow endpoints don't excuse
-    /// themselves while they are not the most.
+    /// Sets when an answer is late, to the median of the endpoints' 95th percentiles. The median, so that slow
+    /// endpoints don't raise it while they are a minority.
     pub(crate) fn learn_late(&self, percentiles: &mut [f64]) {
         if let Some(median) = median(percentiles) {
             self.late.store(median);
         }
     }
 
-    /// How long an answer takes that is late; none if that isn't known.
+    /// After how long an answer is late, if that is known.
     #[inline]
     pub(crate) fn late(&self) -> Option<Duration> {
         let nanos = self.late.load();
@@ -122,27 +122,28 @@ impl Latencies {
         }
     }
 
-    /// What a failure counts as. No multiple of what is typical: where most endpoints fail, that would grow by itself.
+    /// The time that a failure counts as. Not a multiple of the typical average, which would grow by itself while most
+    /// endpoints fail.
     fn slow(&self) -> f64 {
         (self.usual.load() * SLOW).max(self.typical.load())
     }
 }
 
 fn median(values: &mut [f64]) -> Option<f64> {
-    // The lower one of two: else the slower of two endpoints would set its own ceiling.
+    // The lower one of two: otherwise the slower of two endpoints would set its own ceiling.
     let middle = values.len().checked_sub(1)? / 2;
     let (_, &mut median, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
     Some(median)
 }
 
 impl Latency {
-    /// The average in nanoseconds; zero if nothing is known.
+    /// The average in nanoseconds; zero if unknown.
     #[inline]
     pub(crate) fn average(&self) -> f64 {
         self.average.load()
     }
 
-    /// An answer has begun, after so long, `now` in nanoseconds of the balancer's life.
+    /// An answer has begun, `after` this time. `now` is the balancer's age in nanoseconds.
     #[inline]
     pub(crate) fn answered(&self, after: Duration, now: u64, latencies: &Latencies) {
         let sample = (after.as_nanos() as f64).min(latencies.ceiling());
@@ -157,18 +158,18 @@ impl Latency {
         });
     }
 
-    /// A request was turned away, and says that the endpoint is slow.
+    /// A request has failed, and counts as slow.
     pub(crate) fn failed(&self, after: Duration, latencies: &Latencies) {
         self.raise(latencies.slow().max(after.as_nanos() as f64), latencies);
     }
 
-    /// A request has waited for so long, and has no answer.
+    /// A request has waited for this time without an answer.
     pub(crate) fn waited(&self, time: Duration, latencies: &Latencies) {
         self.raise(time.as_nanos() as f64, latencies);
     }
 
-    /// Lets the average sink. For `quiet`, the endpoint has had requests and answered none. Returns the average, if it is
-    /// known.
+    /// Lets the average decay. For the time `quiet`, the endpoint has had requests and answered none. Returns the
+    /// average, if known.
     pub(crate) fn review(&self, now: u64, quiet: Duration, latencies: &Latencies) -> Option<f64> {
         let passed = self.pass(now).min(MAX_STEP);
         let left = (-passed.as_secs_f64() / self.decay.as_secs_f64()).exp();
@@ -182,7 +183,7 @@ impl Latency {
         Some(self.average()).filter(|&average| average > 0.0)
     }
 
-    /// How much time has passed since the average last moved. It is over with that.
+    /// How much time has passed since the average last moved; it begins anew.
     #[inline]
     fn pass(&self, now: u64) -> Duration {
         let before = self.moved.swap(now, Relaxed);
@@ -236,7 +237,7 @@ mod tests {
             self.millis()
         }
 
-        /// Reviews for so long, and returns the average.
+        /// Reviews for `time`, and returns the average.
         fn review(&mut self, time: Duration, quiet: Duration) -> f64 {
             const STEP: Duration = Duration::from_millis(25);
             let steps = time.as_millis() / STEP.as_millis();
@@ -257,19 +258,19 @@ mod tests {
     }
 
     #[test]
-    fn peaks_count_at_once_and_good_news_as_time_goes_by() {
+    fn peaks_count_at_once_and_better_answers_by_the_time_passed() {
         let mut fixture = Fixture::new();
         assert_eq!(fixture.answer(MILLI, 10 * MILLI), 10.0);
         assert_eq!(fixture.answer(MILLI, 20 * MILLI), 20.0);
         let after_tau = fixture.answer(TAU, 10 * MILLI);
         assert!(is_close(after_tau, 10.0 + 10.0 / std::f64::consts::E));
-        // As many samples as one likes: what counts is the time that they took to come.
+        // Many samples at one time change nothing: only time counts.
         let many = (0..1_000).map(|_| fixture.answer(Duration::ZERO, 10 * MILLI));
         assert_eq!(many.last(), Some(after_tau));
     }
 
     #[test]
-    fn what_is_not_picked_becomes_cheap() {
+    fn an_endpoint_that_is_not_picked_becomes_cheap() {
         let mut fixture = Fixture::among_others();
         fixture.answer(MILLI, 20 * MILLI);
         assert_eq!(fixture.millis(), 10.0, "the ceiling");
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_slow() {
+    fn a_failure_counts_as_slow() {
         let mut fixture = Fixture::among_others();
         fixture.answer(MILLI, MILLI / 10);
         fixture.latency.failed(MILLI / 10, &fixture.latencies);
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_all_make_nothing_grow() {
+    fn averages_do_not_grow_while_all_endpoints_fail() {
         let fixture = Fixture::among_others();
         for _ in 0..100 {
             fixture.latency.failed(MILLI, &fixture.latencies);

@@ -46,8 +46,9 @@
 //!
 //! # Seeing why
 //!
-//! [`Balance::explain`] and [`http::Client::explain`] tell of each pod whether a request would get it now, and if not why, since when,
-//! and when it is tried next. [Observability](guide::observability) has an example, and logging, spans and metrics.
+//! [`Balance::explain`] and [`http::Client::explain`] say for each pod whether a request could go to it now, and if
+//! not, why, since when, and when it is tried next. [Observability](guide::observability) has an example, and logging,
+//! spans and metrics.
 //!
 //! # Features
 //!
@@ -62,12 +63,12 @@
 //! | `serde` | no | [`Explanation`], [`Attempts`] and [`BalanceCounts`] can be written and read, as JSON and the like |
 //! | `sessions` | no | [`http::Sessions`]: sticky sessions by cookie or header, on cookie |
 //! | `test-util` | no | [`test_util`]: an embedded DNS server, pods that fail on demand and a cluster of both, and [clients that a function answers](http::Client::from_fn), for [your own tests](guide::testing) |
-//! | `tls` | no | HTTPS, on rustls; takes one of the two below |
+//! | `tls` | no | HTTPS, on rustls; needs one of the two below |
 //! | `tls-ring`, `tls-aws-lc` | no | its provider of cryptography |
-//! | `tls-native-roots`, `tls-webpki-roots` | no | the system's and Mozilla's authorities, beside those of a file |
-//! | `kube` | no | [`EndpointSlices`]: discovery by a watch of the API server, on kube; from Rust 1.89; takes a version of k8s-openapi, and one of the two below or above |
+//! | `tls-native-roots`, `tls-webpki-roots` | no | trusts the system's or Mozilla's certificate authorities, in addition to those of a file |
+//! | `kube` | no | [`EndpointSlices`]: discovery by a watch of the API server, on kube; from Rust 1.89; needs a version of k8s-openapi, and a provider of cryptography from the two below or `tls-ring`, `tls-aws-lc` |
 //! | `kube-ring`, `kube-aws-lc` | no | its provider of cryptography |
-//! | `kube-latest` | no | all of it, for applications that don't care which |
+//! | `kube-latest` | no | `kube` with everything that it needs, for applications that don't care which version and provider |
 //!
 #![doc = include_str!("../ARCHITECTURE.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]

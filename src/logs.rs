@@ -1,7 +1,7 @@
-//! One way to write an event, so that each names its service, under one of few targets, and errors are told in one line.
+//! One way to write events, so that each names its service, has one of a few targets, and shows errors in one line.
 //!
-//! [`info!`] and its kin take the target, the name of the service (an `Option`), and what tracing's take.
-//! A source of endpoints doesn't know who polls it: its events have the name that is in force [`here`].
+//! [`info!`] and the others take the target, the name of the service (an `Option`), and what tracing's macros take.
+//! A source of endpoints doesn't know which balancer polls it: its events use the name that is in force [`here`].
 
 mod changes;
 
@@ -13,13 +13,13 @@ use std::{cell::RefCell, error::Error as StdError, fmt, sync::Arc};
 
 use crate::error::line;
 
-/// What finds the endpoints.
+/// For events about the sources of endpoints.
 pub(crate) const DISCOVERY: &str = "tower_headless::discovery";
-/// Which endpoints there are, and which of them get requests.
+/// For events about which endpoints there are, and which of them get requests.
 pub(crate) const ENDPOINTS: &str = "tower_headless::endpoints";
-/// Single requests: that one is offered or sent again, or hedged; and their spans.
+/// For single requests: spans, and events when one is refused, retried or hedged.
 pub(crate) const REQUESTS: &str = "tower_headless::requests";
-/// The HTTP client's connections, and their TLS.
+/// For events about the HTTP client's connections, and their TLS.
 #[cfg(feature = "http")]
 pub(crate) const CONNECTIONS: &str = "tower_headless::connections";
 
@@ -49,7 +49,8 @@ macro_rules! debug {
     ($($all:tt)+) => { $crate::logs::event!(debug, $($all)+) };
 }
 
-/// An endpoint gets requests from now on, or doesn't: as `info`, and as `debug` where there are too many such [`Changes`].
+/// Writes that an endpoint gets requests from now on, or gets none: as `info`, or as `debug` if there are too many such
+/// [`Changes`].
 macro_rules! change {
     ($change:ident, $signals:expr, $($rest:tt)+) => {{
         let (change, now) = ($crate::logs::Change::$change, ::tokio::time::Instant::now());
@@ -60,32 +61,32 @@ macro_rules! change {
     }};
 }
 
-// `warn` is an attribute, too.
+// `warn` is a built-in attribute, so a macro of this name would be ambiguous.
 pub(crate) use {change, debug, error, event, info, warning as warn};
 
 thread_local! {
     static HERE: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
 }
 
-/// The name of the service whose background task, or whose reader, runs on this thread now.
+/// The name of the service whose background task, or whose source's reader, runs on this thread now.
 pub(crate) fn here() -> Option<Arc<str>> {
     HERE.with_borrow(Clone::clone)
 }
 
-/// The name of the service is in force until what this returns is dropped.
+/// Puts the name of a service in force, until the returned guard is dropped.
 #[must_use]
 pub(crate) fn enter(service: Option<&Arc<str>>) -> Entered {
     Entered(HERE.replace(service.cloned()))
 }
 
-/// The same where none is in force: a source is polled outside of any balancer.
+/// [`enter`] if no name is in force: for a source that is polled outside of any balancer.
 #[cfg(any(feature = "dns", feature = "kube"))]
 pub(crate) fn enter_anonymous(service: impl FnOnce() -> Option<String>) -> Option<Entered> {
     let is_anonymous = HERE.with_borrow(Option::is_none);
     is_anonymous.then(|| enter(service().map(Arc::from).as_ref()))
 }
 
-/// A name in force, and the one before.
+/// Keeps a name in force; holds the name before it.
 pub(crate) struct Entered(Option<Arc<str>>);
 
 impl Drop for Entered {
@@ -94,7 +95,7 @@ impl Drop for Entered {
     }
 }
 
-/// Whether anybody wants to know of single requests.
+/// Whether events about single requests are enabled.
 pub(crate) fn are_requests_told() -> bool {
     tracing::enabled!(target: REQUESTS, tracing::Level::DEBUG)
 }

@@ -1,11 +1,11 @@
-//! One endpoint as a balancer has it, for one life.
+//! A member: one endpoint in a balancer's set, from joining to leaving.
 //!
-//! A pod that leaves the set and returns, even at its old address, is another member: nothing of its former life counts.
-//! Whoever has something to say of an endpoint says it of its member, and never of an address.
+//! A pod that leaves the set and returns, even at its old address, is a new member: nothing of its former life counts.
+//! So everything that is learnt of an endpoint is kept by member, never by address.
 //!
-//! A request in flight holds a [`MemberRef`], an `Arc` that nothing else holds but the member itself: the count of the
-//! references is the count of the requests, and can't be wrong. What every pick has to know stands in the member's
-//! [status word](status_word), what the background task has to know in its [`RequestStats`].
+//! Each request in flight holds a [`MemberRef`], an `Arc` that otherwise only the member itself holds: the count of the
+//! references is the count of the requests, and can't be wrong. Picks read the member's
+//! [status word](status_word); the background task reads its [`RequestStats`].
 
 mod flags;
 #[cfg(all(test, tower_headless_loom))]
@@ -39,7 +39,7 @@ use crate::{
     sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
 };
 
-/// Tells one member of a balancer from every other it has ever had.
+/// Identifies a member among all that its balancer has ever had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct MemberId(u64);
 
@@ -60,30 +60,30 @@ pub(crate) struct Member {
     member_ref: Arc<MemberRef>,
 }
 
-/// What a request in flight holds of its member; nobody else does, but the member itself.
+/// The part of a member that its requests in flight hold; nothing else does but the member itself.
 #[derive(Debug)]
 pub(crate) struct MemberRef {
     endpoint: Endpoint,
     id: MemberId,
     word: StatusWord,
     stats: RequestStats,
-    /// If the policy asks for it.
+    /// The average latency, if the policy asks for it.
     latency: Option<Latency>,
-    /// Where requests are hedged.
+    /// The 95th percentile of latencies, measured only if requests are hedged.
     percentile: Percentile,
-    /// What part of its share a new endpoint gets (slow start), as the bits of a floating-point number.
-    warmth: AtomicU32,
-    /// It is unreachable for being new, and has refused nothing.
+    /// What part of its share a new endpoint gets (slow start), as the bits of an `f32`.
+    slow_start_share: AtomicU32,
+    /// It is unreachable only because it is new, and has refused nothing.
     unready: AtomicBool,
     signals: Arc<Signals>,
-    /// If requests are counted.
+    /// The counters, if requests are counted.
     tally: Option<Arc<EndpointTally>>,
     member: Weak<Member>,
 }
 
 impl Member {
-    /// A new life of `endpoint`, in the balancer that `signals` are of. With a `slot` its word stands among those of the
-    /// others; with a `decay` there is an average of its latency, which decays in so long.
+    /// A new member for `endpoint`, in the balancer of `signals`. With a `slot`, its status word is packed with the
+    /// others'; with a `decay`, its average latency is kept, with this decay.
     pub(crate) fn new(
         endpoint: Endpoint,
         slot: Option<Slot>,
@@ -100,7 +100,7 @@ impl Member {
                 stats: RequestStats::default(),
                 latency,
                 percentile: Percentile::default(),
-                warmth: AtomicU32::new(1_f32.to_bits()),
+                slow_start_share: AtomicU32::new(1_f32.to_bits()),
                 unready: AtomicBool::new(false),
                 signals,
                 tally,
@@ -109,19 +109,19 @@ impl Member {
         })
     }
 
-    /// How many requests the endpoint has, up to the ends of their responses.
+    /// How many requests are in flight there, up to the ends of their responses.
     #[inline]
     pub(crate) fn in_flight(&self) -> u32 {
         u32::try_from(Arc::strong_count(&self.member_ref) - 1).unwrap_or(u32::MAX)
     }
 
-    /// How many of them have no answer yet: a response that streams is none of these.
+    /// How many of them have no answer yet. A response that streams has one.
     pub(crate) fn waiting(&self) -> u32 {
         self.in_flight().saturating_sub(self.stats.streaming())
     }
 
-    /// Status flags plus load, whether or not the word counts requests itself. The load is the requests in flight and the
-    /// failure penalties: what was turned away a moment ago.
+    /// Status flags plus load, for either layout of the word. The load is the requests in flight plus the failure
+    /// penalties.
     #[inline]
     fn loaded(&self) -> u32 {
         match self.word.counting() {
@@ -174,7 +174,7 @@ impl MemberRef {
         &self.stats
     }
 
-    /// Where its requests are counted, if they are.
+    /// The counters of its requests, if they are counted.
     #[inline]
     pub(crate) fn tally(&self) -> Option<&EndpointTally> {
         self.tally.as_deref()
@@ -185,22 +185,23 @@ impl MemberRef {
         self.latency.as_ref()
     }
 
-    /// How long nearly all of its answers take at most; nothing is learnt unless requests are hedged.
+    /// The 95th percentile of its latencies; unknown unless requests are hedged.
     #[inline]
     pub(crate) fn percentile(&self) -> &Percentile {
         &self.percentile
     }
 
     /// What part of its share the endpoint gets, from 0 to 1.
-    pub(crate) fn warmth(&self) -> f64 {
-        f64::from(f32::from_bits(self.warmth.load(Relaxed)))
+    pub(crate) fn slow_start_share(&self) -> f64 {
+        f64::from(f32::from_bits(self.slow_start_share.load(Relaxed)))
     }
 
-    pub(crate) fn set_warmth(&self, part: f64) {
-        self.warmth.store((part as f32).to_bits(), Relaxed);
+    pub(crate) fn set_slow_start_share(&self, part: f64) {
+        self.slow_start_share
+            .store((part as f32).to_bits(), Relaxed);
     }
 
-    /// The member that this refers to, unless it has left and nobody holds it.
+    /// The member that this refers to, unless it has left and is gone.
     pub(crate) fn member(&self) -> Option<Arc<Member>> {
         self.member.upgrade()
     }
@@ -209,7 +210,7 @@ impl MemberRef {
         self.has(UNREACHABLE)
     }
 
-    /// Whether picks take it.
+    /// Whether picks take it: the word has no flag.
     #[inline]
     pub(crate) fn is_available(&self) -> bool {
         self.word().load(Relaxed) < FLAGGED
@@ -219,7 +220,7 @@ impl MemberRef {
         self.has(EJECTED)
     }
 
-    /// Whether it is ejected, and nothing worse.
+    /// Whether it is out only because it is ejected.
     pub(crate) fn is_only_ejected(&self) -> bool {
         self.word().load(Relaxed) & !TRIAL & !COUNT == EJECTED
     }
@@ -232,7 +233,7 @@ impl MemberRef {
         self.has(REMOVED)
     }
 
-    /// Whether one request may try it.
+    /// Whether a trial is on offer: one request may try it.
     pub(crate) fn has_trial(&self) -> bool {
         is_on_offer(self.word().load(Relaxed))
     }
@@ -241,13 +242,14 @@ impl MemberRef {
         self.word().load(Relaxed) & flag != 0
     }
 
-    /// Tells those who scan of one more request, which is to hold a reference, unless the word carries a flag.
+    /// Counts one more request in the word, if it is packed, unless the word has a flag. The request then has to hold a
+    /// reference.
     #[inline]
     pub(crate) fn begin(&self) -> bool {
         let Some(word) = self.word.counting() else {
             return self.is_available();
         };
-        // First the count and then the look: few words carry a flag.
+        // Counts first and checks then, because few words have a flag.
         let available = word.fetch_add(1, Relaxed) < FLAGGED;
         if !available {
             word.fetch_sub(1, Relaxed);
@@ -255,7 +257,7 @@ impl MemberRef {
         available
     }
 
-    /// Tells those who scan of one more request at an endpoint that is ejected, and nothing worse.
+    /// [`begin`](Self::begin) for an endpoint that is out only because it is ejected.
     pub(crate) fn begin_ejected(&self) -> bool {
         let is_ejected = self.is_only_ejected();
         if is_ejected && let Some(word) = self.word.counting() {
@@ -264,11 +266,12 @@ impl MemberRef {
         is_ejected
     }
 
-    /// Tells those who scan of one more request, which is for this endpoint and no other: that it is ejected or unfit is no
-    /// reason against it. None if it has left, or refuses requests and has no trial for this one; else whether it has.
+    /// [`begin`](Self::begin) for a request that is for this endpoint alone, even if it is ejected or unfit. `None` if
+    /// the endpoint has left, or refuses requests and has no trial on offer. Otherwise whether this request is its
+    /// trial.
     pub(crate) fn begin_requested(&self) -> Option<bool> {
         let before = match self.word().load(Relaxed) {
-            // Whatever its checks say.
+            // Even if it is unfit.
             word if word & TRIAL != 0 => self.change(|word| word & !TRIAL),
             word => word,
         };
@@ -283,13 +286,13 @@ impl MemberRef {
         Some(is_trial)
     }
 
-    /// Tells those who scan of one request fewer.
+    /// Counts one request out of the word, if it is packed.
     #[inline]
     pub(crate) fn end(&self) {
         self.end_all(1);
     }
 
-    /// Tells those who scan of several requests fewer.
+    /// Counts several requests out of the word, if it is packed.
     #[inline]
     pub(crate) fn end_all(&self, requests: u32) {
         if let Some(word) = self.word.counting() {
@@ -304,7 +307,7 @@ impl MemberRef {
 
     /// The endpoint refused a request. True if it was reachable until now.
     pub(crate) fn refuse(&self) -> bool {
-        // A trial that is on offer for another reason has to wait until the endpoint is reachable again.
+        // A trial of an ejected endpoint has to wait until the endpoint is reachable again.
         let refuse = |word| match word & UNREACHABLE {
             0 => (word | UNREACHABLE) & !TRIAL,
             _ => word,
@@ -319,18 +322,18 @@ impl MemberRef {
         is_new
     }
 
-    /// A new endpoint has to be ready before it gets requests: until then it is unreachable, but has refused nothing.
+    /// Marks a new endpoint that has to be ready before it gets requests: unreachable, but it has refused nothing.
     pub(crate) fn set_unready(&self) {
         self.unready.store(true, Relaxed);
         self.set(UNREACHABLE);
     }
 
-    /// Whether it is unreachable for being new alone.
+    /// Whether it is unreachable only because it is new.
     pub(crate) fn is_unready(&self) -> bool {
         self.unready.load(Relaxed)
     }
 
-    /// It has refused an attempt: if it was new, that is what it is unreachable for from now on.
+    /// It has refused an attempt: if it was new, from now on it is unreachable for that.
     pub(crate) fn end_unready(&self) {
         if self.is_unready() && self.unready.swap(false, Relaxed) {
             self.count_unreachable();
@@ -343,41 +346,41 @@ impl MemberRef {
         }
     }
 
-    /// The endpoint accepts requests again. True if it refused some until now.
+    /// The endpoint accepts requests again. True if it was unreachable until now.
     pub(crate) fn accept(&self) -> bool {
         let is_new = self.clear(UNREACHABLE, EJECTED);
         self.unready.store(false, Relaxed);
         is_new
     }
 
-    /// Lets no pick take the endpoint, because of what its requests have come to. True if some did until now.
+    /// Ejects the endpoint: no pick takes it. True if it wasn't ejected before.
     pub(crate) fn eject(&self) -> bool {
         !self.is_ejected() && self.set(EJECTED)
     }
 
-    /// Takes an ejection back. True if there was one.
+    /// Ends an ejection. True if there was one.
     pub(crate) fn readmit(&self) -> bool {
-        // A plain read first, here and below: most endpoints are well, and every review says so.
+        // A plain read first, here and below: every review calls this, and most endpoints are well.
         self.is_ejected() && self.clear(EJECTED, UNREACHABLE)
     }
 
-    /// Lets no pick take the endpoint, because of its checks. True if some did until now.
+    /// Takes the endpoint out because of its checks: no pick takes it. True if it was fit before.
     pub(crate) fn set_unfit(&self) -> bool {
         !self.is_unfit() && self.set(UNFIT)
     }
 
-    /// Its checks say nothing against it. True if they did until now.
+    /// Its checks pass. True if it was unfit before.
     pub(crate) fn set_fit(&self) -> bool {
         self.is_unfit() && self.change(|word| word & !UNFIT) & UNFIT != 0
     }
 
-    /// A new endpoint has to pass a check before it gets requests.
+    /// Marks a new endpoint that has to pass a check before it gets requests.
     pub(crate) fn hold_back(&self) {
         self.stats.set_checked(Checked::Pending);
         self.set_unfit();
     }
 
-    /// Lets one request try an endpoint that is out.
+    /// Offers a trial: one request may try an endpoint that is out.
     pub(crate) fn offer_trial(&self) {
         self.change(|word| {
             let is_out = word & (UNREACHABLE | EJECTED) != 0;
@@ -386,7 +389,7 @@ impl MemberRef {
         });
     }
 
-    /// Takes the trial on offer, if there is one, for a request that is to hold a reference.
+    /// Takes the trial on offer, if there is one. The request then has to hold a reference.
     pub(crate) fn claim_trial(&self) -> bool {
         // A plain read first: every pick asks every endpoint while a trial is on offer.
         if !self.has_trial() {
@@ -406,7 +409,7 @@ impl MemberRef {
         claimed
     }
 
-    /// How many requests its word counts.
+    /// How many requests the word counts.
     #[cfg(all(test, any(tower_headless_loom, tower_headless_shuttle)))]
     pub(crate) fn counted(&self) -> u32 {
         self.word().load(Relaxed) & COUNT
@@ -417,14 +420,14 @@ impl MemberRef {
         self.change(|word| word | flag) & flag == 0
     }
 
-    /// Clears a reason to be out, and the trial with it unless there is this other reason. True if the flag was there.
+    /// Clears a reason to be out, and the trial with it unless there is the `other` reason. True if the flag was set.
     fn clear(&self, flag: u32, other: u32) -> bool {
         let trial = |word| if word & other == 0 { TRIAL } else { 0 };
         self.change(|word| word & !(flag | trial(word))) & flag != 0
     }
 
-    /// Changes the flags; returns the word before. All flags change here, in one step from before to after: so the number
-    /// of trials on offer is right whoever else is at it.
+    /// Changes the flags; returns the word before. All flags change here, in one atomic step, so that the number
+    /// of trials on offer is right whatever other threads do.
     fn change(&self, change: impl Fn(u32) -> u32) -> u32 {
         let changed = self
             .word()
@@ -486,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_ends_the_reason_for_a_trial_ends_the_trial() {
+    fn a_trial_ends_with_the_last_reason_for_it() {
         for member in members() {
             member.refuse();
             member.eject();
@@ -552,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_requests() {
+    fn a_request_in_flight_is_a_reference() {
         for member in members() {
             assert!(member.begin());
             let request = member.member_ref();

@@ -1,32 +1,32 @@
-//! What a request's end says of the endpoint that had it.
+//! What the end of a request means for the endpoint that had it.
 
 use crate::error::BoxError;
 
-/// What a request's end says of its endpoint. Each request has one, reported [once](crate::InFlight::report).
+/// What a request's end means for its endpoint. Each request has one outcome, [reported](crate::InFlight::report) once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
     /// The endpoint did its part. An answer that the caller dislikes, such as a 404, is a success.
     Success,
-    /// The endpoint failed: it broke the connection, let the time for an answer pass, or said that it can't serve.
+    /// The endpoint failed: it broke the connection, didn't answer in time, or answered that it can't serve.
     Failure,
-    /// The endpoint has too much to do and says so, as by 429. It gets fewer requests, but is not to blame.
+    /// The endpoint answered that it is overloaded, for example with 429. It gets fewer requests, but isn't ejected.
     Overload,
-    /// It says nothing: the request was cancelled, or failed for the caller's own fault.
+    /// It means nothing for the endpoint: the request was cancelled, or failed by the caller's own fault.
     Ignored,
 }
 
 impl Outcome {
-    /// Whether the endpoint is to look as loaded as if it had worked on the request: what is turned away fast must not attract
-    /// more.
+    /// Whether the endpoint gets a failure penalty: it looks loaded for a while, so that failing fast doesn't attract
+    /// requests.
     pub(crate) fn is_turned_away(self) -> bool {
         matches!(self, Self::Failure | Self::Overload)
     }
 }
 
-/// Says what the result of a request is, for a protocol whose responses come whole.
+/// Decides a request's [`Outcome`] from its result, for protocols whose responses come whole.
 ///
-/// Any closure of this form is one:
+/// Any closure of this form implements it:
 ///
 /// ```
 /// use tower_headless::{BoxError, OnResponse, Outcome};
@@ -38,12 +38,12 @@ impl Outcome {
 /// # let _ = completion;
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not tell what the response `{R}` says of its pod",
-    label = "this classifies no `{R}`",
+    message = "`{Self}` does not decide the outcome of a response `{R}`",
+    label = "this does not classify `{R}`",
     note = "give it a closure: `|result: Result<&{R}, &BoxError>| Outcome::Success`"
 )]
 pub trait Classify<R>: Send + Sync + 'static {
-    /// What `result` says of its endpoint; the error is the endpoint service's own.
+    /// The outcome of `result`. The error is that of the endpoint's service.
     fn classify(&self, result: Result<&R, &BoxError>) -> Outcome;
 }
 
@@ -57,7 +57,7 @@ where
     }
 }
 
-/// A response is a success, an error a failure.
+/// Classifies by the result: a response is a success, an error a failure.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByResult;
 
@@ -83,31 +83,31 @@ mod http {
     use super::Outcome;
     use crate::error::BoxError;
 
-    /// Says what an HTTP response is, from its head and its trailers.
+    /// Decides an HTTP request's [`Outcome`] from the head and the trailers of its response.
     #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
     #[diagnostic::on_unimplemented(
-        message = "`{Self}` does not tell what an HTTP response says of its pod",
-        label = "this classifies no responses",
-        note = "`ByStatus` does; for another rule, implement `ClassifyHttp` for a type of your own: closures have no trailers to look at"
+        message = "`{Self}` does not decide the outcome of an HTTP response",
+        label = "this does not classify responses",
+        note = "`ByStatus` does; for another rule, implement `ClassifyHttp` for your own type: a closure couldn't see trailers"
     )]
     pub trait ClassifyHttp: Send + Sync + 'static {
-        /// What the response's head says.
+        /// The outcome by the response's head.
         fn head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome;
 
-        /// What its trailers say, if they say anything: it then counts instead of what the head has said.
+        /// The outcome by its trailers, if they decide one. It replaces that of the head.
         fn trailers(&self, trailers: &HeaderMap) -> Option<Outcome> {
             let _ = trailers;
             None
         }
 
-        /// What an error of the endpoint's service says, where there was no response; a failure, unless this says otherwise.
+        /// The outcome of an error of the endpoint's service, if there was no response; a failure by default.
         fn error(&self, error: &BoxError) -> Outcome {
             let _ = error;
             Outcome::Failure
         }
     }
 
-    /// By the status, of HTTP and of gRPC.
+    /// Classifies by the status, of HTTP and of gRPC.
     ///
     /// | status | gRPC status | outcome |
     /// | --- | --- | --- |
@@ -115,14 +115,14 @@ mod http {
     /// | 429 | `RESOURCE_EXHAUSTED` (8) | overload |
     /// | any other | any other | success |
     ///
-    /// A 500, as an `INTERNAL`, is what the application says of one request, which may be to blame itself; what is in the
-    /// table says that the endpoint can't serve (Envoy's `gateway-error`, and its mapping of gRPC's codes).
+    /// A 500 or an `INTERNAL` is the application's answer to one request, and may be the request's fault. The failures
+    /// in the table mean that the endpoint can't serve (Envoy's `gateway-error`, and its mapping of gRPC's codes).
     #[derive(Clone, Copy, Debug, Default)]
     #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
     pub struct ByStatus;
 
     impl ByStatus {
-        /// What a status says, in a head that can't have gRPC's.
+        /// The outcome by an HTTP status alone, for a head without a gRPC status.
         pub(crate) fn status(status: StatusCode) -> Outcome {
             match status.as_u16() {
                 502..=504 => Outcome::Failure,
@@ -150,7 +150,7 @@ mod http {
     pub(crate) static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
     fn grpc(headers: &HeaderMap) -> Option<Outcome> {
-        // An empty map is what most responses' trailers are; nothing is hashed for it.
+        // Most responses have no trailers: don't hash for an empty map.
         if headers.is_empty() {
             return None;
         }
@@ -184,14 +184,14 @@ mod http {
         }
 
         #[test]
-        fn what_says_that_it_cannot_serve_is_a_failure() {
+        fn only_statuses_that_mean_the_endpoint_cannot_serve_are_failures() {
             assert_eq!([502, 503, 504].map(status), [Outcome::Failure; 3]);
             assert_eq!([200, 404, 500, 501].map(status), [Outcome::Success; 4]);
             assert_eq!(status(429), Outcome::Overload);
         }
 
         #[test]
-        fn grpc_says_it_in_trailers_or_in_a_head_alone() {
+        fn a_grpc_status_counts_in_trailers_and_in_a_head_without_a_body() {
             for (code, outcome) in [
                 ("0", Outcome::Success),
                 ("2", Outcome::Success),

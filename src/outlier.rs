@@ -1,4 +1,4 @@
-//! Which endpoints are passed over because of what their requests have come to (passive health checks, outlier ejection).
+//! Which endpoints are ejected because their requests fail, hang or are slow (passive health checks).
 //!
 //! ```text
 //!                    5 failures in a row, or fewer than 80 % successes
@@ -15,27 +15,27 @@
 //!                    its one request succeeds    └───────────────────────────────────┘
 //! ```
 //!
-//! The figures are Finagle's (`FailureAccrualFactory`): they work with two endpoints, where those of Envoy (a tenth of the set
-//! at most) and gRPC (A50: from five endpoints with a hundred requests each) do nothing. At most half of the set is out, and
-//! never the last one that accepts requests. With less than half available, *panic*: what looks like that many bad endpoints is
-//! more likely to be something else, such as a bad client or a database behind all of them. Ejections are ignored then, and the
-//! requests spread over all.
+//! The figures are Finagle's (`FailureAccrualFactory`), because they work with two endpoints. With so few, those of
+//! Envoy (at most a tenth of the set) and gRPC (A50: from five endpoints with a hundred requests each) do nothing. At
+//! most half of the set is out, and never the last endpoint that accepts requests. If less than half is available,
+//! there is a *panic*: so many bad endpoints are more likely a sign of something else, such as a bad client or a
+//! database behind all of them. Then ejections are ignored, and requests go to all.
 //!
-//! A hung pod is unresponsive: its connections stand, its requests get no answer, and their callers give up some day. Long
-//! before that, the other pods answer, and it doesn't.
+//! A hung pod is unresponsive: its connections stay open, its requests get no answer, and their callers give up at some
+//! time. The detector notices long before that, because the other pods answer meanwhile.
 //!
-//! A slow pod is one whose requests are answered by their hedges first, three in a row. The other reasons say that requests
-//! fail there; this one says that others are faster. So it is a preference, and yields:
+//! A pod is slow if its requests' hedges are answered first, three times in a row. The other reasons mean that requests
+//! fail there; this one means only that others are faster. So it is a preference, and yields:
 //!
-//! - It takes up nothing: where it stands in the way of another ejection, or of an available pod, it serves again.
-//! - Its pauses are short, 0.2 s doubling to 5 s: to try it costs a request some time, and no more. They begin anew once it has
-//!   been in for four times the last one.
-//! - Once its requests fail or hang, or its trial fails, or hangs and isn't hedged, it is out for that, and with those pauses.
-//!   A trial that has any answer late is late, and no failure.
-//! - A trial that loses to its hedge is late, no failure: whatever the pod is out for, the next trial comes after one of these
-//!   short pauses.
+//! - It takes up no room: if it stands in the way of another ejection, or too few pods are available, it serves again.
+//! - Its pauses are short, 0.2 s doubling to 5 s, because a trial costs a request only some time. They begin anew once
+//!   the pod has served for four times the last one.
+//! - Once its requests fail or hang, or its trial fails, or hangs and isn't hedged, it is out for that reason, with
+//!   those pauses. A late answer to a trial is late, not a failure.
+//! - A trial that loses to its hedge is late, not a failure: whatever the pod is out for, the next trial comes after
+//!   one of these short pauses.
 //!
-//! Pure: takes `now`, the generator, and what the members' statistics tell.
+//! Pure: takes `now`, the generator, and the members' statistics.
 
 mod detector;
 mod endpoint_health;
@@ -53,7 +53,7 @@ use std::time::Duration;
 
 use crate::member::EjectionReason;
 
-/// When endpoints are passed over because of what their requests have come to.
+/// When endpoints are ejected because their requests fail, hang or are slow.
 ///
 /// | setting | default | source |
 /// | --- | --- | --- |
@@ -65,13 +65,13 @@ use crate::member::EjectionReason;
 /// | [`panic_threshold`](Self::panic_threshold) | half of the endpoints | Envoy |
 /// | [`unresponsive_after`](Self::unresponsive_after) | four times the usual time, 50 ms at least | |
 ///
-/// What counts as a failure is the [`Completion`](crate::Completion)'s to say.
+/// The [`Completion`](crate::Completion) decides what counts as a failure.
 ///
-/// No setting can do harm by its value: ratios outside of 0 to 1 are taken for the nearer end, NaN for the default, and times
-/// for the nearest from 1 ms to a day.
+/// Values out of range do no harm: ratios are clamped to 0 to 1, NaN means the default, and times are clamped to 1 ms
+/// to a day.
 ///
-/// Endpoints of weight zero, which get requests of their own only, have no part in how many of the others may be ejected; unless
-/// all are.
+/// Endpoints of weight zero, which get only requests that ask for them, don't count for how many may be ejected, unless
+/// all weights are zero.
 ///
 /// ```
 /// use std::time::Duration;
@@ -117,8 +117,9 @@ impl OutlierDetection {
         }
     }
 
-    /// No endpoint is ejected, whatever its requests come to, [slow ones](crate::Hedge#slow-pods) included. Those that refuse
-    /// connections are passed over all the same.
+    /// Settings that eject no endpoint, not even [slow ones](crate::Hedge#slow-pods).
+    ///
+    /// Endpoints that refuse connections are still passed over.
     pub const fn off() -> Self {
         Self {
             consecutive_failures: None,
@@ -129,60 +130,67 @@ impl OutlierDetection {
         }
     }
 
-    /// How many failures, without a success among them, eject; one at least. None: no number does.
+    /// How many failures in a row eject an endpoint; 5 by default, at least 1. `None` for no limit.
     pub fn consecutive_failures(mut self, failures: impl Into<Option<u32>>) -> Self {
         self.consecutive_failures = failures.into().map(|failures| failures.max(1));
         self
     }
 
-    /// An endpoint with a smaller part of successes, from 0 to 1, is ejected. None: however small.
+    /// The least success rate, from 0 to 1, that keeps an endpoint in; 0.8 by default. `None` for no limit.
     ///
-    /// The part is that of the last 30 s, once there were 5 requests in them. An endpoint that was well for a long time has
-    /// many successes to its name: so the last 3, 6, 9 … s alone count as well, once there were 20 requests in them and the
-    /// part is below the rate by two standard deviations.
+    /// The rate is that of the last 30 s, if there were at least 5 requests. An endpoint that was healthy for long has
+    /// many old successes in that window. So the last 3, 6, 9 … s also count by themselves, if they have at least 20
+    /// requests and their rate is lower by two standard deviations.
     pub fn success_rate(mut self, rate: impl Into<Option<f64>>) -> Self {
         self.success_rate = rate.into().map(|rate| ratio(rate, SUCCESS_RATE));
         self
     }
 
-    /// How long several requests may wait at an endpoint, of which none is answered, while the others answer theirs. It is
-    /// four times the usual time to an answer, but this at least. None: for ever.
+    /// How long an endpoint may leave several requests without any answer while the others answer theirs.
     ///
-    /// A request waits until the head of its response comes: a response that streams is no silence.
+    /// The limit is four times the usual time to an answer, but at least this; 50 ms by default. `None` for no limit.
     ///
-    /// With this goes the rule that a cancelled request counts as a failure if it waited this long and the endpoint answered
-    /// nobody meanwhile. A hedge that lost the race gives up sooner, or while the endpoint answers others.
+    /// A request waits until the head of its response comes: while a response streams, the request doesn't wait.
+    ///
+    /// The limit has a second use: a cancelled request counts as a failure if it waited this long and the endpoint
+    /// answered nobody meanwhile. A hedge that lost the race doesn't count: it is cancelled sooner, or the endpoint
+    /// answers others.
     pub fn unresponsive_after(mut self, least: impl Into<Option<Duration>>) -> Self {
         self.unresponsive_after = least.into().map(|least| least.clamp(MILLI, DAY));
         self
     }
 
-    /// Whether an endpoint is passed over for a while that [loses one hedge after another](crate::Hedge#slow-pods). Without
-    /// hedging none does.
+    /// Whether an endpoint is ejected for a short while if it [loses one hedge after another](crate::Hedge#slow-pods);
+    /// on by default. Has an effect only if requests are hedged.
     pub fn eject_slow(mut self, eject: bool) -> Self {
         self.eject_slow = eject;
         self
     }
 
-    /// How long an endpoint that fails is out the first time, and at most. The time doubles with each ejection, and begins anew once
-    /// the endpoint has been in for as long as it was out, and for 30 s.
+    /// How long an endpoint that fails is out the first time, and at most; 5 s and 300 s by default.
+    ///
+    /// The time doubles with each ejection. It begins anew once the endpoint has served for as long as it was out, and
+    /// for at least 30 s.
     pub fn ejection_time(mut self, min: Duration, max: Duration) -> Self {
-        // An ejection of no time would be none, and one of more than a day an end.
+        // An ejection of no time has no effect, and one of more than a day is for good.
         self.min_ejection = min.clamp(MILLI, DAY);
         self.max_ejection = max.clamp(self.min_ejection, DAY);
         self
     }
 
-    /// How many of the endpoints may be ejected, as a part of all from 0 to 1. The last one that accepts requests never is.
-    /// Where the set shrinks, those beyond it serve again, the ones first whose next trial is nearest. Endpoints without weight
-    /// don't count, unless none has any.
-    /// [Slow](Self::eject_slow) endpoints make room for those that fail: they serve again rather than keep one of these in.
+    /// How many of the endpoints may be ejected, as a part of all from 0 to 1; half by default.
+    ///
+    /// The last endpoint that accepts requests is never ejected. If the set shrinks and too many are out, some serve
+    /// again: first those whose next trial is nearest. Endpoints without weight don't count, unless none has any.
+    /// [Slow](Self::eject_slow) endpoints make room for failing ones: they serve again if a failing endpoint couldn't
+    /// be ejected otherwise.
     pub fn max_ejection_ratio(mut self, part: f64) -> Self {
         self.max_ejection_ratio = ratio(part, MAX_EJECTION_RATIO);
         self
     }
 
-    /// With fewer endpoints available than this part of all, from 0 to 1, ejections are ignored. Zero: they never are.
+    /// If a smaller part of the endpoints than this, from 0 to 1, is available, ejections are ignored; half by default.
+    /// Zero: never.
     pub fn panic_threshold(mut self, part: f64) -> Self {
         self.panic_threshold = ratio(part, PANIC_THRESHOLD);
         self
@@ -194,7 +202,7 @@ impl OutlierDetection {
             && self.unresponsive_after.is_none()
     }
 
-    /// What an endpoint is out for that fails the request it is tried with.
+    /// The reason to eject an endpoint whose trial request fails.
     fn rule_of_failures(&self) -> Option<EjectionReason> {
         let in_a_row = self.consecutive_failures.is_some();
         let rate = self.success_rate.is_some();
@@ -204,13 +212,13 @@ impl OutlierDetection {
             .or(rate)
     }
 
-    /// What an endpoint is out for that doesn't answer the request it is tried with.
+    /// The reason to eject an endpoint that doesn't answer its trial request.
     fn rule_of_silence(&self) -> Option<EjectionReason> {
         let after = self.unresponsive_after;
         after.map(|_| EjectionReason::Unresponsive)
     }
 
-    /// How many failures in a row are reason enough.
+    /// How many failures in a row eject an endpoint.
     pub(crate) fn limit(&self) -> Option<u32> {
         self.consecutive_failures
     }
@@ -221,19 +229,19 @@ impl OutlierDetection {
         ((all as f64 * self.max_ejection_ratio + 1e-9) as usize).min(all.saturating_sub(1))
     }
 
-    /// Whether so few of `all` are available that ejections are ignored.
+    /// Whether too few of `all` are available, so that ejections are ignored.
     fn is_panic(&self, available: usize, all: usize) -> bool {
         (available as f64) < all as f64 * self.panic_threshold - 1e-9
     }
 
-    /// How long an endpoint may leave requests unanswered, where answers usually take so long.
+    /// How long an endpoint may leave requests unanswered, if answers usually take `usual`.
     pub(crate) fn unresponsive_limit(&self, usual: Duration) -> Option<Duration> {
         let least = self.unresponsive_after?;
         Some(least.max(usual.saturating_mul(USUAL)))
     }
 }
 
-/// How many times the usual time is a long time.
+/// How many times the usual time counts as long.
 pub(crate) const USUAL: u32 = 4;
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -257,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_out_of_range_are_taken_for_the_nearest_in_it() {
+    fn settings_out_of_range_are_clamped() {
         let new = OutlierDetection::new;
         assert_eq!(new().success_rate(1.5), new().success_rate(1.0));
         assert_eq!(new().success_rate(f64::NAN), new());

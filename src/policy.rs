@@ -1,9 +1,9 @@
 //! Which endpoint gets the next request.
 //!
 //! A policy prepares a [`Picker`] whenever the set of endpoints changes. A pick then reads the counters, draws from the
-//! generator that it is given, and does nothing else: it never blocks, allocates, or looks at a clock.
+//! generator that it is given, and does nothing else: it never blocks, allocates, or reads a clock.
 //!
-//! The policies of this crate are one enum, so that a pick knows which code it runs; one from outside is a boxed picker.
+//! The policies of this crate are one enum, so that a pick is a direct call. A policy from outside is a boxed picker.
 
 mod any;
 mod built_in;
@@ -39,18 +39,18 @@ use crate::{member::Members, route::Route};
 ///
 /// | policy | choose it when | cost of a pick |
 /// | --- | --- | --- |
-/// | [`RoundRobin`] | requests cost about the same; shares must be exact | constant |
-/// | [`Random`] | many clients of few requests each, which a common order would synchronise | constant |
-/// | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from the slow ones | grows up to 256 endpoints, constant above |
-/// | [`PowerOfTwo`] | as with least connections, where the set is large: a little less even, and as cheap for any size | constant |
-/// | [`PeakEwma`] | pods differ in speed, and latency counts: those that answer late get next to nothing, before requests pile up there | constant |
-/// | [`ConsistentHash`] | pods remember: caches, sessions, shards. Requests of one key go to one pod, and stay there while others come and go | constant |
+/// | [`RoundRobin`] | requests cost about the same, or shares must be exact | constant |
+/// | [`Random`] | many clients send few requests each, and one common order would synchronise them | constant |
+/// | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from slow pods | grows up to 256 endpoints, constant above |
+/// | [`PowerOfTwo`] | as for least connections, but the set is large: a little less even, and as cheap for any size | constant |
+/// | [`PeakEwma`] | pods differ in speed, and latency counts: pods that answer late get few requests, before requests pile up there | constant |
+/// | [`ConsistentHash`] | pods keep state: caches, sessions, shards. Requests of one key go to one pod, and stay there while others come and go | constant |
 ///
-/// A [`BuiltInPolicy`] is any of these, chosen at run time, as from a configuration file.
+/// A [`BuiltInPolicy`] is any of these, chosen at run time, for example from a configuration file.
 ///
 /// # A policy of your own
 ///
-/// It prepares a [`Picker`] for each set of endpoints. What the balancer does around it, it does for any policy: it passes
+/// It prepares a [`Picker`] for each set of endpoints. The balancer does the rest, for any policy: it passes
 /// over endpoints that refuse, are ejected or fail their checks, tries them again, sends requests to near endpoints first, and
 /// gives new ones a growing share (slow start).
 ///
@@ -80,16 +80,16 @@ use crate::{member::Members, route::Route};
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no policy",
-    label = "this says nothing of which pod gets a request",
+    message = "`{Self}` is not a policy",
+    label = "this doesn't say which pod gets a request",
     note = "the policies are `RoundRobin::new()`, `LeastConnections::new()`, `PowerOfTwo::new()`, `PeakEwma::new()`, `Random::new()` and `ConsistentHash::new()`",
-    note = "one that is named in a configuration is parsed: `name.parse::<BuiltInPolicy>()?`"
+    note = "parse one that is named in a configuration: `name.parse::<BuiltInPolicy>()?`"
 )]
 pub trait Policy: Any + Send + Sync {
-    /// Prepares a picker for a set of endpoints. `previous` is the picker of the set before it, if there was one: a cursor,
-    /// say, goes on from there.
+    /// Prepares a picker for a set of endpoints. `previous` is the picker of the set before, if there was one: a
+    /// cursor, for example, can go on from there.
     ///
-    /// Called in the balancer's background task when endpoints join, leave, or change what is known of them, and once, with
+    /// The balancer's background task calls it when endpoints join, leave or change. It is also called once, with
     /// no endpoints, when the balancer is built. With [near pods first](crate::guide::near_pods) there are pickers for the whole
     /// set, for the near endpoints and for the far ones.
     fn prepare(
@@ -99,8 +99,8 @@ pub trait Policy: Any + Send + Sync {
         rng: &mut dyn Rng,
     ) -> Box<dyn Picker>;
 
-    /// How fast [`Members::latency`] forgets: after this time a past latency counts by 1/e. None, the default: the pickers
-    /// don't look at latencies, and none are kept.
+    /// How fast [`Members::latency`] forgets: after this time a past latency counts by 1/e. `None`, the default, if the
+    /// pickers don't read latencies: then none are measured.
     fn latency_decay(&self) -> Option<Duration> {
         None
     }
@@ -108,45 +108,46 @@ pub trait Policy: Any + Send + Sync {
 
 /// Chooses endpoints of one set; prepared by a [`Policy`].
 ///
-/// All threads share it. Whatever it counts, it counts in atomics, and not by locking.
+/// All threads share it, so it should count in atomics rather than take a lock.
 pub trait Picker: Any + Send + Sync {
     /// Chooses an endpoint of `members`, the set that this was prepared for, by its index.
     ///
-    /// - An endpoint that is not [available](Members::is_available), or none: any available endpoint gets the request. The
-    ///   same goes for an index that is out of range.
-    /// - `route` is what the request says of where it wants to go: its [key](Route::requested_key), if it has one. Whom it
-    ///   wants is settled without the policy, and so is whom it avoids unless the picker [is keyed](Self::is_keyed).
-    /// - `rng` is the balancer's generator: with a [seed](crate::BalanceBuilder::seed), what is drawn from it can be repeated.
+    /// - If it returns `None`, an index out of range, or an endpoint that is not [available](Members::is_available),
+    ///   any available endpoint gets the request.
+    /// - `route` is the request's [`Route`], for its [key](Route::requested_key), if it has one. The balancer handles
+    ///   requested pods by itself, and also avoided ones, unless the picker [is keyed](Self::is_keyed).
+    /// - `rng` is the balancer's generator: with a [seed](crate::BalanceBuilder::seed), its draws can be repeated.
     ///
-    /// There is at least one endpoint, though it may not be available.
+    /// There is at least one endpoint, but it may not be available.
     ///
-    /// Called for each request, again where the endpoint refuses, and again where it is new and has had its part (slow start).
+    /// Called for each request, again if the endpoint refuses, and again if it is new and has had its share (slow
+    /// start).
     fn pick(&self, members: &Members, route: &Route, rng: &mut dyn Rng) -> Option<usize>;
 
-    /// Whether it looks at how many requests the endpoints have. True, unless this says otherwise.
+    /// Whether it reads how many requests the endpoints have; true by default.
     ///
-    /// A picker that takes turns or draws says false: where it has chosen a new endpoint out of turn (slow start), it is
-    /// asked again, and chooses another one.
+    /// Return false for a picker that takes turns or draws. If it chooses a new endpoint that has had its share (slow
+    /// start), it is then simply asked again, because it will choose another one.
     fn is_load_aware(&self) -> bool {
         true
     }
 
-    /// Whether the request's [key](Route::requested_key) decides where it goes. False, unless this says otherwise.
+    /// Whether the request's [key](Route::requested_key) decides where it goes; false by default.
     ///
-    /// Then nobody else chooses for this request: the picker itself passes over endpoints that the request
-    /// [avoids](Route::avoids), and gives new ones their [part](Members::slow_start_share) of the keys. Whether the request stays
-    /// with the [near endpoints](crate::guide::near_pods) is the key's matter, too. Only the one request that tries an ejected
-    /// endpoint may be any.
+    /// If true, the picker alone chooses for this request: it has to pass over endpoints that the request
+    /// [avoids](Route::avoids), and give new ones their [share](Members::slow_start_share) of the keys. The key also
+    /// decides whether the request stays with the [near endpoints](crate::guide::near_pods). One exception: any request
+    /// may be the trial of an ejected endpoint.
     fn is_keyed(&self, route: &Route) -> bool {
         let _ = route;
         false
     }
 
     /// How likely [`pick`](Self::pick) chooses each of `members` for the next request, from 0 to 1, for
-    /// [`Balance::explain`](crate::Balance::explain). None, the default, where that can't be told.
+    /// [`Balance::explain`](crate::Balance::explain). `None`, the default, if that isn't known.
     ///
-    /// It is asked about the present loads and the endpoints that are available now. The balancer adds what it does around
-    /// any policy: near endpoints first, and slow start.
+    /// Go by the present loads, and by which endpoints are available now. The balancer itself accounts for near
+    /// endpoints and slow start.
     fn shares(&self, members: &Members) -> Option<Vec<f64>> {
         let _ = members;
         None
@@ -168,7 +169,7 @@ impl Policy for Box<dyn Policy> {
     }
 }
 
-/// The picker of the set before, for one that takes its place.
+/// The picker of the set before, for the picker that replaces it.
 #[derive(Clone, Copy)]
 pub struct Previous<'a> {
     picker: &'a dyn Picker,
@@ -176,7 +177,7 @@ pub struct Previous<'a> {
 }
 
 impl<'a> Previous<'a> {
-    /// `place` tells where the endpoint of an old index stands now, or the next one in order if it is gone.
+    /// `place` maps an old index to the new one, or to that of the next endpoint in order if it is gone.
     pub(crate) fn new(picker: &'a dyn Picker, place: &'a dyn Fn(usize) -> usize) -> Self {
         Self { picker, place }
     }
@@ -186,34 +187,35 @@ impl<'a> Previous<'a> {
         (self.picker as &dyn Any).downcast_ref()
     }
 
-    /// The same for another picker of that set, such as one within the picker that this has.
+    /// Wraps another picker of that set, such as one inside of this one.
     pub fn within(self, picker: &'a dyn Picker) -> Self {
         Self { picker, ..self }
     }
 
-    /// Where the endpoint at this index of the set before stands now; if it is gone, the next one in order does.
+    /// The index, in the new set, of the endpoint at this index of the set before; if it is gone, that of the next one
+    /// in order.
     pub fn place(&self, index: usize) -> usize {
         (self.place)(index)
     }
 }
 
-/// What a picker reads of the requests that the endpoints have.
+/// How many endpoints' request counts a pick reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reads {
     Nothing,
-    /// How many they are at a few endpoints; their counters say it.
+    /// Those of a few endpoints, from their own counters.
     Few,
-    /// How many they are at all, for which the endpoints' words are packed and count them again.
+    /// Those of all endpoints. So the status words are packed, and count requests, too.
     All,
 }
 
-/// On cache lines of its own (processors fetch them in pairs): what every pick of every thread writes should not take from
-/// the others what they only read.
+/// A value on its own cache lines, which processors fetch in pairs. Every pick of every thread writes it, and that
+/// shouldn't evict what others only read.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct CachePadded<T>(pub(crate) T);
 
-/// Counts a request in at the chosen endpoint, or else, as when a flag has come up there since, at any that is available.
+/// Counts a request in at the chosen endpoint. If that isn't available any more, or none was chosen, at any that is.
 #[inline]
 fn begin_or_any(
     chosen: Option<usize>,
@@ -226,7 +228,7 @@ fn begin_or_any(
         .or_else(|| any_available(members, weights, rng))
 }
 
-/// Any of the available endpoints, each as likely as the other or as its weight says, however few they are.
+/// Draws one of the available endpoints, uniformly or by weight, and counts a request in there.
 fn any_available(
     members: &Members,
     weights: Option<&Weights>,

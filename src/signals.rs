@@ -1,4 +1,4 @@
-//! Rare conditions that each pick checks with one load, and what else all members of a balancer share.
+//! Rare conditions that each pick checks with one load, and other state that all members of a balancer share.
 
 use std::{
     any::Any,
@@ -25,42 +25,42 @@ use crate::{
 pub(crate) struct Signals {
     /// When the balancer's life began.
     epoch: Instant,
-    /// How many of its endpoints have a trial on offer, and the four bits below.
+    /// The number of trials on offer, above four flag bits.
     flags: AtomicUsize,
     pub(crate) outage: Outage,
     owner: OnceLock<Weak<dyn Any + Send + Sync>>,
     attendant: OnceLock<Weak<dyn Attendant>>,
-    /// The balancer's age, in nanoseconds, when its background task last ran, or was last looked after.
+    /// The balancer's age, in nanoseconds, when its background task last ran, or a request last made sure that it runs.
     heard: AtomicU64,
     /// Wakes the background task for a review of the endpoints' health.
     pub(crate) review: Step<Arc<Notify>>,
-    /// So many failures in a row are reason enough for a review; zero: none are.
+    /// How many failures in a row cause a review at once; zero for none.
     failures: u32,
-    /// Whether the endpoints' health is reviewed at all, and a look at the clock is worth its while when requests begin to
+    /// Whether the endpoints' health is reviewed at all. If not, requests needn't read the clock when they begin to
     /// wait.
     is_reviewed: AtomicBool,
-    /// Whether requests are hedged, so that it is learnt which answers are late.
+    /// Whether requests are hedged, so that late answers have to be known.
     is_hedged: AtomicBool,
-    /// In nanoseconds, how long an endpoint may leave requests unanswered; zero if that isn't known.
+    /// How long an endpoint may leave requests unanswered, in nanoseconds; zero if unknown.
     unresponsive_after: AtomicU64,
     pub(crate) latencies: Latencies,
     /// How many members there have been.
     members: AtomicU64,
-    /// Which changes of endpoints are told.
+    /// Limits how many changes of endpoints are logged one by one.
     pub(crate) changes: Changes,
     /// The name of the service, for errors and events.
     service: Option<Arc<str>>,
-    /// If requests are counted.
+    /// The counters, if requests are counted.
     tally: Option<Arc<BalanceTally>>,
 }
 
-/// Sees to it that the background task runs.
+/// Makes sure that the background task runs.
 pub(crate) trait Attendant: fmt::Debug + Send + Sync {
-    /// False if it can't, for want of a runtime.
+    /// Starts the task if it doesn't run. False if there is no runtime for it.
     fn attend(self: Arc<Self>) -> bool;
 }
 
-/// The background task may be quiet for so long, in nanoseconds, before an answer has it looked after.
+/// How long the background task may not have run, in nanoseconds, before a request's answer checks on it.
 const QUIET_FOR: u64 = 1_000_000_000;
 
 /// There was no pick since the last review.
@@ -69,23 +69,23 @@ const QUIET: usize = 1;
 /// The next pick has to wake the background task.
 const ASLEEP: usize = 1 << 1;
 
-/// An endpoint gets less than its share, for it is new (slow start).
-const WARMING: usize = 1 << 2;
+/// Some endpoint is new and gets less than its share (slow start).
+const SLOW_START: usize = 1 << 2;
 
 /// The background task's runtime has ended: the next pick has to start the task in its own.
 const VACANT: usize = 1 << 3;
 
-/// One trial. The trials stand above the flags: their count may be below zero for a moment, when one is taken before it is
-/// added, and that leaves the flags alone.
+/// One trial. The count of trials is above the flags: it may be negative for a moment, if a trial is taken before it is
+/// added, and that must not change the flags.
 const A_TRIAL: usize = 1 << 4;
 
-/// What a pick has to heed before the policy.
+/// Conditions that a pick handles before it asks the policy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PickFlags {
     /// A trial is on offer.
     pub(crate) trials: bool,
-    /// An endpoint is new.
-    pub(crate) warming: bool,
+    /// Some endpoint is new and gets less than its share (slow start).
+    pub(crate) slow_start: bool,
 }
 
 impl Signals {
@@ -110,23 +110,23 @@ impl Signals {
         }
     }
 
-    /// The same for a balancer of the service of this name.
+    /// Sets the name of the service.
     pub(crate) fn named(self, service: Option<Arc<str>>) -> Self {
         Self { service, ..self }
     }
 
-    /// The name of the service, where it is known.
+    /// The name of the service, if it is known.
     pub(crate) fn service(&self) -> Option<&Arc<str>> {
         self.service.as_ref()
     }
 
-    /// The same for a balancer that counts its requests.
+    /// Sets whether requests are counted.
     pub(crate) fn counted(self, is_counted: bool) -> Self {
         let tally = is_counted.then(|| Arc::new(BalanceTally::new(self.epoch)));
         Self { tally, ..self }
     }
 
-    /// What is counted, if anything is.
+    /// The counters, if requests are counted.
     #[inline]
     pub(crate) fn tally(&self) -> Option<&Arc<BalanceTally>> {
         self.tally.as_ref()
@@ -137,7 +137,7 @@ impl Signals {
         self.members.fetch_add(1, Relaxed)
     }
 
-    /// The same for a balancer that reviews its endpoints' health: at once after so many failures in a row.
+    /// Has the endpoints' health reviewed; at once after this many failures in a row.
     pub(crate) fn reviewed(self, failures: Option<u32>) -> Self {
         Self {
             flags: AtomicUsize::new(QUIET | ASLEEP),
@@ -147,30 +147,30 @@ impl Signals {
         }
     }
 
-    /// How old the balancer is at `now`, in nanoseconds: for those who have to keep many times, a word each.
+    /// The balancer's age at `now`, in nanoseconds: a time that fits in one word.
     #[inline]
     pub(crate) fn age(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_nanos() as u64
     }
 
-    /// When the balancer was so old, in milliseconds.
+    /// The time at which the balancer was this old, in milliseconds.
     pub(crate) fn at(&self, millis: u64) -> Instant {
         self.epoch + Duration::from_millis(millis)
     }
 
-    /// How old the balancer is, in milliseconds.
+    /// The balancer's age now, in milliseconds.
     pub(crate) fn millis(&self) -> u64 {
         self.age(Instant::now()) / 1_000_000
     }
 
-    /// For how long there is an outage, if there is one.
+    /// For how long there has been an outage, if there is one.
     pub(crate) fn outage_for(&self, now: Instant) -> Option<Duration> {
         let since = self.outage.since.load(Relaxed).checked_sub(1)?;
         Some(Duration::from_nanos(self.age(now).saturating_sub(since)))
     }
 
-    /// How many failures in a row are reason enough for a review, if any number is.
-    pub(crate) fn failures_in_a_row(&self) -> Option<u32> {
+    /// How many failures in a row cause a review at once, if any number does.
+    pub(crate) fn consecutive_failures(&self) -> Option<u32> {
         (self.failures != 0).then_some(self.failures)
     }
 
@@ -179,18 +179,18 @@ impl Signals {
         self.epoch + Duration::from_nanos(self.outage.begin(self.age(now)))
     }
 
-    /// Whether a pick has anything to attend to but the policy.
+    /// Whether a pick has anything to handle before it asks the policy.
     #[inline]
     pub(crate) fn has_flags(&self) -> bool {
         self.flags.load(Relaxed) != 0
     }
 
-    /// There is a pick that has its own way. True if a trial is on offer.
+    /// [`heed`](Self::heed), if there are flags. True if a trial is on offer.
     pub(crate) fn heed_if_any(&self) -> bool {
         self.has_flags() && self.heed().trials
     }
 
-    /// There is a pick.
+    /// A pick has come: wakes or starts the background task if that is due. Returns what the pick has to handle itself.
     #[cold]
     pub(crate) fn heed(&self) -> PickFlags {
         let flags = self.flags.load(Relaxed);
@@ -205,7 +205,7 @@ impl Signals {
         }
         PickFlags {
             trials: flags >= A_TRIAL,
-            warming: flags & WARMING != 0,
+            slow_start: flags & SLOW_START != 0,
         }
     }
 
@@ -221,23 +221,24 @@ impl Signals {
         }
     }
 
-    /// Says what runs the background task; the first one to do so is right.
+    /// Sets what runs the background task. Only the first call counts.
     pub(crate) fn attended_by(&self, attendant: Weak<dyn Attendant>) {
         let _ = self.attendant.set(attendant);
     }
 
-    /// Sees to it that the background task runs. False if that is not possible here.
+    /// Makes sure that the background task runs. False if there is no runtime for it here.
     fn attend(&self) -> bool {
         let attendant = self.attendant.get().and_then(Weak::upgrade);
         attendant.is_none_or(Attendant::attend)
     }
 
-    /// The background task runs, at this age.
+    /// Notes that the background task runs, at this age.
     pub(crate) fn hear(&self, age: u64) {
         self.heard.store(age, Relaxed);
     }
 
-    /// There is an answer, at this age. If the background task has been quiet for long, its runtime may stand still.
+    /// An answer has come, at this age. If the background task hasn't run for long, its runtime may not be driven:
+    /// checks on it.
     #[inline]
     pub(crate) fn listen(&self, age: u64) {
         if age.saturating_sub(self.heard.load(Relaxed)) > QUIET_FOR {
@@ -251,21 +252,21 @@ impl Signals {
         self.attend();
     }
 
-    /// Whether an endpoint is new.
-    pub(crate) fn set_warming(&self, warming: bool) {
-        if warming {
-            self.flags.fetch_or(WARMING, Relaxed);
+    /// Sets whether some endpoint is new and gets less than its share.
+    pub(crate) fn set_slow_start(&self, slow_start: bool) {
+        if slow_start {
+            self.flags.fetch_or(SLOW_START, Relaxed);
         } else {
-            self.flags.fetch_and(!WARMING, Relaxed);
+            self.flags.fetch_and(!SLOW_START, Relaxed);
         }
     }
 
-    /// Begins to look out for picks. False if there was none since it last began.
+    /// Begins to look out for picks. False if there was none since the last call.
     pub(crate) fn look_out(&self) -> bool {
         self.flags.fetch_or(QUIET, Relaxed) & QUIET == 0
     }
 
-    /// Has the next pick wake the background task. False if there was one just now.
+    /// Has the next pick wake the background task. False if there was a pick since [`look_out`](Self::look_out).
     pub(crate) fn fall_asleep(&self) -> bool {
         let asleep = |flags| (flags & QUIET != 0).then_some(flags | ASLEEP);
         self.flags.fetch_update(Relaxed, Relaxed, asleep).is_ok()
@@ -294,7 +295,7 @@ impl Signals {
         self.is_hedged.load(Relaxed)
     }
 
-    /// From now on requests are hedged. How late an answer is, is learnt by reviews.
+    /// Requests are hedged from now on. Reviews are on from now on, because they learn when an answer is late.
     pub(crate) fn begin_hedging(&self) {
         self.is_hedged.store(true, Relaxed);
         if !self.is_reviewed.swap(true, Relaxed) {
@@ -307,30 +308,31 @@ impl Signals {
         self.unresponsive_after.store(nanos, Relaxed);
     }
 
-    /// How long an endpoint may leave requests unanswered, if that is known: a request that is given up sooner says nothing.
+    /// How long an endpoint may leave requests unanswered, if that is known. A request that is cancelled sooner proves
+    /// nothing.
     pub(crate) fn unresponsive_after(&self) -> Option<Duration> {
         let nanos = self.unresponsive_after.load(Relaxed);
         (nanos != 0).then(|| Duration::from_nanos(nanos))
     }
 
-    /// An endpoint has failed so many requests in a row.
+    /// An endpoint has failed this many requests in a row.
     pub(crate) fn failed(&self, in_a_row: u32) {
-        // Once: the background task looks at all of them, and looks again by itself.
+        // Notified only once: the background task reviews all endpoints, and reviews them again by itself.
         if in_a_row == self.failures {
             self.review.notify_one();
         }
     }
 
-    /// Says whose signals these are; the first one to do so is right.
+    /// Sets the owner of these signals. Only the first call counts.
     pub(crate) fn belong_to<T: Any + Send + Sync>(&self, owner: &Arc<T>) {
         let owner: Weak<T> = Arc::downgrade(owner);
         let _ = self.owner.set(owner);
     }
 
-    /// What these signals belong to, unless it is gone.
+    /// The owner of these signals, unless it is gone.
     ///
-    /// A request under way finds its balancer here, if it has to: to carry it along would cost each request two counts
-    /// of one word that all threads share.
+    /// A request under way finds its balancer here when it needs it. Holding the balancer would cost each request two
+    /// updates of a reference count that all threads share.
     pub(crate) fn owner<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.owner.get()?.upgrade()?.downcast().ok()
     }
@@ -358,7 +360,7 @@ impl Outage {
         self.since.load(Relaxed) != 0
     }
 
-    /// Begins an outage at this age, unless there is one, and returns the age at which it began.
+    /// Begins an outage at this age, unless there is one. Returns the age at which it began.
     fn begin(&self, age: u64) -> u64 {
         let since = age.saturating_add(1);
         match self.since.compare_exchange(0, since, Relaxed, Relaxed) {
@@ -379,7 +381,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_to_notice_sets_the_beginning() {
+    fn the_first_request_to_notice_an_outage_sets_its_beginning() {
         let now = Instant::now();
         let signals = Signals::new(now);
         let outage = &signals.outage;

@@ -1,8 +1,8 @@
 //! The set of endpoints, immutable and swapped whole: one writer, any number of readers.
 //!
-//! An update compares the new set with the old one. Endpoints that stay keep their service, with its connections, and their
-//! member, whatever else is learnt of them. Endpoints that leave are marked, so that no pick takes them even from a snapshot
-//! read a moment ago; their service is dropped with the last snapshot that has it.
+//! An update compares the new set with the old one. Endpoints that stay keep their member, and their service with its
+//! connections, whatever else is learnt of them. Endpoints that leave are marked, so that no pick takes them even from
+//! a snapshot read a moment ago; their service is dropped with the last snapshot that has it.
 
 mod keys;
 mod names;
@@ -34,7 +34,7 @@ use crate::{
     signals::{PickFlags, Signals},
 };
 
-/// What a pick has chosen, and the request that is in flight there from now on.
+/// The result of a pick: the endpoint's service, and the guard of the request that is now in flight there.
 pub(crate) struct Picked<'a, S> {
     pub(crate) service: &'a S,
     pub(crate) in_flight: InFlight,
@@ -57,30 +57,30 @@ pub(crate) struct Snapshot<S> {
 #[derive(Debug)]
 struct Pickers {
     whole: AnyPicker,
-    /// For the near and the far endpoints, if that makes a difference.
+    /// Pickers for the near and the far endpoints, if near ones are preferred.
     split: Option<Box<LocalitySplit>>,
 }
 
-/// Where readers find the current snapshot.
+/// The current snapshot, for readers to load.
 pub(crate) type Current<S> = ArcSwap<Snapshot<S>>;
 
 impl<S> Snapshot<S> {
-    /// Whether discovery has ever answered; if not, the set is empty for want of knowledge.
+    /// Whether discovery has ever answered. If not, the set is empty because nothing is known yet.
     pub(crate) fn is_discovered(&self) -> bool {
         self.discovered
     }
 
-    /// What is known of all endpoints, in the order of their identities.
+    /// All endpoints, with what is known of them, in the order of their identities.
     pub(crate) fn endpoints(&self) -> &[Endpoint] {
         self.members.endpoints()
     }
 
-    /// What is known now of the pod that `endpoint` is.
+    /// This snapshot's entry for the pod of `endpoint`, with what is known of it now.
     pub(crate) fn known(&self, endpoint: &Endpoint) -> Option<&Endpoint> {
         Some(&self.endpoints()[self.index_of(endpoint)?])
     }
 
-    /// The member that the pod is, which `endpoint` is.
+    /// The member for the pod of `endpoint`.
     pub(crate) fn member_of(&self, endpoint: &Endpoint) -> Option<&Arc<Member>> {
         Some(&self.members()[self.index_of(endpoint)?])
     }
@@ -91,23 +91,23 @@ impl<S> Snapshot<S> {
         index.ok().filter(|&index| all[index].is_same_pod(endpoint))
     }
 
-    /// The members of all endpoints, in the same order.
+    /// All members, in the order of [`endpoints`](Self::endpoints).
     pub(crate) fn members(&self) -> &[Arc<Member>] {
         self.members.all()
     }
 
-    /// Whether the endpoint is one that is preferred for being near; none if there is no preference.
+    /// Whether the endpoint is preferred because it is near; `None` if there is no preference.
     pub(crate) fn is_near(&self, index: usize) -> Option<bool> {
         let split = self.pickers.split.as_ref();
         split.map(|split| split.is_near(index))
     }
 
-    /// Whether near endpoints come first.
+    /// Whether near endpoints are preferred.
     pub(crate) fn is_near_first(&self) -> bool {
         self.pickers.split.is_some()
     }
 
-    /// Whether the policy looks at how many requests the endpoints have.
+    /// Whether the policy reads how many requests the endpoints have.
     pub(crate) fn is_load_aware(&self) -> bool {
         Picker::is_load_aware(&self.pickers.whole)
     }
@@ -117,19 +117,19 @@ impl<S> Snapshot<S> {
         self.members.load(index)
     }
 
-    /// How long the endpoint takes to begin its answers, as the policy sees it.
+    /// The endpoint's average time to begin an answer, as the policy sees it.
     pub(crate) fn average_latency(&self, index: usize) -> Option<Duration> {
         self.members.latency(index)
     }
 
-    /// Takes note that endpoints have become available, or are so no longer.
+    /// Recounts available near and far endpoints. Called when some have become available or unavailable.
     pub(crate) fn recount(&self) {
         if let Some(split) = &self.pickers.split {
             split.recount();
         }
     }
 
-    /// Chooses an endpoint: one with a trial on offer if there is any, else as the policy says.
+    /// Chooses an endpoint: one with a trial on offer if there is any, otherwise by the policy.
     #[inline]
     pub(crate) fn pick(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         if self.signals.has_flags()
@@ -145,21 +145,23 @@ impl<S> Snapshot<S> {
 
     #[cold]
     fn pick_flagged(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
-        let PickFlags { trials, warming } = self.signals.heed();
+        let PickFlags { trials, slow_start } = self.signals.heed();
         let trial = trials.then(|| self.claim_trial(route));
         if let Some(index) = trial.flatten() {
             return Some(self.picked(index, true));
         }
-        let index = warming.then(|| self.pick_warm(route, rng))?;
+        let index = slow_start.then(|| self.pick_slow_start(route, rng))?;
         index.map(|index| self.picked(index, false))
     }
 
-    /// The first endpoint with a trial on offer that may be this request. One without weight is tried by who asks for it.
+    /// Claims the first trial on offer that this request may be. An endpoint of weight zero is tried only by requests
+    /// for it.
     fn claim_trial(&self, route: &Route) -> Option<usize> {
         let mut members = self.members().iter().enumerate();
         let home = self.pickers.first(route, &|_| true);
         let trial = members.find(|&(index, member)| {
-            // One that goes by keys is tried with one of its own, unless that has just failed there.
+            // Under a keyed policy, an endpoint is tried only with a request of its own keys, unless this one has just
+            // failed there.
             let is_home = |home| home == index && !route.avoids(member.endpoint());
             home.is_none_or(is_home)
                 && self.members.weight(index) > 0
@@ -169,8 +171,8 @@ impl<S> Snapshot<S> {
         trial.map(|(index, _)| index)
     }
 
-    /// Where none is left but what the request avoids, or what was ejected, as when the last healthy one refuses: better a bad
-    /// endpoint than none. One that it leaves out is none.
+    /// The last resort, if no endpoint is left but avoided or ejected ones, as when the last healthy one refuses: a bad
+    /// endpoint is better than none. Never an endpoint that the route leaves out.
     #[cold]
     fn pick_last(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         let members = self.members();
@@ -185,7 +187,7 @@ impl<S> Snapshot<S> {
             && let Some(picked) =
                 self.pick_any_of(rng, |it| !route.leaves_out(self.members.endpoint(it)))
         {
-            // The policy has chosen the one that is left out, again and again.
+            // The policy has chosen only the one that is left out.
             return Some(picked);
         }
         let is_ejected = |index: usize| members[index].is_only_ejected() && may_be(index);
@@ -206,7 +208,7 @@ impl<S> Snapshot<S> {
 }
 
 impl Pickers {
-    /// Which endpoints are near, if that makes a difference.
+    /// Which endpoints are near, if near ones are preferred.
     fn nearest(&self) -> Option<&Nearest> {
         self.split.as_ref().map(|split| split.nearest())
     }
@@ -219,7 +221,7 @@ impl Pickers {
         }
     }
 
-    /// The first endpoint in the order of the request's key that `which` allows, if the policy goes by keys.
+    /// The first endpoint in the order of the request's key that `which` allows; `None` unless the policy is keyed.
     fn first(&self, route: &Route, which: &dyn Fn(usize) -> bool) -> Option<usize> {
         match &self.split {
             None => self.whole.first(route, which),

@@ -1,23 +1,23 @@
 //! A hash that is the same in every process, on every platform and in every version of this crate.
 //!
-//! Clients that have never heard of each other send a key to the same pod by it, and go on doing so while they are updated one
+//! By this hash, clients that don't know of each other send a key to the same pod, even while they are updated one
 //! by one. So it can't be the standard library's, which may change with any release. It is XXH3 with 64 bits and no seed.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// The hash of some bytes.
+/// The hash of `bytes`.
 #[inline]
 pub(crate) fn stable_hash(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
 }
 
-/// Another hash of them for each seed.
+/// The hash of `bytes` by a seed.
 #[inline]
 pub(crate) fn seeded_hash(seed: u64, bytes: &[u8]) -> u64 {
     xxh3_64_with_seed(bytes, seed)
 }
 
-/// Another hash for each pair of hashes.
+/// The hash of a pair of hashes.
 #[inline]
 pub(crate) fn mix(one: u64, other: u64) -> u64 {
     // The finaliser of SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014).

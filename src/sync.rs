@@ -1,7 +1,7 @@
-//! The atomics and the lock by which requests and the background task meet.
+//! The atomics and the lock that requests and the background task share.
 //!
-//! They are std's. Only the tests of interleavings put those of a model checker in their place: the
-//! checker then chooses, at each access, which thread goes on and what it sees. `Arc` is std's there too: loom's has no
+//! They are std's. Only the tests of interleavings replace them by those of a model checker, which
+//! chooses, at each access, which thread goes on and what it sees. `Arc` is std's there too: loom's has no
 //! `Weak`, and shuttle's is std's.
 
 #[cfg(all(test, tower_headless_loom))]
@@ -11,8 +11,8 @@ pub(crate) use shuttle::sync::{Mutex, MutexGuard, atomic};
 #[cfg(not(all(test, any(tower_headless_loom, tower_headless_shuttle))))]
 pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
 
-/// Something of tokio's or another crate's by which threads meet, and which the checkers don't know: to shuttle, each access
-/// to it is a step, before which others may come. Otherwise it is just what it is.
+/// A synchronisation primitive of another crate, such as tokio's, that the checkers don't know. In shuttle's tests,
+/// other threads may run before each access to it. Otherwise it is plain `T`.
 #[cfg(not(all(test, tower_headless_shuttle)))]
 pub(crate) type Step<T> = T;
 

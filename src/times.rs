@@ -1,10 +1,12 @@
-//! How times are written and read, with the feature `serde`: moments in milliseconds since 1970, how long something takes in seconds.
+//! How times are written and read, with the feature `serde`: points in time as milliseconds since 1970, durations as
+//! seconds.
 
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// So many seconds. `Duration::MAX` is written as a number that is a little more than that.
+/// A duration of this many seconds. If too large, `Duration::MAX`, which is written as a number a little larger than
+/// itself.
 fn time<E: de::Error>(seconds: f64) -> Result<Duration, E> {
     match seconds >= 0.0 {
         true => Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)),

@@ -1,4 +1,4 @@
-//! The balancer's promises, under paused time, with discovery and pods that do what they are told.
+//! The balancer's guarantees, under paused time, with scripted discovery and pods.
 
 mod support;
 
@@ -24,7 +24,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type Pods3 = (Script, Pods, Balance<PodService>);
 
-/// A balancer that knows pods `hosts`.
+/// A balancer over the pods `hosts`.
 async fn balance(hosts: impl IntoIterator<Item = u8>) -> Pods3 {
     balance_with(hosts, RoundRobin::new()).await
 }
@@ -71,7 +71,7 @@ fn unreachable(balance: &Balance<PodService>) -> Vec<Endpoint> {
 }
 
 #[test]
-fn a_balancer_can_go_anywhere() {
+fn a_balancer_is_clone_send_and_sync() {
     fn check<T: Clone + Send + Sync + 'static>() {}
     check::<Balance<PodService>>();
     check::<Balance<PodService, OnBodyEnd>>();
@@ -134,7 +134,7 @@ async fn without_an_answer_calls_fail_after_the_ready_timeout_with_discoverys_er
 }
 
 #[tokio::test(start_paused = true)]
-async fn discovery_is_waited_for_once_and_no_longer_than_a_request_would() {
+async fn discovered_fails_after_the_ready_timeout_and_can_be_awaited_again() {
     for is_hasty in [false, true] {
         let (script, discovery) = discovery();
         let builder = Balance::builder(discovery).name("web.default");
@@ -171,7 +171,7 @@ async fn discovery_is_waited_for_once_and_no_longer_than_a_request_would() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_discovery_keeps_the_balancer_going() {
+async fn a_wait_for_discovery_keeps_the_balancer_running() {
     let (script, discovery) = discovery();
     let balance = Balance::builder(discovery).build(Pods::default().make());
     let mut waiting = task::spawn(balance.discovered());
@@ -216,7 +216,7 @@ async fn fail_fast_never_waits_and_wait_for_ready_never_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_beyond_the_end_of_time_is_none() {
+async fn a_ready_timeout_beyond_the_clocks_range_never_ends() {
     let (script, source) = discovery();
     let balance = Balance::builder(source)
         .ready_timeout(Duration::MAX)
@@ -260,7 +260,7 @@ async fn an_endpoint_that_refuses_costs_the_caller_nothing() {
     }
 }
 
-/// Refuses at once.
+/// A service that always refuses.
 #[derive(Clone)]
 struct Refusing;
 
@@ -279,7 +279,7 @@ impl Service<[u8; 4096]> for Refusing {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stack_does_not_grow_with_those_that_refuse() {
+async fn the_stack_does_not_grow_with_the_number_of_refusing_endpoints() {
     let addresses = (0..4_000_u16).map(|port| ([10, 0, 0, 1], port + 1).into());
     let mut balance = Balance::builder(StaticEndpoints::new(addresses))
         .fail_fast()
@@ -314,8 +314,8 @@ async fn an_endpoints_own_error_reaches_the_caller_with_its_endpoint() {
     assert!(unreachable(&balance).is_empty());
 }
 
-/// The times, from now, at which the pod was asked whether it is ready.
-async fn probes(pods: &Pods, host: u8, during: Duration) -> Vec<f64> {
+/// The times, from now, at which the pod's `poll_ready` was called.
+async fn ready_polls(pods: &Pods, host: u8, during: Duration) -> Vec<f64> {
     let started = Instant::now();
     let (mut seen, mut times) = (pods.counts(host).refusals, Vec::new());
     while started.elapsed() < during {
@@ -330,13 +330,13 @@ async fn probes(pods: &Pods, host: u8, during: Duration) -> Vec<f64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_refused_is_tried_again_after_doubling_pauses_and_no_caller_pays() {
+async fn an_endpoint_that_refused_is_tried_after_doubling_pauses_at_no_callers_cost() {
     let (_script, pods, balance) = balance([1, 2]).await;
     pods.set([1], Behaviour::NotReady);
     for _ in 0..2 {
         send(&balance).await.expect("pod 2 answers");
     }
-    let times = probes(&pods, 1, 30 * SECOND).await;
+    let times = ready_polls(&pods, 1, 30 * SECOND).await;
     let mut before = 0.0;
     for (time, pause) in times.iter().zip([0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]) {
         let waited = time - before;
@@ -358,7 +358,7 @@ async fn who_refused_is_tried_again_after_doubling_pauses_and_no_caller_pays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_handed_a_request_back_gets_one_trial_and_all_others_pass_it_over() {
+async fn an_endpoint_that_handed_a_request_back_gets_only_one_trial_request() {
     let (_script, pods, balance) = balance([1, 2]).await;
     pods.set([1], Behaviour::HandBack);
     for _ in 0..2 {
@@ -389,7 +389,7 @@ async fn who_handed_a_request_back_gets_one_trial_and_all_others_pass_it_over() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_goes_to_whom_it_avoids_only_when_nobody_else_takes_it() {
+async fn a_request_goes_to_an_avoided_endpoint_only_if_no_other_takes_it() {
     let avoid = Route::new().avoid(&endpoint(1));
     for _ in 0..20 {
         let (_script, pods, balance) = balance([1, 2, 3]).await;
@@ -409,7 +409,7 @@ async fn a_request_goes_to_whom_it_avoids_only_when_nobody_else_takes_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_refuse_requests_wait_for_something_new() {
+async fn if_all_refuse_requests_wait_for_a_change() {
     let (script, pods, balance) = balance([1, 2]).await;
     pods.set([1, 2], Behaviour::NotReady);
     let mut request = task::spawn(send(&balance));
@@ -500,7 +500,7 @@ async fn a_waiting_request_goes_to_the_first_that_accepts_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_removed_endpoint_gets_nothing_new_and_what_it_has_goes_on() {
+async fn a_removed_endpoint_gets_no_new_requests_and_finishes_those_it_has() {
     let (script, pods, balance) = balance([1]).await;
     pods.set([1], Behaviour::Hold);
     let mut request = task::spawn(send(&balance));
@@ -523,7 +523,7 @@ async fn a_removed_endpoint_gets_nothing_new_and_what_it_has_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_stays_keeps_its_service() {
+async fn an_endpoint_that_stays_keeps_its_service() {
     let (script, pods, balance) = balance([1, 2]).await;
     for others in [vec![1, 3], vec![3, 1, 1], vec![1], vec![1, 2, 3]] {
         script.answer(others);
@@ -633,7 +633,7 @@ async fn the_last_request_goes_on_without_a_handle() {
 }
 
 #[test]
-fn without_a_runtime_a_call_says_so() {
+fn without_a_runtime_a_call_fails_and_says_so() {
     let mut balance = Balance::builder(StaticEndpoints::new([])).build(Pods::default().make());
     let error =
         futures::executor::block_on(async { balance.ready().await?.call(Request(1)).await })
@@ -641,7 +641,7 @@ fn without_a_runtime_a_call_says_so() {
     assert!(error.to_string().contains("runtime"), "{error}");
 }
 
-/// Where a seeded balancer sends its requests, with a change of the set and a pod that refuses among them.
+/// Where a seeded balancer sends its requests, while the set changes and a pod refuses.
 async fn seeded_picks(seed: u64) -> Vec<Endpoint> {
     let (script, discovery) = discovery();
     let pods = Pods::default();
@@ -675,7 +675,7 @@ async fn a_seed_repeats_the_picks() {
 }
 
 #[test]
-fn built_outside_a_runtime_it_starts_when_used() {
+fn a_balancer_built_outside_a_runtime_starts_when_used() {
     let addresses = [endpoint(1).address()];
     let balance = Balance::builder(StaticEndpoints::new(addresses)).build(Pods::default().make());
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -709,7 +709,7 @@ fn after_its_runtime_has_ended_a_waiting_call_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_discovery_failed_before_is_no_reason_once_it_has_answered() {
+async fn discoverys_error_is_forgotten_once_it_has_answered() {
     let (script, _pods, balance) = balance([]).await;
     script.fail("the registry is down");
     settle().await;
@@ -728,7 +728,7 @@ async fn what_discovery_failed_before_is_no_reason_once_it_has_answered() {
 }
 
 #[test]
-fn a_balancer_that_is_only_called_with_routes_begins_all_the_same() {
+fn call_with_alone_starts_the_background_task() {
     let pods = Pods::default();
     let fixed = StaticEndpoints::new([endpoint(1).address(), endpoint(2).address()]);
     let balance = Balance::builder(fixed).build(pods.make());
@@ -742,7 +742,7 @@ fn a_balancer_that_is_only_called_with_routes_begins_all_the_same() {
     assert_eq!(answered.expect("a response").0, endpoint(2));
 }
 
-/// A source that panics when it is hurried, as it is in each runtime after its first.
+/// A source that panics in `refresh`, which is called in each runtime after its first.
 struct PanicsWhenHurried;
 
 impl Discovery for PanicsWhenHurried {
@@ -772,7 +772,7 @@ fn a_panic_on_the_way_to_another_runtime_closes_the_balancer() {
         settle().await;
     });
     drop(first);
-    // Neither the next request nor those after it wait for what will never come.
+    // Neither the next request nor those after it wait for an answer that will never come.
     let second = runtime();
     for _ in 0..3 {
         let answer = second.block_on(async {

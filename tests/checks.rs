@@ -1,16 +1,16 @@
-//! What becomes of pods that are asked whether they are well: under paused time with answers that a test gives, and over
-//! real sockets.
+//! Health checks: what happens to pods that pass or fail them. Under paused time with scripted answers, and over real
+//! sockets.
 
 mod support;
 
-#[path = "checks/probes.rs"]
-mod probes;
+#[path = "checks/scripted_checks.rs"]
+mod scripted_checks;
 #[path = "checks/sockets.rs"]
 mod sockets;
 
 use std::{collections::HashMap, error::Error as _, time::Duration};
 
-use probes::{Answer, Probes};
+use scripted_checks::{Answer, ScriptedChecks};
 use support::scripted::{Behaviour, PodService, Pods, Request, Script, discovery, endpoint};
 use tokio::time::{Instant, sleep};
 use tokio_test::{assert_pending, task};
@@ -25,11 +25,11 @@ const OUT: EndpointState = EndpointState::Ejected(EjectionReason::CheckFailed);
 struct Story {
     script: Script,
     pods: Pods,
-    probes: Probes,
+    checks: ScriptedChecks,
     balance: Balance<PodService>,
 }
 
-/// A balancer of pods `hosts`, which pass their checks until told otherwise.
+/// A balancer over the pods `hosts`, which pass their checks until told otherwise.
 async fn story(hosts: impl IntoIterator<Item = u8>) -> Story {
     story_with(hosts, OutlierDetection::new(), |check| check).await
 }
@@ -40,17 +40,17 @@ async fn story_with(
     change: impl FnOnce(HealthCheck) -> HealthCheck,
 ) -> Story {
     let (script, discovery) = discovery();
-    let (pods, probes) = (Pods::default(), Probes::default());
+    let (pods, checks) = (Pods::default(), ScriptedChecks::default());
     let mut balance = Balance::builder(discovery)
         .outlier_detection(health)
-        .health_check(change(probes.check()))
+        .health_check(change(checks.check()))
         .build(pods.make());
     script.answer(hosts);
     balance.ready().await.expect("readiness never fails");
     Story {
         script,
         pods,
-        probes,
+        checks,
         balance,
     }
 }
@@ -62,7 +62,7 @@ impl Story {
         response.map(|(endpoint, _)| endpoint)
     }
 
-    /// Sends requests one after another: how many came to which pod.
+    /// Sends requests one after another. Returns how many went to each pod.
     async fn shares(&self, requests: usize, hosts: impl IntoIterator<Item = u8>) -> Vec<usize> {
         let hosts: Vec<_> = hosts.into_iter().collect();
         let calls = || hosts.iter().map(|&host| self.calls(host));
@@ -91,7 +91,7 @@ impl Story {
         hosts.map(|host| self.state(host))
     }
 
-    /// So many requests that pods do not answer.
+    /// Sends requests that the pods do not answer.
     fn hold(&self, requests: usize) -> impl Sized + use<> {
         self.pods.set(1..=4, Behaviour::Hold);
         let call = |_| {
@@ -102,7 +102,7 @@ impl Story {
         (0..requests).map(call).collect::<Vec<_>>()
     }
 
-    /// Waits until the pod is in this state, and tells how long that took.
+    /// Waits until the pod is in this state. Returns how long that took.
     async fn until(&self, host: u8, state: EndpointState) -> Duration {
         let begun = Instant::now();
         while self.state(host) != state {
@@ -120,7 +120,7 @@ async fn settle() {
     }
 }
 
-/// All that an error says, down to its first cause.
+/// The texts of an error and all its causes.
 fn causes(error: &Error) -> Vec<String> {
     let mut causes = vec![error.to_string()];
     let mut source = error.source();
@@ -134,10 +134,10 @@ fn causes(error: &Error) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn a_pod_is_out_after_three_checks_that_fail_and_back_after_one_that_passes() {
     let story = story(1..=4).await;
-    story.probes.set([2], Answer::Fail);
+    story.checks.set([2], Answer::Fail);
     let took = story.until(2, OUT).await.as_secs_f64();
-    assert_eq!(story.probes.begun(2), 3);
-    // Somewhere in the first interval, and two more after it.
+    assert_eq!(story.checks.begun(2), 3);
+    // The first check comes within the first interval, and two more follow.
     assert!((18.0..=32.1).contains(&took), "{took}");
     assert_eq!(story.states([1, 3, 4]), [EndpointState::Available; 3]);
     assert_eq!(story.shares(30, 1..=4).await, [10, 0, 10, 10]);
@@ -145,34 +145,34 @@ async fn a_pod_is_out_after_three_checks_that_fail_and_back_after_one_that_passe
     let expected = "10.0.0.2:80: ejected (health check failed), 0 in flight";
     assert_eq!(shown.to_string(), expected);
 
-    story.probes.set([2], Answer::Pass);
+    story.checks.set([2], Answer::Pass);
     let took = story.until(2, EndpointState::Available).await;
     assert!(took <= 11_100 * SECOND / 1_000, "{took:?}");
-    assert_eq!(story.probes.begun(2), 4);
+    assert_eq!(story.checks.begun(2), 4);
     assert_eq!(story.shares(40, 1..=4).await, [10; 4]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_check_that_passes_in_between_begins_the_count_anew() {
     let story = story([1, 2]).await;
-    story.probes.set([2], Answer::Fail);
+    story.checks.set([2], Answer::Fail);
     for begun in [2, 5, 8] {
-        story.probes.until_begun(2, begun).await;
-        story.probes.set([2], Answer::Pass);
-        story.probes.until_begun(2, begun + 1).await;
-        story.probes.set([2], Answer::Fail);
+        story.checks.until_begun(2, begun).await;
+        story.checks.set([2], Answer::Pass);
+        story.checks.until_begun(2, begun + 1).await;
+        story.checks.set([2], Answer::Fail);
     }
     assert_eq!(story.state(2), EndpointState::Available);
     story.until(2, OUT).await;
-    assert_eq!(story.probes.begun(2), 12);
+    assert_eq!(story.checks.begun(2), 12);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_check_without_an_end_fails_after_its_timeout_and_one_that_panics_at_once() {
     for answer in [Answer::Hang, Answer::Panic] {
         let story = story([1, 2]).await;
-        story.probes.set([2], answer);
-        story.probes.until_begun(2, 3).await;
+        story.checks.set([2], answer);
+        story.checks.until_begun(2, 3).await;
         sleep(SECOND * 9 / 10).await;
         let expected = match answer {
             Answer::Hang => EndpointState::Available,
@@ -181,41 +181,41 @@ async fn a_check_without_an_end_fails_after_its_timeout_and_one_that_panics_at_o
         assert_eq!(story.state(2), expected, "{answer:?}");
         sleep(SECOND / 5).await;
         assert_eq!(story.state(2), OUT, "{answer:?}");
-        assert_eq!(story.probes.running(), 0);
+        assert_eq!(story.checks.running(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_the_last_handle_go_the_checks() {
+async fn checks_end_with_the_last_handle() {
     let story = story_with(1..=4, OutlierDetection::new(), |check| {
         check.timeout(3600 * SECOND).require_initial_pass(true)
     })
     .await;
-    story.probes.set(1..=4, Answer::Hang);
+    story.checks.set(1..=4, Answer::Hang);
     settle().await;
-    // What was begun before that has passed.
+    // Checks that had begun before have passed.
     sleep(12 * SECOND).await;
-    assert_eq!(story.probes.running(), 4);
+    assert_eq!(story.checks.running(), 4);
     let clone = story.balance.clone();
     drop(story.balance);
     settle().await;
-    assert_eq!(story.probes.running(), 4);
+    assert_eq!(story.checks.running(), 4);
     drop(clone);
     story.script.closed().await;
-    assert_eq!(story.probes.running(), 0);
-    let begun = story.probes.all().len();
+    assert_eq!(story.checks.running(), 0);
+    let begun = story.checks.all().len();
     sleep(60 * SECOND).await;
-    assert_eq!(story.probes.all().len(), begun);
-    assert_eq!(story.probes.holders(), 1, "the test's own");
+    assert_eq!(story.checks.all().len(), begun);
+    assert_eq!(story.checks.holders(), 1, "the test's own");
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_checks_run_at_a_time_than_may_and_all_have_their_turn() {
+async fn no_more_checks_run_than_the_concurrency_and_all_have_their_turn() {
     let change = |check: HealthCheck| check.concurrency(4).require_initial_pass(true);
     let (script, discovery) = discovery();
-    let (pods, probes) = (Pods::default(), Probes::default());
-    probes.set(1..=40, Answer::Slow(SECOND / 2));
-    let check = change(probes.check());
+    let (pods, checks) = (Pods::default(), ScriptedChecks::default());
+    checks.set(1..=40, Answer::Slow(SECOND / 2));
+    let check = change(checks.check());
     let balance = Balance::builder(discovery)
         .health_check(check)
         .build(pods.make());
@@ -225,22 +225,22 @@ async fn no_more_checks_run_at_a_time_than_may_and_all_have_their_turn() {
     let available = |it: &&_| matches!(it, EndpointState::Available);
     let states: Vec<_> = states.iter().map(|it| it.state).collect();
     assert_eq!(states.iter().filter(available).count(), 40);
-    assert_eq!(probes.most(), 4);
+    assert_eq!(checks.most(), 4);
 }
 
-/// When which pod is checked by a seeded balancer, in the first minute of its life.
+/// When a seeded balancer checks which pod, in its first minute.
 async fn seeded_checks(seed: u64) -> Vec<(Duration, u8)> {
     let (script, discovery) = discovery();
-    let (pods, probes) = (Pods::default(), Probes::default());
+    let (pods, checks) = (Pods::default(), ScriptedChecks::default());
     let begun = Instant::now();
     let mut balance = Balance::builder(discovery)
         .seed(seed)
-        .health_check(probes.check())
+        .health_check(checks.check())
         .build(pods.make());
     script.answer(1..=4);
     balance.ready().await.expect("readiness never fails");
     sleep(60 * SECOND).await;
-    let all = probes.all().into_iter();
+    let all = checks.all().into_iter();
     all.map(|(at, host)| (at - begun, host)).collect()
 }
 
@@ -259,7 +259,7 @@ async fn checks_are_spread_and_jittered() {
     sleep(60 * SECOND).await;
     let (mut firsts, mut last) = ([0; 10], HashMap::new());
     let mut pauses = Vec::new();
-    for (at, host) in story.probes.all() {
+    for (at, host) in story.checks.all() {
         match last.insert(host, at) {
             None => firsts[(at.duration_since(begun).as_secs() as usize).min(9)] += 1,
             Some(before) => pauses.push(at.duration_since(before).as_secs_f64()),
@@ -275,10 +275,10 @@ async fn checks_are_spread_and_jittered() {
 #[tokio::test(start_paused = true)]
 async fn no_request_comes_before_the_first_check_has_passed() {
     let (script, discovery) = discovery();
-    let (pods, probes) = (Pods::default(), Probes::default());
-    probes.set(1..=3, Answer::Fail);
+    let (pods, checks) = (Pods::default(), ScriptedChecks::default());
+    checks.set(1..=3, Answer::Fail);
     let mut balance = Balance::builder(discovery)
-        .health_check(probes.check().require_initial_pass(true))
+        .health_check(checks.check().require_initial_pass(true))
         .build(pods.make());
     script.answer(1..=3);
     balance.ready().await.expect("readiness never fails");
@@ -291,18 +291,18 @@ async fn no_request_comes_before_the_first_check_has_passed() {
         "10.0.0.1:80: pending (no health check passed, or not connected yet), 0 in flight";
     assert_eq!(shown, expected);
 
-    probes.set([2], Answer::Pass);
+    checks.set([2], Answer::Pass);
     let (endpoint, _) = request.await.expect("an answer");
     assert_eq!(endpoint, support::scripted::endpoint(2));
     let story = Story {
         script,
         pods,
-        probes,
+        checks,
         balance,
     };
     assert_eq!(story.shares(30, 1..=3).await, [0, 30, 0]);
-    // A new one has to pass, too.
-    story.probes.set([4], Answer::Slow(SECOND / 2));
+    // A new pod has to pass, too.
+    story.checks.set([4], Answer::Slow(SECOND / 2));
     story.script.answer(1..=4);
     settle().await;
     assert_eq!(story.state(4), EndpointState::Pending);
@@ -312,15 +312,15 @@ async fn no_request_comes_before_the_first_check_has_passed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_none_passes_requests_fail_after_the_ready_timeout_and_say_why() {
+async fn if_none_passes_requests_fail_after_the_ready_timeout_and_say_why() {
     let story = story_with(1..=3, OutlierDetection::new(), |check| {
         check.require_initial_pass(true)
     });
     let story = story.await;
-    story.probes.set(1..=3, Answer::Fail);
-    // Whatever has passed before it was told otherwise is not meant here.
+    story.checks.set(1..=3, Answer::Fail);
+    // Checks may have passed before the pods were told to fail; those don't matter here.
     story.script.answer(11..=13);
-    story.probes.set(11..=13, Answer::Fail);
+    story.checks.set(11..=13, Answer::Fail);
     settle().await;
     let begun = Instant::now();
     let error = story.send().await.expect_err("none passes");
@@ -341,9 +341,9 @@ async fn where_none_passes_requests_fail_after_the_ready_timeout_and_say_why() {
     story.send().await.expect_err("none passes");
     assert_eq!(begun.elapsed(), Duration::ZERO, "and nothing piles up");
 
-    story.probes.set([12], Answer::Pass);
+    story.checks.set([12], Answer::Pass);
     story.until(12, EndpointState::Available).await;
-    // That was the end of the outage: should it refuse, there is time again.
+    // That ended the outage: if the pod refuses now, requests have their full time again.
     story.pods.set([12], Behaviour::NotReady);
     let mut balance = story.balance.clone();
     let mut request = task::spawn(balance.call(Request(7)));
@@ -354,22 +354,22 @@ async fn where_none_passes_requests_fail_after_the_ready_timeout_and_say_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_than_may_be_ejected_may_fail_their_checks() {
+async fn failed_checks_may_put_out_more_than_may_be_ejected() {
     let health = OutlierDetection::new().max_ejection_ratio(0.1);
     let story = story_with(1..=10, health, |check| check).await;
-    story.probes.set(1..=5, Answer::Fail);
+    story.checks.set(1..=5, Answer::Fail);
     for host in 1..=5 {
         story.until(host, OUT).await;
     }
     let shares = story.shares(50, 1..=10).await;
     assert_eq!(shares, [0, 0, 0, 0, 0, 10, 10, 10, 10, 10]);
-    // One more is what requests may put out, and that brings panic: fewer than half are left.
+    // Failed requests may eject one more, which brings a panic, because fewer than half are left.
     story.pods.set([6], Behaviour::Fail);
     let shares = story.shares(200, 1..=10).await;
     assert!(shares.iter().all(|&calls| calls >= 10), "{shares:?}");
     assert_eq!(story.states([1, 5]), [EndpointState::Available; 2]);
-    // With enough of them well again it is over.
-    story.probes.set([1], Answer::Pass);
+    // The panic ends when enough are well again.
+    story.checks.set([1], Answer::Pass);
     story.until(2, OUT).await;
     assert_eq!(story.state(1), EndpointState::Available);
 }
@@ -378,7 +378,7 @@ async fn more_than_may_be_ejected_may_fail_their_checks() {
 async fn without_a_panic_threshold_all_can_be_out() {
     let health = OutlierDetection::off().panic_threshold(0.0);
     let story = story_with(1..=4, health, |check| check).await;
-    story.probes.set(1..=4, Answer::Fail);
+    story.checks.set(1..=4, Answer::Fail);
     for host in 1..=4 {
         story.until(host, OUT).await;
     }
@@ -389,13 +389,13 @@ async fn without_a_panic_threshold_all_can_be_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_not_for_those_that_never_passed_nor_because_of_them() {
+async fn pods_that_never_passed_neither_cause_a_panic_nor_come_in_by_one() {
     let change = |check: HealthCheck| check.require_initial_pass(true);
     let story = story_with(1..=2, OutlierDetection::new(), change).await;
     for host in 1..=2 {
         story.until(host, EndpointState::Available).await;
     }
-    story.probes.set(3..=8, Answer::Fail);
+    story.checks.set(3..=8, Answer::Fail);
     story.script.answer(1..=8);
     settle().await;
     story.pods.set([2], Behaviour::Fail);
@@ -403,9 +403,9 @@ async fn a_panic_is_not_for_those_that_never_passed_nor_because_of_them() {
     let ejected = EndpointState::Ejected(EjectionReason::ConsecutiveFailures);
     assert_eq!(story.state(2), ejected, "one of two, not one of eight");
     assert_eq!(story.states([3, 8]), [EndpointState::Pending; 2]);
-    // Of the two none is left: they are back, and nobody else.
+    // None of the two is left: the panic brings these back, and no others.
     story.pods.set([2], Behaviour::Answer);
-    story.probes.set(1..=2, Answer::Fail);
+    story.checks.set(1..=2, Answer::Fail);
     sleep(40 * SECOND).await;
     story.shares(40, 1..=8).await;
     assert_eq!(story.states([1, 2]), [EndpointState::Available; 2]);
@@ -419,9 +419,9 @@ async fn checks_that_pass_do_not_end_an_ejection_for_failed_requests() {
     story.pods.set([2], Behaviour::Fail);
     story.shares(40, 1..=4).await;
     story.pods.set([2], Behaviour::Answer);
-    let before = story.probes.begun(2);
+    let before = story.checks.begun(2);
     sleep(4 * SECOND).await;
-    assert!(story.probes.begun(2) > before + 30);
+    assert!(story.checks.begun(2) > before + 30);
     let ejected = EndpointState::Ejected(EjectionReason::ConsecutiveFailures);
     assert_eq!(story.state(2), ejected);
     sleep(2 * SECOND).await;
@@ -434,17 +434,17 @@ async fn no_request_tries_a_pod_while_its_checks_fail() {
     let story = story_with(1..=10, OutlierDetection::new(), change).await;
     story.pods.set([2, 3], Behaviour::Fail);
     story.pods.set([4], Behaviour::HandBack);
-    story.probes.set([2, 4], Answer::Fail);
+    story.checks.set([2, 4], Answer::Fail);
     story.shares(100, 1..=10).await;
     story.until(2, OUT).await;
     sleep(20 * SECOND).await;
-    // Pod 3 is tried, and its trial gives nobody else's away.
+    // Pod 3 is tried; its trial doesn't offer the other pod's.
     let shares = story.shares(100, 1..=10).await;
     assert_eq!((shares[1], shares[2], shares[3]), (0, 1, 0));
     story.pods.set([2, 4], Behaviour::Answer);
     assert_eq!(story.shares(100, 1..=10).await[1], 0);
 
-    story.probes.set([2, 4], Answer::Pass);
+    story.checks.set([2, 4], Answer::Pass);
     sleep(2 * SECOND).await;
     let ejected = EndpointState::Ejected(EjectionReason::ConsecutiveFailures);
     assert_eq!(story.state(2), ejected, "its requests have failed, too");
@@ -454,7 +454,7 @@ async fn no_request_tries_a_pod_while_its_checks_fail() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_failed_with_the_checks_is_over_when_they_pass() {
+async fn failed_requests_are_forgotten_when_the_checks_pass_again() {
     let health = OutlierDetection::new().success_rate(None);
     let change = |check: HealthCheck| check.interval(SECOND);
     let story = story_with(1..=4, health, change).await;
@@ -464,20 +464,20 @@ async fn what_failed_with_the_checks_is_over_when_they_pass() {
         4,
         "one short of an ejection"
     );
-    story.probes.set([2], Answer::Fail);
+    story.checks.set([2], Answer::Fail);
     story.until(2, OUT).await;
-    story.probes.set([2], Answer::Pass);
+    story.checks.set([2], Answer::Pass);
     story.until(2, EndpointState::Available).await;
     assert_eq!(story.shares(16, 1..=4).await[1], 4);
     assert_eq!(story.state(2), EndpointState::Available);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leaves_and_returns_begins_anew() {
+async fn a_pod_that_leaves_and_returns_begins_anew() {
     let story = story(1..=4).await;
-    // A request of its former life still runs.
+    // A request from before it left still runs.
     let _held = story.hold(4);
-    story.probes.set([2], Answer::Fail);
+    story.checks.set([2], Answer::Fail);
     story.until(2, OUT).await;
     story.script.answer([1, 3, 4]);
     settle().await;
@@ -486,17 +486,17 @@ async fn who_leaves_and_returns_begins_anew() {
     assert_eq!(story.state(2), EndpointState::Available);
     assert_eq!(story.balance.endpoints()[1].in_flight, 0);
     story.until(2, OUT).await;
-    assert_eq!(story.probes.begun(2), 6);
+    assert_eq!(story.checks.begun(2), 6);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_returns_with_a_request_still_running_is_to_pass_first_all_the_same() {
+async fn a_pod_that_returns_has_to_pass_first_even_if_an_old_request_runs() {
     let change = |check: HealthCheck| check.require_initial_pass(true);
     let story = story_with(1..=2, OutlierDetection::new(), change).await;
     story.until(1, EndpointState::Available).await;
     story.until(2, EndpointState::Available).await;
     let _held = story.hold(2);
-    story.probes.set([2], Answer::Fail);
+    story.checks.set([2], Answer::Fail);
     story.script.answer([1]);
     settle().await;
     story.script.answer([1, 2]);

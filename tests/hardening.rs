@@ -1,4 +1,5 @@
-//! What a determined attempt to break the balancer has found, and what it may do no more.
+//! Faults that a determined attempt to break the balancer has found. Where a test's comment speaks of the past, it
+//! describes the fault.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! What becomes of pods whose requests fail, under paused time, with discovery and pods that do what they are told.
+//! Outlier detection: what happens to pods whose requests fail, under paused time, with scripted discovery and pods.
 
 mod support;
 
@@ -23,7 +23,7 @@ struct Story {
     balance: Balance<PodService>,
 }
 
-/// A balancer that knows pods `hosts`.
+/// A balancer over the pods `hosts`.
 async fn story(hosts: impl IntoIterator<Item = u8>) -> Story {
     story_with(hosts, RoundRobin::new(), OutlierDetection::new()).await
 }
@@ -55,7 +55,7 @@ impl Story {
         response.map(|(endpoint, _)| endpoint)
     }
 
-    /// Sends requests one after another, and tells how many failed.
+    /// Sends requests one after another. Returns how many failed.
     async fn failures(&self, requests: usize) -> usize {
         let mut failed = 0;
         for _ in 0..requests {
@@ -79,7 +79,7 @@ impl Story {
         self.pods.counts(host).calls
     }
 
-    /// Sends a request every 100 ms for so long, and tells when `host` got one.
+    /// Sends a request every 100 ms for `time`. Returns when `host` got one.
     async fn when_called(&self, host: u8, time: Duration) -> Vec<Duration> {
         let begun = Instant::now();
         let mut seen = Vec::new();
@@ -125,7 +125,7 @@ async fn of_two_pods_with_one_failing_five_requests_fail() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_tried_with_one_request_after_pauses_that_double() {
+async fn an_ejected_pod_is_tried_with_one_request_after_doubling_pauses() {
     let story = story(1..=4).await;
     story.pods.set([2], Behaviour::Fail);
     story.failures(40).await;
@@ -145,7 +145,7 @@ async fn it_is_tried_with_one_request_after_pauses_that_double() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_back_when_its_probe_succeeds() {
+async fn an_ejected_pod_is_back_when_its_trial_succeeds() {
     let story = story(1..=4).await;
     story.pods.set([2], Behaviour::Fail);
     story.failures(40).await;
@@ -166,15 +166,15 @@ async fn a_trial_that_is_cancelled_leaves_its_place_to_another() {
     story.pods.set([2], Behaviour::Hold);
     let before = story.calls(2);
     sleep(6 * SECOND).await;
-    // All that go elsewhere are answered at once.
-    for probes in 1..=3 {
-        while story.calls(2) < before + probes {
+    // All requests that go elsewhere are answered at once.
+    for trials in 1..=3 {
+        while story.calls(2) < before + trials {
             let mut balance = story.balance.clone();
             let mut request = task::spawn(balance.call(Request(7)));
-            if story.calls(2) == before + probes {
+            if story.calls(2) == before + trials {
                 assert_pending!(request.poll());
                 assert_eq!(story.failures(20).await, 0);
-                assert_eq!(story.calls(2), before + probes, "one at a time");
+                assert_eq!(story.calls(2), before + trials, "one at a time");
             }
         }
         settle().await;
@@ -185,7 +185,7 @@ async fn a_trial_that_is_cancelled_leaves_its_place_to_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_pod_has_done_ends_with_its_life() {
+async fn a_pods_failures_are_forgotten_when_it_leaves() {
     let story = story(1..=4).await;
     story.pods.set([2], Behaviour::Fail);
     story.failures(40).await;
@@ -194,10 +194,10 @@ async fn what_a_pod_has_done_ends_with_its_life() {
     story.script.answer(1..=5);
     settle().await;
     assert_eq!(story.state(2), EndpointState::Available, "a new life");
-    // It is as bad as before, and out as soon.
+    // It is as bad as before, and ejected after as many failures.
     assert_eq!(story.failures(100).await, 5);
     assert!(story.is_ejected(2));
-    // Another pod at the same address has nothing to do with it.
+    // A new pod at the same address begins without failures.
     let named = |name: &str| endpoint(2).with_pod_uid(name);
     story
         .script
@@ -213,7 +213,7 @@ async fn what_a_pod_has_done_ends_with_its_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_fail_their_errors_are_the_callers_and_all_get_requests() {
+async fn if_all_pods_fail_callers_get_their_errors_and_all_pods_get_requests() {
     let story = story(1..=10).await;
     story.pods.set(1..=10, Behaviour::Fail);
     story.failures(200).await;
@@ -235,7 +235,7 @@ async fn where_all_fail_their_errors_are_the_callers_and_all_get_requests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_ejected_are_better_than_none() {
+async fn ejected_pods_get_requests_if_no_other_accepts_any() {
     let story = story([1, 2]).await;
     story.pods.set([1], Behaviour::Fail);
     story.failures(20).await;
@@ -245,8 +245,7 @@ async fn the_ejected_are_better_than_none() {
     assert_eq!(story.failures(20).await, 0, "at once");
 }
 
-/// Requests that their callers give up after `patience`, one after another, at a pod that holds them, while the other pods
-/// answer one each meanwhile if that is told.
+/// Sends requests to a pod that holds them, one after another, each cancelled after `patience`.
 async fn give_up(story: &Story, patience: Duration, times: usize) {
     for _ in 0..times {
         let mut given_up = false;
@@ -271,7 +270,7 @@ async fn requests_given_up_after_a_long_wait_for_a_pod_that_answers_nobody_are_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hedge_that_lost_its_race_is_none() {
+async fn a_hedge_that_lost_its_race_is_no_failure() {
     let story = story(1..=4).await;
     story.failures(40).await;
     sleep(4 * TICK).await;
@@ -281,7 +280,7 @@ async fn a_hedge_that_lost_its_race_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_answers_others_meanwhile_has_not_failed_those_who_give_up() {
+async fn a_cancelled_request_is_no_failure_if_the_pod_answers_others_meanwhile() {
     let story = story(1..=2).await;
     story.failures(40).await;
     sleep(4 * TICK).await;
@@ -364,14 +363,14 @@ async fn outcomes_are_what_the_callers_classifier_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn switched_off_nobody_is_passed_over() {
+async fn with_detection_off_no_pod_is_ejected() {
     let story = story_with(1..=4, RoundRobin::new(), OutlierDetection::off()).await;
     story.pods.set([2], Behaviour::Fail);
     assert_eq!(story.failures(400).await, 100);
 }
 
-/// Four pods that take 10 ms, and one that does `turned_away` at once, under a load that keeps all busy, without ejection: the
-/// requests that each gets.
+/// How many requests each of five pods gets, without ejection, under a load that keeps all busy. Four take 10 ms, and
+/// one answers `turned_away` at once.
 async fn shares<P: Policy>(policy: P, turned_away: Outcome) -> BTreeMap<u8, usize> {
     let pods = (1..=5).map(|host| ([10, 0, 0, host], 80).into());
     let classify = move |result: Result<&u8, &BoxError>| match result {
@@ -416,7 +415,7 @@ async fn shares<P: Policy>(policy: P, turned_away: Outcome) -> BTreeMap<u8, usiz
 async fn never_attracts<P: Policy>(policy: impl Fn() -> P) {
     for turned_away in [Outcome::Failure, Outcome::Overload] {
         let shares = shares(policy(), turned_away).await;
-        // A fifth is fair; a random policy's is 200 ± 57 more or less.
+        // A fifth is fair; under a random policy it is 200 ± 57.
         assert!(shares[&1] <= 4_200, "{turned_away:?}: {shares:?}");
     }
 }

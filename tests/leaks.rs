@@ -1,4 +1,4 @@
-//! Row 25 of the faults: endless churn leaves nothing behind, neither sockets nor tasks nor memory.
+//! Row 25 of the faults: endless churn leaves nothing behind: no sockets, tasks or memory.
 
 mod support;
 
@@ -16,7 +16,7 @@ use tower_headless::{
     http::{Client, Protocol},
 };
 
-/// A client, and the sets that it is told of.
+/// A client, and the sets that its discovery reports.
 struct Churn {
     sets: watch::Sender<Vec<Endpoint>>,
     client: Client,
@@ -50,7 +50,7 @@ impl Churn {
         self.sets.send_replace(endpoints.collect());
     }
 
-    /// A new pod comes, the oldest one goes, and requests go on.
+    /// A new pod joins, the oldest one leaves, and requests go on.
     async fn replace(&mut self) {
         let old = self.pods.remove(0);
         self.start().await;
@@ -93,8 +93,8 @@ impl Discovery for Told {
     }
 }
 
-/// The three pods that there are may all have connections at one time and none at another. What each of nine hundred left
-/// behind would be far more.
+/// The tolerance: the three present pods may all have connections at one time and none at another. If each of nine
+/// hundred pods left something behind, it would be far more.
 const SPREAD: usize = 30;
 
 fn sockets() -> usize {

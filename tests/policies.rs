@@ -1,5 +1,5 @@
-//! What the policies make of pods that are unlike each other, in virtual time: two requests a millisecond, to pods that do what
-//! they are told and take as long as they are told.
+//! How the policies treat unequal pods, in virtual time: two requests a millisecond, to scripted pods with scripted
+//! latencies.
 
 use std::{
     sync::{
@@ -25,7 +25,7 @@ const MILLI: Duration = Duration::from_millis(1);
 /// Requests a millisecond.
 const RATE: u32 = 2;
 
-/// One pod: how it does, and what it has got.
+/// One pod: its behaviour, and its requests.
 struct Pod {
     millis: AtomicU64,
     fails: AtomicBool,
@@ -55,7 +55,7 @@ impl Pod {
     }
 }
 
-/// Discovery that tells what it is told.
+/// Discovery with scripted answers.
 struct Told(mpsc::UnboundedReceiver<Vec<Endpoint>>);
 
 impl Discovery for Told {
@@ -69,7 +69,7 @@ impl Discovery for Told {
 
 type Service_ = BoxCloneSyncService<(), (), BoxError>;
 
-/// Ten pods behind a balancer; the first one is the odd one.
+/// Ten pods behind a balancer; the first one is different.
 struct Fleet {
     pods: Vec<Arc<Pod>>,
     balance: Balance<Service_>,
@@ -107,7 +107,7 @@ impl Fleet {
         }
     }
 
-    /// The set is these pods.
+    /// Makes these pods the set.
     fn tell(&self, hosts: std::ops::Range<u8>) {
         let endpoints = hosts.map(|host| Endpoint::new(([10, 0, 0, host], 80).into()));
         let told = self.sets.send(endpoints.collect());
@@ -118,7 +118,7 @@ impl Fleet {
         &self.pods[0]
     }
 
-    /// Sends requests for so long, each of which is given up after a second. Returns what part of them the odd pod got.
+    /// Sends requests for `time`, each cancelled after a second. Returns what part of them the odd pod got.
     async fn send(&self, time: Duration) -> f64 {
         let got = || self.pods.iter().map(|pod| pod.got.load(Relaxed)).sum();
         let (all, odd): (u32, u32) = (got(), self.odd().got.load(Relaxed));
@@ -169,7 +169,7 @@ async fn peak_ewma_spares_a_pod_that_hangs(health: OutlierDetection) {
     assert!(share > FAIR / 2.0, "{share}");
 }
 
-async fn peak_ewma_believes_no_pod_that_fails_at_once(health: OutlierDetection) {
+async fn failing_fast_attracts_no_requests_of_peak_ewma(health: OutlierDetection) {
     let fleet = Fleet::new(PeakEwma::new(), health);
     fleet.odd().fails.store(true, Relaxed);
     let share = fleet.send(Duration::from_secs(10)).await;
@@ -228,6 +228,6 @@ macro_rules! with_and_without_health {
 with_and_without_health!(
     peak_ewma_spares_a_slow_pod,
     peak_ewma_spares_a_pod_that_hangs,
-    peak_ewma_believes_no_pod_that_fails_at_once,
+    failing_fast_attracts_no_requests_of_peak_ewma,
     a_new_pod_starts_slowly
 );

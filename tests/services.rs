@@ -1,4 +1,4 @@
-//! Services of pods that speak any protocol: what the balancer asks of them, and those that it makes of connections.
+//! Pods' services for any protocol: what the balancer requires of them, and those that it makes from connections.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! A part of the pods for each client: chosen, even, and kept while pods and peers come and go.
+//! Subsets: how a client's pods are chosen, how even that is, and what stays while pods and peers come and go.
 
 mod support;
 
@@ -68,7 +68,7 @@ async fn send(balance: &Balance<PodService>) -> Result<u8, Error> {
     response.map(|(endpoint, _)| host(&endpoint))
 }
 
-/// Sends so many requests, none of which may fail: who answered.
+/// Sends requests, none of which may fail. Returns which pods answered.
 async fn answering(balance: &Balance<PodService>, requests: usize) -> BTreeSet<u8> {
     let mut answering = BTreeSet::new();
     for _ in 0..requests {
@@ -97,7 +97,7 @@ async fn a_subset_is_all_that_a_balancer_knows_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_set_that_is_smaller_is_used_whole_and_none_is_taken_as_one() {
+async fn a_set_smaller_than_the_subset_is_used_whole_and_size_zero_is_one() {
     for size in [10, 11, 1000] {
         let (_script, _, balance) = balance(set(0..10), Subset::of(size), &|it| it).await;
         assert_eq!(hosts(&balance).len(), 10);
@@ -115,7 +115,7 @@ async fn a_set_that_is_smaller_is_used_whole_and_none_is_taken_as_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_a_client_is_decides_on_its_subset() {
+async fn a_clients_identity_decides_its_subset() {
     let chosen = async |subset| hosts(&balance(set(0..100), subset, &|it| it).await.2);
     let of = |id: &str| Subset::of(10).client_id(id);
     assert_eq!(chosen(of("shop-0")).await, chosen(of("shop-0")).await);
@@ -123,7 +123,7 @@ async fn who_a_client_is_decides_on_its_subset() {
     let seeded = |seed| Subset::of(10).seed(seed);
     assert_eq!(chosen(seeded(1)).await, chosen(seeded(1)).await);
     assert_ne!(chosen(seeded(1)).await, chosen(seeded(2)).await);
-    // Those of a layer are clients of their own.
+    // Each balancer of a layer is a client of its own.
     let layer = BalanceLayer::new(StaticEndpoints::from_iter(set(0..100)));
     let layer = layer.subset(Subset::of(10));
     let [one, two] = [(); 2].map(|()| layer.layer(Pods::default().make()));
@@ -134,7 +134,7 @@ async fn who_a_client_is_decides_on_its_subset() {
 
 type Answer = Result<Vec<Endpoint>, BoxError>;
 
-/// The client's peers, as a test says they are. Clones take each other's answers: a subset makes one.
+/// The client's peers, with scripted answers. Clones would take each other's answers; a subset makes only one.
 #[derive(Clone)]
 struct Peers(Arc<Mutex<mpsc::UnboundedReceiver<Answer>>>);
 
@@ -158,7 +158,7 @@ fn clients(count: u8) -> Vec<Endpoint> {
     (0..count).map(client).collect()
 }
 
-/// How many of the balancers each pod has.
+/// How many of the balancers use each pod.
 fn counts(balancers: &[(Script, Pods, Balance<PodService>)]) -> BTreeMap<u8, usize> {
     let mut counts = BTreeMap::new();
     for host in balancers.iter().flat_map(|(_, _, balance)| hosts(balance)) {
@@ -196,7 +196,7 @@ async fn peers_share_the_pods_out_evenly_while_pods_come_and_go() {
         }
         assert!(counts(&balancers).into_values().all(|count| count == 2));
     }
-    // The pods that are gone have been let go.
+    // The balancers have dropped the pods that are gone.
     let alive = balancers
         .iter()
         .flat_map(|(_, pods, _)| (0..30).map(|host| pods.alive(host)));
@@ -221,7 +221,7 @@ async fn a_client_that_is_not_among_its_peers_uses_a_random_part_or_the_last_one
     tell(Ok(clients(5))).await;
     let ranked = hosts(&balance);
     assert_ne!(ranked, alone);
-    // As it isn't ready for a while, or DNS has no answer.
+    // For a while the client isn't ready, or DNS has no answer.
     tell(Ok(clients(3))).await;
     tell(Err("SERVFAIL".into())).await;
     tell(Ok(Vec::new())).await;
@@ -276,7 +276,7 @@ async fn no_request_fails_while_a_pod_outside_of_the_subset_is_well() {
             .is_subset(&well.iter().copied().collect())
     );
     assert!(hosts(&balance).is_superset(&own));
-    // They are back: so is the subset.
+    // They are back, and so is the subset.
     pods.set(0..60, Behaviour::Answer);
     sleep(20 * SECOND).await;
     settle().await;
@@ -295,7 +295,7 @@ async fn substitutes_are_as_many_as_are_missing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_bad_pod_keeps_no_more_substitutes_than_it_takes() {
+async fn one_bad_pod_keeps_only_the_substitutes_it_needs() {
     let (_script, pods, balance) = balance(set(0..60), Subset::of(3), &|it| it).await;
     let own = hosts(&balance);
     let bad = *own.first().expect("three");
@@ -333,7 +333,7 @@ async fn a_substitute_whose_service_could_not_be_made_joins_a_little_later() {
     settle().await;
     let own = hosts(&balance);
     pods.set(own.clone(), Behaviour::NotReady);
-    // The source has nothing more to say.
+    // The source doesn't answer again.
     faults.store(2, Relaxed);
     let answered = send(&balance).await.expect("a substitute");
     assert!(!own.contains(&answered));
@@ -382,18 +382,18 @@ async fn near(counts: [u8; 3], zone: &'static str, size: usize) -> (usize, usize
 #[tokio::test(start_paused = true)]
 async fn a_subset_is_near_and_keeps_the_zones_shares() {
     assert_eq!(near([20, 20, 20], "b", 6).await, (6, 100));
-    // Too few to fill it, but their fair part of all.
+    // Too few to fill it, but their fair share of all.
     assert_eq!(near([4, 4, 4], "b", 6).await, (4, 100));
-    // Of c 10 ÷ 50 × 3 of the requests stay.
+    // In zone c, 10 ÷ 50 × 3 of the requests stay.
     assert_eq!(near([20, 20, 10], "b", 10).await, (10, 100));
     assert_eq!(near([20, 20, 10], "c", 10).await, (6, 60));
     // 60 % of three are two of them, and they get 60 %.
     assert_eq!(near([20, 20, 10], "c", 3).await, (2, 60));
 }
 
-/// A watch knows pods' names, and DNS, its fallback, doesn't.
+/// A watch knows the pods' names; DNS, its fallback, doesn't.
 #[tokio::test(start_paused = true)]
-async fn a_source_that_forgets_the_pods_names_moves_nobody() {
+async fn a_source_that_forgets_the_pods_names_moves_no_pod() {
     let (script, _, balance) = balance(named(0..60), Subset::of(6).seed(1), &|it| it).await;
     let own = hosts(&balance);
     script.answer(0..60);
@@ -433,7 +433,7 @@ async fn a_pod_outside_of_the_subset_gets_the_requests_for_it_and_no_others() {
     settle().await;
     assert_eq!(ask(&balance, other).await.expect("it is there"), 200);
     assert_eq!(answering(&balance, 60).await, own);
-    // One that is not there is waited for.
+    // A request waits for a pod that isn't there.
     let waiting = tokio::spawn({
         let balance = balance.clone();
         async move { ask(&balance, 77).await }
@@ -514,13 +514,13 @@ async fn requests_that_never_wait_reach_a_pod_outside_of_the_subset() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_is_where_its_name_is_told_to_be_though_its_old_address_is_of_the_set() {
+async fn a_pod_is_found_by_name_at_its_new_address_even_if_the_old_one_is_in_the_set() {
     let hosted = |host: u8| endpoint(host).with_hostname(format!("kv-{host}"));
     let set: Vec<_> = (0..60).map(hosted).collect();
     let (script, _, balance) = balance(set, Subset::of(6), &|it| it).await;
     let own = hosts(&balance);
     let mine = *own.first().expect("six");
-    // Of some, no name is told any more; one of them has another address.
+    // Some names are no longer reported; one of these pods has another address.
     let mut set: Vec<_> = (0..60).map(endpoint).collect();
     set.push(endpoint(200).with_hostname(format!("kv-{mine}")));
     script.endpoints(set);
@@ -536,7 +536,7 @@ async fn names_that_no_pod_has_leave_nothing_behind() {
     sleep(SECOND).await;
     script.endpoints(named(0..60));
     settle().await;
-    // It comes when nobody asks for it any more.
+    // It joins when no request asks for it any more.
     let mut set = named(0..60);
     set.extend(named(99..100));
     script.endpoints(set);
@@ -587,7 +587,7 @@ async fn requests_that_never_wait_get_substitutes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_left_out_has_a_substitute_where_there_is_no_other() {
+async fn a_left_out_pod_gets_a_substitute_if_there_is_no_other() {
     for (size, timeout) in [(1, SECOND), (1, Duration::ZERO), (2, SECOND)] {
         let change: Change<'_> = &|it| it.ready_timeout(timeout);
         let (script, pods, balance) = balance(set(0..60), Subset::of(size), change).await;
@@ -598,7 +598,7 @@ async fn one_that_is_left_out_has_a_substitute_where_there_is_no_other() {
         let others = balance.others(endpoint(myself).address());
         let (answering, _) = others.oneshot(Request(1)).await.expect("others");
         assert!(!own.contains(&host(&answering)));
-        // Those that aren't left out are as they were, or there are none.
+        // Pods that aren't left out stay as they were, or there are none.
         script.answer([myself]);
         settle().await;
         let others = balance.others(endpoint(myself).address());
@@ -608,7 +608,7 @@ async fn one_that_is_left_out_has_a_substitute_where_there_is_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_no_request_leaves_out_any_more_has_no_substitute() {
+async fn a_pod_no_longer_left_out_loses_its_substitute() {
     let (_script, pods, balance) = balance(set(0..60), Subset::of(2), &|it| it).await;
     let own = hosts(&balance);
     let (myself, other) = (own.first().expect("two"), own.last().expect("two"));
@@ -637,7 +637,7 @@ fn is_ejected(pod: &EndpointStatus) -> bool {
     matches!(pod.state, EndpointState::Ejected(_))
 }
 
-/// The pods that are there for all requests, and how many of the set are ejected.
+/// The pods with weight, and how many of the set are ejected.
 fn used(balance: &Balance<PodService>) -> (BTreeSet<u8>, usize) {
     let pods = balance.endpoints();
     let used = pods.iter().filter(|pod| pod.endpoint.weight() > 0);
@@ -645,7 +645,7 @@ fn used(balance: &Balance<PodService>) -> (BTreeSet<u8>, usize) {
     (used, pods.iter().filter(|pod| is_ejected(pod)).count())
 }
 
-/// Requests at all times, whatever becomes of them.
+/// Sends requests all the time, whatever comes of them.
 async fn keep_asking(balance: &Balance<PodService>, times: usize) {
     for _ in 0..times {
         let _ = send(balance).await;
@@ -654,7 +654,7 @@ async fn keep_asking(balance: &Balance<PodService>, times: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_that_fail_all_requests_have_substitutes_though_not_all_may_be_ejected() {
+async fn failing_pods_get_substitutes_even_if_not_all_may_be_ejected() {
     for (size, every) in [(1, 1), (1, 2), (2, 1), (3, 1), (4, 1), (7, 1)] {
         let (_script, pods, balance) = balance(set(0..60), Subset::of(size), &|it| it).await;
         let own = hosts(&balance);
@@ -682,7 +682,7 @@ async fn pods_that_fail_all_requests_have_substitutes_though_not_all_may_be_ejec
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_that_fail_all_requests_have_substitutes_while_a_broadcast_has_all_pods_there() {
+async fn failing_pods_get_substitutes_even_while_a_broadcast_has_all_pods_there() {
     let (_script, pods, balance) = balance(set(0..60), Subset::of(4), &|it| it).await;
     let own = hosts(&balance);
     pods.set(own.clone(), Behaviour::Fail);
@@ -707,7 +707,7 @@ async fn pods_that_fail_all_requests_have_substitutes_while_a_broadcast_has_all_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_is_asked_for_is_tried_by_the_requests_for_it_alone() {
+async fn a_pod_there_by_name_is_tried_only_by_requests_for_it() {
     let (_script, pods, balance) = balance(set(0..60), Subset::of(3), &|it| it).await;
     let own = hosts(&balance);
     let other = (0..60).find(|host| !own.contains(host)).expect("many");
@@ -736,7 +736,7 @@ async fn a_pod_that_is_asked_for_is_tried_by_the_requests_for_it_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_goes_to_no_pod_that_is_there_by_name_only_while_one_of_the_subset_accepts_it() {
+async fn a_key_goes_to_a_pod_there_by_name_only_if_none_of_the_subset_accepts_it() {
     let change: Change<'_> = &|it| {
         it.policy(ConsistentHash::new())
             .slow_start(1000 * SECOND)
@@ -744,7 +744,7 @@ async fn a_key_goes_to_no_pod_that_is_there_by_name_only_while_one_of_the_subset
     };
     let (script, pods, balance) = balance(set(0..60), Subset::of(2), change).await;
     let own: Vec<_> = hosts(&balance).into_iter().collect();
-    // One has no room, and the other one is new.
+    // One pod has no room, and the other one is new.
     pods.set(own.clone(), Behaviour::Hold);
     let held = (0..40).map(|_| {
         let balance = balance.clone();
@@ -764,7 +764,7 @@ async fn a_key_goes_to_no_pod_that_is_there_by_name_only_while_one_of_the_subset
     for key in 0..100 {
         let route = Route::new().key(format!("user-{key}"));
         let request = balance.call_with(Request(1), route);
-        // Those that the full one gets wait there.
+        // Requests that the full pod gets wait there.
         let _ = tokio::time::timeout(SECOND / 1000, request).await;
     }
     let calls = [new, named].map(|host| pods.counts(host).calls);
@@ -789,7 +789,7 @@ async fn a_broadcast_before_discovery_has_answered_waits_for_all_pods() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_that_are_there_for_a_broadcast_get_nothing_else_and_stay_for_the_last_one() {
+async fn pods_there_for_a_broadcast_get_nothing_else_and_stay_until_the_last_one_ends() {
     let (script, pods, balance) = balance(set(0..60), Subset::of(6), &|it| it).await;
     let own = hosts(&balance);
     pods.set([*own.first().expect("some")], Behaviour::Hold);
@@ -808,7 +808,7 @@ async fn pods_that_are_there_for_a_broadcast_get_nothing_else_and_stay_for_the_l
     drop(first);
     settle().await;
     assert_eq!(hosts(&balance).len(), 60, "one is under way");
-    // Most of those that come are outside of the subset.
+    // Most pods that join are outside of the subset.
     script.answer(0..100);
     let mut later = 0;
     while let Some((_, answer)) = second.next().await {
@@ -828,7 +828,7 @@ async fn pods_that_are_there_for_a_broadcast_get_nothing_else_and_stay_for_the_l
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broadcast_that_is_given_up_before_it_begins_takes_in_nobody() {
+async fn a_broadcast_cancelled_before_it_begins_takes_in_no_pods() {
     let (_script, _, balance) = balance(set(0..60), Subset::of(6), &|it| it).await;
     let own = hosts(&balance);
     let broadcast = balance.broadcast_with(|_| Request(1)).into_future();
@@ -838,7 +838,7 @@ async fn a_broadcast_that_is_given_up_before_it_begins_takes_in_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_others_leave_with_the_last_answer_though_the_stream_is_held() {
+async fn pods_outside_of_the_subset_leave_after_the_last_answer_even_if_the_stream_is_held() {
     let (_script, pods, balance) = balance(set(0..60), Subset::of(6), &|it| it).await;
     let mut answers = balance.broadcast_with(|_| Request(1)).await.expect("pods");
     while answers.size_hint() != (0, Some(0)) {
@@ -847,7 +847,7 @@ async fn the_others_leave_with_the_last_answer_though_the_stream_is_held() {
     }
     settle().await;
     assert_eq!(hosts(&balance).len(), 6);
-    // Those that have no time left are told of, and not asked.
+    // Pods without time left are reported, but not asked.
     pods.set(0..60, Behaviour::Hold);
     let broadcast = balance.broadcast_with(|_| Request(1)).deadline(SECOND);
     let mut answers = broadcast.await.expect("pods");
@@ -869,7 +869,7 @@ fn a_broadcast_reaches_all_pods_in_another_runtime_than_the_first() {
     drop(script);
 }
 
-/// The background task is in a runtime that nobody drives meanwhile.
+/// The background task is in a runtime that isn't driven meanwhile.
 #[test]
 fn a_broadcast_whose_time_is_over_before_the_task_hears_of_it_has_an_error_of_each_known_pod() {
     let runtime = || {
@@ -901,7 +901,7 @@ fn a_broadcast_whose_time_is_over_before_the_task_hears_of_it_has_an_error_of_ea
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broadcast_has_nothing_to_do_with_keys() {
+async fn a_broadcast_moves_no_key() {
     for subset in [6, 100] {
         let (_script, pods, balance) = balance(set(0..60), Subset::of(subset), &|builder| {
             builder.policy(ConsistentHash::new().load_factor(None))
@@ -917,7 +917,7 @@ async fn a_broadcast_has_nothing_to_do_with_keys() {
         assert_eq!(home().await, before);
         let calls = (0..60).map(|host| pods.counts(host).calls);
         assert_eq!(calls.sum::<usize>(), 62);
-        // While it runs, a key's pod is its own.
+        // While it runs, a key's pod stays the same.
         pods.set([before], Behaviour::Hold);
         let mut answers = balance.broadcast_with(|_| Request(1)).await.expect("pods");
         for _ in 0..59 {
@@ -1001,12 +1001,12 @@ async fn ten_clients_share_thirty_pods_by_what_dns_says_of_both() {
     let pods = fleet.cluster.pods();
     assert!(pods.iter().all(|pod| pod.requests() == 2));
     assert_eq!(pods.iter().map(|pod| pod.connections()).sum::<usize>(), 60);
-    // A pod goes and another one comes.
+    // A pod leaves and another one joins.
     fleet.cluster.remove_pod(7).await;
     fleet.cluster.add_pod().await;
     fleet.agree(&[2; 30]).await;
     fleet.send().await;
-    // A client goes: 9 × 6 ÷ 30.
+    // A client leaves: 9 × 6 ÷ 30.
     let (gone, _) = fleet.clients.remove(4);
     let left = fleet.clients.iter().map(|(address, _)| *address);
     let left = left.filter_map(|address| match address {

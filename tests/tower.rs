@@ -35,7 +35,7 @@ async fn towers_p2c_spreads_requests_over_what_discovery_finds_through_its_failu
     let mut answers = BTreeMap::<Endpoint, u32>::new();
     for round in 0..300 {
         script.fail("SERVFAIL");
-        // A task that never yields hears nothing new, by tokio's budget.
+        // Yields, because by tokio's budget a task that never does hears nothing new.
         tokio::task::yield_now().await;
         if round == 200 {
             script.answer([2, 3, 4]);
@@ -58,9 +58,9 @@ async fn towers_p2c_spreads_requests_over_what_discovery_finds_through_its_failu
     assert_eq!(pods.alive(1), 0, "and its service with it");
 }
 
-/// A set that is replaced whole is never empty on the way, and a pod that stays is not heard of again.
+/// When the set is replaced, it is never empty in between, and a pod that stays isn't reported again.
 #[tokio::test(start_paused = true)]
-async fn who_joins_comes_before_who_leaves() {
+async fn pods_that_join_come_before_pods_that_leave() {
     let (script, source) = discovery();
     let mut services = ServiceStream::new(source, |endpoint: &Endpoint| endpoint.clone());
     script.answer([1, 2]);
@@ -82,7 +82,7 @@ async fn who_joins_comes_before_who_leaves() {
     assert!(poll!(services.next()).is_pending());
 }
 
-/// Tower knows a pod as it joined: that is what is removed, whatever was learnt of it since.
+/// Tower knows a pod by its endpoint when it joined, so that is what is removed, whatever was learnt since.
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_takes_over_an_address_replaces_the_service() {
     let (script, source) = discovery();
@@ -105,7 +105,7 @@ async fn a_pod_that_takes_over_an_address_replaces_the_service() {
 }
 
 #[test]
-fn it_is_what_tower_calls_discover_and_never_fails() {
+fn the_service_stream_is_towers_discover_and_never_fails() {
     fn check<T: Discover<Key = Endpoint, Error = Infallible>>(_: &T) {}
     let (_script, source) = discovery();
     let pods = Pods::default();
@@ -125,7 +125,7 @@ fn undiscovered() -> (Script, Pods, Ours) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn readiness_is_the_first_answer_and_no_pod_that_accepts() {
+async fn poll_ready_waits_for_the_first_answer_not_for_a_pod_that_accepts() {
     let (script, pods, mut balance) = undiscovered();
     pods.set([1], Behaviour::NotReady);
     assert!(task::spawn(balance.ready()).poll().is_pending());
@@ -208,7 +208,7 @@ async fn a_buffer_keeps_requests_until_the_first_answer() {
     }
 }
 
-/// A limit around each pod's service is the pod's, whoever has a clone of it.
+/// A limit around a pod's service is shared by all its clones.
 #[tokio::test(start_paused = true)]
 async fn a_limit_around_a_pods_service_counts_for_the_pod() {
     let (script, source) = discovery();
@@ -230,9 +230,9 @@ async fn a_limit_around_a_pods_service_counts_for_the_pod() {
     }
 }
 
-/// It is ready whatever the pod is, and fails the call: with the pod's error, as far as the balancer can see.
+/// `load_shed` is always ready, and fails the call; to the balancer that is the pod's error.
 #[tokio::test(start_paused = true)]
-async fn what_a_pods_own_load_shed_sheds_is_the_callers_error() {
+async fn the_error_of_a_pods_own_load_shed_reaches_the_caller() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let mut make = pods.make();

@@ -1,4 +1,4 @@
-//! A steady load, and what became of its requests.
+//! A steady load, and the outcomes of its requests.
 
 use std::{future::IntoFuture, net::SocketAddr, time::Duration};
 
@@ -13,7 +13,7 @@ use tower_headless::http::Client;
 /// Requests a second.
 pub(crate) const RATE: u32 = 2_000;
 
-/// How long a caller waits before it gives its request up.
+/// How long a caller waits before it cancels its request.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy)]
@@ -21,7 +21,7 @@ pub(crate) struct Request {
     /// Since the beginning of the load.
     sent: Duration,
     took: Duration,
-    /// None if it was given up, or failed without a pod.
+    /// `None` if it was cancelled, or failed without a pod.
     pod: Option<SocketAddr>,
     ok: bool,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Request {
 #[derive(Default)]
 pub(crate) struct Report(Vec<Request>);
 
-/// Sends requests at even times for so long; none waits for another one.
+/// Sends requests at even intervals for this time; none waits for another one.
 pub(crate) async fn load(client: &Client, length: Duration) -> Report {
     let begun = Instant::now();
     let mut beat = interval(Duration::from_secs(1) / RATE);
@@ -72,7 +72,7 @@ async fn request(client: Client, begun: Instant) -> Request {
 }
 
 impl Report {
-    /// Those of another load as well.
+    /// Adds the requests of another load.
     pub(crate) fn add(&mut self, other: Self) {
         self.0.extend(other.0);
     }
@@ -85,7 +85,7 @@ impl Report {
         self.0.iter().filter(|request| !request.ok).count()
     }
 
-    /// Milliseconds that this part of the requests took at most.
+    /// The milliseconds within which this part of the requests ended.
     pub(crate) fn percentile(&self, part: f64) -> f64 {
         let mut took: Vec<_> = self.0.iter().map(|request| request.took).collect();
         took.sort_unstable();

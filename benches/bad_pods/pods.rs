@@ -1,4 +1,4 @@
-//! The pods: listeners in processes of their own, which can be told how to behave, stopped and killed.
+//! The pods: listeners in their own processes, which can be told how to behave, stopped and killed.
 
 use std::{
     convert::Infallible,
@@ -25,7 +25,7 @@ use tokio::{
     time::sleep,
 };
 
-/// What tells the benchmark that it is to be pods: this, the last byte of the first address, and of the last one.
+/// The arguments that make this program pods: this one, and the last bytes of the first and the last address.
 const SERVE: &str = "--serve-pods";
 
 /// Asks the pods how many requests they have had.
@@ -34,9 +34,9 @@ const COUNT: &str = "count 0";
 /// How a pod behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// It answers after so many milliseconds.
+    /// It answers after this many milliseconds.
     After(u64),
-    /// It answers 503 to so many of a hundred requests, at once.
+    /// It answers 503 at once to this many of a hundred requests.
     Failing(u64),
 }
 
@@ -93,7 +93,7 @@ impl Pods {
         line.trim().parse().expect("a number")
     }
 
-    /// SIGSTOP: the kernel goes on accepting connections and bytes.
+    /// Sends SIGSTOP: the kernel goes on accepting connections and bytes.
     pub(crate) fn pause(&self) {
         self.signal("-STOP");
     }
@@ -102,13 +102,13 @@ impl Pods {
         self.signal("-CONT");
     }
 
-    /// SIGKILL; nobody listens from here on.
+    /// Sends SIGKILL: from here on nothing listens.
     pub(crate) fn kill(&mut self) {
         self.signal("-KILL");
         self.child.wait().expect("it is our child");
     }
 
-    /// One pod that was killed, again at its address.
+    /// Starts a killed pod again, at its address.
     pub(crate) fn restart(&mut self) {
         let SocketAddr::V4(address) = self.addresses[0] else {
             unreachable!("pods have IPv4 addresses");
@@ -131,7 +131,7 @@ impl Drop for Pods {
     }
 }
 
-/// Is pods, to the end of the process, if that is what this process was started for.
+/// Runs the pods, to the end of the process, if it was started for that.
 pub(crate) fn serve_if_told() {
     let arguments: Vec<_> = env::args().collect();
     let Some(at) = arguments.iter().position(|argument| argument == SERVE) else {
@@ -141,7 +141,7 @@ pub(crate) fn serve_if_told() {
     let behaviour = Arc::<Behaviour>::default();
     let told = behaviour.clone();
     thread::spawn(move || {
-        // Ends with the parent, however that ends: the system closes its pipes.
+        // Ends with the parent, however that ends, because the system closes its pipes.
         for line in io::stdin().lines().map_while(Result::ok) {
             match line == COUNT {
                 true => println!("{}", told.begun.load(Relaxed)),

@@ -1,4 +1,4 @@
-//! The load, and what is seen of it: requests per second and per second of processor time, and how long they take.
+//! The load, and its figures: requests per second and per second of processor time, and how long they take.
 
 use std::{
     fmt, fs,
@@ -20,14 +20,14 @@ pub(crate) trait Caller: Clone + Send + 'static {
 /// What to do with the candidates.
 #[derive(Clone)]
 pub(crate) enum Plan {
-    /// Measure all of them, so often and for so long.
+    /// Measure all of them: how often, and for how long.
     Race { rounds: usize, window: Duration },
-    /// Let one of them make so many requests and do nothing else, for a tool that counts instructions.
+    /// Let one of them make this many requests and do nothing else, for a tool that counts instructions.
     Count { candidate: String, requests: u32 },
 }
 
 impl Plan {
-    /// As the command line says, with the same words as the other benchmarks, or `--count http1/limit 10000`.
+    /// By the command line: the options of the other benchmarks, or `--count http1/limit 10000`.
     pub(crate) fn from_args() -> Self {
         let said = |word| std::env::args().any(|argument| argument == word);
         let mut count = std::env::args().skip_while(|argument| argument != "--count");
@@ -64,14 +64,14 @@ impl End {
     }
 }
 
-/// What was seen of a candidate in one round.
+/// A candidate's figures in one round.
 #[derive(Clone, Copy)]
 struct Seen {
     /// Requests per second.
     rate: f64,
     /// Requests per second of processor time.
     frugality: f64,
-    /// Microseconds that half of the requests took at most.
+    /// The median time of a request, in microseconds.
     p50: f64,
     p99: f64,
 }
@@ -128,13 +128,13 @@ impl<'a> Race<'a> {
         let mut seen = vec![Vec::with_capacity(rounds); self.candidates.len()];
         let after = |window| End::At(now() + window);
         for (_, run) in &mut self.candidates {
-            // Connections are made.
+            // So that connections are made.
             run(after(window));
         }
         let len = self.candidates.len();
         for round in 0..rounds {
             for candidate in 0..len {
-                // Each round begins with another one, so that none always follows the same predecessor's caches.
+                // Each round begins with another candidate, so that none always inherits the same one's caches.
                 let candidate = (round + candidate) % len;
                 let (_, run) = &mut self.candidates[candidate];
                 run(after(window / 5));
@@ -151,7 +151,7 @@ impl<'a> Race<'a> {
     }
 }
 
-/// All callers at once, each with its next request as soon as it has the last answer.
+/// Runs all callers at once, each with its next request as soon as it has the last answer.
 async fn load<C: Caller>(caller: &C, end: End) -> Seen {
     let (start, before) = (now(), computed());
     let call = |_| tokio::spawn(call_until(caller.clone(), end));
@@ -191,7 +191,7 @@ async fn call_until(mut caller: impl Caller, end: End) -> Vec<u32> {
 }
 
 /// The time that this process has spent computing so far, in all its threads and in the system on their behalf. Linux
-/// only: elsewhere it isn't to be had without `unsafe`.
+/// only: elsewhere it can't be read without `unsafe`.
 fn computed() -> Duration {
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten();
     let spent = threads.filter_map(|thread| {
@@ -202,14 +202,14 @@ fn computed() -> Duration {
     Duration::from_nanos(spent.sum())
 }
 
-/// What was seen of each candidate, in every round.
+/// Each candidate's figures, in every round.
 pub(crate) struct Results {
     title: &'static str,
     seen: Vec<(&'static str, Vec<Seen>)>,
 }
 
 impl Results {
-    /// Prints what `ours` does beside `peer`: how much is asked of it, if anything.
+    /// Prints the figures of `ours` relative to `peer`, and the goal, if there is one.
     pub(crate) fn judge(&self, goals: &mut Goals, ours: &str, peer: &str, goal: Option<Goal>) {
         let rate = self.ratio(ours, peer, |seen| seen.rate);
         let frugality = self.ratio(ours, peer, |seen| seen.frugality);
@@ -248,8 +248,8 @@ impl Results {
     }
 }
 
-/// What is asked of ours beside a peer: at least so many requests to one of the peer's, per second and per second of
-/// processor time, and at most so much of its 99th percentile.
+/// Our goal relative to a peer: the least ratio of requests, per second and per second of processor time, and the
+/// largest ratio of the 99th percentiles.
 #[derive(Clone, Copy)]
 pub(crate) struct Goal {
     pub(crate) requests: f64,

@@ -1,4 +1,4 @@
-//! The peers, each as one would share it between callers.
+//! The peers, each shared between callers as its users would.
 
 use std::{
     hint,
@@ -42,13 +42,13 @@ use crate::load::Caller;
 
 type NoBody = Empty<Bytes>;
 
-/// Gives each request the next of its things.
+/// Gives each request the next item.
 pub(crate) struct Turns<T> {
     things: Arc<[T]>,
     cursor: Arc<AtomicUsize>,
 }
 
-/// All clones take turns together.
+/// Clones share the turns.
 impl<T> Clone for Turns<T> {
     fn clone(&self) -> Self {
         Self {
@@ -79,7 +79,7 @@ fn uris(pods: &[SocketAddr]) -> Turns<Uri> {
     Turns::new(pods.iter().map(uri))
 }
 
-/// Requests to a service, each with the next one of some URIs.
+/// Sends requests to a service, each with the next of some URIs.
 #[derive(Clone)]
 pub(crate) struct Over<S> {
     service: S,
@@ -113,7 +113,7 @@ where
     }
 }
 
-/// Ours.
+/// Our client.
 pub(crate) fn ours<P: Policy>(pods: &[SocketAddr], protocol: Protocol, policy: P) -> Over<Client> {
     Over {
         service: client(pods, protocol, policy),
@@ -131,7 +131,7 @@ fn client<P: Policy>(pods: &[SocketAddr], protocol: Protocol, policy: P) -> Clie
         .expect("a client")
 }
 
-/// Ours as one writes it by hand.
+/// Our client, called as a program would: `client.get("/").await`.
 #[derive(Clone)]
 pub(crate) struct Get(Client);
 
@@ -148,7 +148,7 @@ impl Caller for Get {
     }
 }
 
-/// The least that HTTP/1.1 takes: the pod's connection that was used last.
+/// The least that HTTP/1.1 can cost: the pod's connection that was used last.
 #[derive(Clone)]
 pub(crate) struct Http1Limit(Turns<Http1Pod>);
 
@@ -199,7 +199,7 @@ async fn dial(pod: SocketAddr) -> TcpStream {
     stream
 }
 
-/// The least that HTTP/2 takes: one connection a pod, and each caller at its own handle of it.
+/// The least that HTTP/2 can cost: one connection for each pod, and each caller with its own handle.
 pub(crate) async fn http2_limit(pods: &[SocketAddr]) -> Over<impl Http2Limit<NoBody>> {
     Over {
         service: http2_pods(pods).await,
@@ -240,7 +240,7 @@ where
         senders.push(sender);
     }
     let turns = Turns::new(0..pods.len());
-    // HTTP/2 connections are always ready, as far as hyper is asked.
+    // hyper says that HTTP/2 connections are always ready.
     service_fn(move |request| senders[*turns.next()].send_request(request))
 }
 
@@ -254,7 +254,7 @@ fn legacy_client(http2: bool) -> Legacy {
         .build(connector)
 }
 
-/// hyper-util's client with its pool. It can't balance, so that each request tells it the next pod.
+/// hyper-util's client with its pool. It can't balance, so each request names the next pod.
 pub(crate) fn legacy(pods: &[SocketAddr], http2: bool) -> Over<Legacy> {
     Over {
         service: legacy_client(http2),
@@ -262,7 +262,7 @@ pub(crate) fn legacy(pods: &[SocketAddr], http2: bool) -> Over<Legacy> {
     }
 }
 
-/// hyper-util's client of one pod.
+/// hyper-util's client for one pod.
 #[derive(Clone)]
 pub(crate) struct LegacyPod {
     client: Legacy,
@@ -303,7 +303,7 @@ pub(crate) fn p2c(pods: &[SocketAddr], http2: bool) -> Over<Shared> {
     }
 }
 
-/// reqwest. It can't balance either.
+/// reqwest. It can't balance, either.
 #[derive(Clone)]
 pub(crate) struct Reqwest {
     client: reqwest::Client,
@@ -333,7 +333,7 @@ impl Caller for Reqwest {
     }
 }
 
-/// gRPC's health check, by the client that was generated for it, over some transport.
+/// gRPC's health check, by its generated client, over some transport.
 #[derive(Clone)]
 pub(crate) struct Check<T>(HealthClient<T>);
 

@@ -1,4 +1,4 @@
-//! The pods: ten listeners in a process of their own, so that what they compute is not the client's.
+//! The pods: ten listeners in their own process, so that their computing time isn't counted as the client's.
 
 use std::{
     convert::Infallible,
@@ -28,16 +28,16 @@ use tower::Service;
 
 pub(crate) const PODS: u8 = 10;
 
-/// What tells the benchmark that it is to be the pods.
+/// The argument that makes this program the pods.
 const SERVE: &str = "--serve-pods";
 
-/// What tells it, and then the pods, that these never sleep.
+/// The argument, of this program and of the pods, by which these never sleep.
 const SPIN: &str = "--spin";
 
-/// As long as an answer of a small API may be.
+/// An answer of a typical length for a small API.
 const BODY: &[u8] = &[b'x'; 128];
 
-/// The process of the pods, as the client holds it.
+/// The client's handle of the pods' process.
 pub(crate) struct Server {
     child: Child,
     pub(crate) pods: Vec<SocketAddr>,
@@ -68,19 +68,19 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its input ends, and so does it.
+        // The process ends when its input does.
         self.child.stdin = None;
         let _ = self.child.wait();
     }
 }
 
-/// Is the pods, to the end of the process, if that is what this process was started for.
+/// Runs the pods, to the end of the process, if it was started for that.
 pub(crate) fn serve_if_told() {
     if !env::args().any(|argument| argument == SERVE) {
         return;
     }
     thread::spawn(|| {
-        // Ends with the parent, however that ends: the system closes its pipes.
+        // Ends with the parent, however that ends, because the system closes its pipes.
         let _ = io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
     });
@@ -92,7 +92,7 @@ pub(crate) fn serve_if_told() {
     runtime.block_on(serve());
 }
 
-/// Always has something to do, so that the runtime looks at its sockets and never waits for them.
+/// Always has something to do, so that the runtime polls its sockets and never sleeps.
 async fn spin() {
     loop {
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! A name server that costs next to nothing: it knows one name, and its replies are made before the first query comes.
+//! A name server that costs next to nothing: it knows one name, and makes its replies before the first query comes.
 
 use std::{
     io,
@@ -21,7 +21,7 @@ use tokio::{
     runtime::Builder,
 };
 
-/// The largest packet, which both sides ask for.
+/// The largest packet, which both sides announce.
 const PAYLOAD: usize = 1232;
 
 const HEADER: usize = 12;
@@ -32,16 +32,16 @@ const OPT: usize = 11;
 
 const TTL: u32 = 30;
 
-/// In how many orders the records come, as CoreDNS's `loadbalance` gives them in ever another one.
+/// How many orders of the records there are: CoreDNS's `loadbalance` also changes their order.
 const ORDERS: usize = 4;
 
-/// On loopback, in a thread of its own until the process ends.
+/// The server, on loopback, in its own thread until the process ends.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     zone: Arc<Zone>,
 }
 
-/// How much has been asked.
+/// How many queries have come.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Asked {
     pub(crate) udp: u64,
@@ -119,7 +119,7 @@ async fn packets(socket: net::UdpSocket, zone: &Zone) -> io::Result<()> {
         if reply.is_whole() && reply.has_records {
             zone.answered.fetch_add(1, Relaxed);
         }
-        // The asker may be gone.
+        // The client may be gone.
         let _ = socket.send_to(&out, from).await;
     }
 }
@@ -129,7 +129,7 @@ async fn connections(listener: net::TcpListener, zone: &Arc<Zone>) -> io::Result
         let (stream, _) = listener.accept().await?;
         zone.connections.fetch_add(1, Relaxed);
         let zone = zone.clone();
-        // Ends with the connection, in an error that says no more than that.
+        // Ends with the connection; the error says no more than that.
         tokio::spawn(async move { messages(stream, &zone).await });
     }
 }
@@ -158,7 +158,7 @@ async fn messages(stream: TcpStream, zone: &Zone) -> io::Result<()> {
     }
 }
 
-/// All that can be answered, and how often it was.
+/// All prepared answers, and how often each was used.
 struct Zone {
     addresses: Vec<Reply>,
     nothing: Reply,
@@ -169,11 +169,11 @@ struct Zone {
     answered: AtomicU64,
 }
 
-/// One answer, with no query's ID yet.
+/// One answer, without a query's ID yet.
 struct Reply {
-    /// Over TCP.
+    /// The answer over TCP.
     message: Vec<u8>,
-    /// Over UDP: the same where it fits, else as much of it as fits, with the flag that says so.
+    /// The answer over UDP: the same if it fits, otherwise as much as fits, with the truncation flag.
     packet: Vec<u8>,
     has_records: bool,
 }
@@ -197,7 +197,7 @@ impl Zone {
         }
     }
 
-    /// The name is not looked at: there is but one.
+    /// Ignores the name, because there is only one.
     fn reply(&self, query: &[u8]) -> Option<&Reply> {
         let record_type = record_type(query)?;
         if record_type == u16::from(RecordType::A) {
@@ -208,7 +208,7 @@ impl Zone {
     }
 }
 
-/// The type that a query of one question asks for.
+/// The record type that a query asks for.
 fn record_type(query: &[u8]) -> Option<u16> {
     let mut at = HEADER;
     loop {
@@ -262,8 +262,8 @@ impl Reply {
     }
 }
 
-/// Puts the records before the OPT record. By hand: hickory's encoder compresses the first names only, so that
-/// 4,000 records are too many for its messages.
+/// Puts the records before the OPT record. By hand, because hickory's encoder compresses only the first names, so that
+/// 4,000 records don't fit into its messages.
 fn with_answers(mut message: Vec<u8>, addresses: &[Ipv4Addr]) -> Vec<u8> {
     let opt = message.split_off(message.len() - OPT);
     for address in addresses {

@@ -1,4 +1,4 @@
-//! Clocks around work: on this thread, on two threads, and through a tokio runtime.
+//! Times work: on this thread, on two threads, and through a tokio runtime.
 
 use std::{
     future::poll_fn,
@@ -21,7 +21,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Nanoseconds of one time, of `times` in all.
+/// The nanoseconds of one run, averaged over `times`.
 pub(crate) fn clock(times: u64, work: impl FnOnce()) -> f64 {
     let start = now();
     work();
@@ -37,7 +37,7 @@ pub(crate) fn request(service: &mut impl Service<()>) {
     assert!(matches!(response, Poll::Ready(Ok(_))), "no response");
 }
 
-/// The same of a service that may have to be looked at twice.
+/// Calls a service once that may have to be polled twice.
 pub(crate) fn patient_request(service: &mut impl Service<()>) {
     let mut cx = Context::from_waker(Waker::noop());
     let ready = service.poll_ready(&mut cx);
@@ -50,12 +50,12 @@ pub(crate) fn patient_request(service: &mut impl Service<()>) {
     }
 }
 
-/// A thread's requests, one after the other.
+/// Sends a thread's requests, one after the other.
 pub(crate) fn requests(mut service: impl Service<()>) -> impl FnMut(u64) -> f64 {
     move |times| clock(times, || (0..times).for_each(|_| request(&mut service)))
 }
 
-/// The same with a clone of the service for each request.
+/// Sends a thread's requests, each with its own clone of the service.
 pub(crate) fn cloned_requests<S: Service<()> + Clone>(service: S) -> impl FnMut(u64) -> f64 {
     move |times| {
         clock(times, || {
@@ -64,26 +64,27 @@ pub(crate) fn cloned_requests<S: Service<()> + Clone>(service: S) -> impl FnMut(
     }
 }
 
-/// Requests on two threads at once, each with its own clone of the service: what one costs on either thread.
+/// Sends requests on two threads at once, each with its own clone of the service. Returns what one costs on either
+/// thread.
 pub(crate) fn requests_on_two_threads<S>(service: S) -> impl FnMut(u64) -> f64
 where
     S: Service<()> + Clone + Send + Sync,
 {
     move |times| {
-        // Without a core for each, the threads take turns and don't meet: such a run says nothing.
+        // If the threads share a core, they take turns and don't contend: such a run is discarded.
         let mut pairs = (0..ATTEMPTS).map(|_| Pair::run(&service, times));
         let found = pairs.find(Pair::met);
         found.unwrap_or_else(|| Pair::run(&service, times)).cost()
     }
 }
 
-/// Runs on two threads that may be thrown away.
+/// How many runs on two threads may be discarded.
 const ATTEMPTS: usize = 5;
 
-/// Requests between two looks at whether the other thread is done.
+/// How many requests to send before checking whether the other thread is done.
 const CHUNK: u64 = 32;
 
-/// What two threads did at the same time: how many requests each made, in how many nanoseconds.
+/// The result of two threads: how many requests each made, in how many nanoseconds.
 struct Pair([(u64, f64); 2]);
 
 impl Pair {
@@ -103,7 +104,7 @@ impl Pair {
         })
     }
 
-    /// Whether they were at it together most of the time.
+    /// Whether they ran at the same time for the most part.
     fn met(&self) -> bool {
         let [(here, _), (there, _)] = self.0;
         here.min(there) * 4 >= here.max(there) * 3
@@ -115,7 +116,7 @@ impl Pair {
     }
 }
 
-/// Spins until both threads are here; a sleeping one would start late.
+/// Spins until both threads are here, because a sleeping one would start late.
 fn meet(arrived: &AtomicUsize) {
     arrived.fetch_add(1, Relaxed);
     while arrived.load(Relaxed) < 2 {
@@ -123,7 +124,7 @@ fn meet(arrived: &AtomicUsize) {
     }
 }
 
-/// Up to `times` requests, but none after the other thread has made all of its own: they would run undisturbed.
+/// Sends up to `times` requests, but none after the other thread has finished: they would run without contention.
 fn run_until(service: &mut impl Service<()>, times: u64, done: &AtomicBool) -> (u64, f64) {
     let mut made = 0;
     let start = now();
@@ -135,7 +136,7 @@ fn run_until(service: &mut impl Service<()>, times: u64, done: &AtomicBool) -> (
     (made, start.elapsed().as_nanos() as f64)
 }
 
-/// Requests within a runtime, each awaited to its end before the next one.
+/// Sends requests within a runtime, each awaited to its end before the next one.
 pub(crate) fn awaited_requests<S>(runtime: &Runtime, mut service: S) -> impl FnMut(u64) -> f64
 where
     S: Service<()>,

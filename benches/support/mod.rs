@@ -1,7 +1,7 @@
 //! How the benchmarks measure: interleaved rounds, medians, and one line per goal.
 //!
 //! The machines are shared and their clocks drift, so nothing is measured for long at a stretch. In every round each
-//! candidate runs for a few milliseconds; what is reported is the median over the rounds, and for two candidates the
+//! candidate runs for a few milliseconds. The result is the median over the rounds, and for two candidates the
 //! median of their ratios round by round, in which most of the drift cancels out. Times are printed, never asserted.
 
 #![allow(dead_code, reason = "each benchmark uses its own part")]
@@ -32,7 +32,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// As the command line says: in full under `cargo bench`, else (`cargo test --benches`, `--test`) just enough to
+    /// By the command line: in full under `cargo bench`; otherwise (`cargo test --benches`, `--test`) just enough to
     /// see that everything runs.
     pub(crate) fn from_args() -> Self {
         let said = |word| std::env::args().any(|argument| argument == word);
@@ -49,12 +49,12 @@ impl Plan {
         }
     }
 
-    /// Whether it is in full.
+    /// Whether to measure in full.
     pub(crate) fn is_full(&self) -> bool {
         self.rounds > 1
     }
 
-    /// The same with this many rounds at most, for what takes long.
+    /// Limits the rounds to this many, for candidates that take long.
     pub(crate) fn shorter(self, rounds: usize) -> Self {
         Self {
             rounds: self.rounds.min(rounds),
@@ -63,7 +63,7 @@ impl Plan {
     }
 }
 
-/// Something to measure: runs as often as it is told, and returns the nanoseconds that one time took.
+/// Something to measure: runs the given number of times, and returns the nanoseconds that one run took.
 pub(crate) type Burst<'a> = Box<dyn FnMut(u64) -> f64 + 'a>;
 
 /// Candidates that are measured side by side.
@@ -92,11 +92,11 @@ impl<'a> Field<'a> {
         };
         let mut runs: Vec<_> = self.candidates.drain(..).map(calibrate).collect();
         for round in 0..plan.rounds {
-            // Each round begins with another one, so that none always follows the same predecessor's caches.
+            // Each round begins with another candidate, so that none always inherits the same one's caches.
             let first = round % runs.len();
             runs.rotate_left(first);
             for (_, burst, times, seen) in &mut runs {
-                // The first one fills the caches, which the candidates before have emptied.
+                // The first run fills the caches, which the candidates before have evicted.
                 burst(*times);
                 seen.push(burst(*times));
             }
@@ -112,7 +112,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// How many times fill the window; finding out is the warm-up.
+/// How many runs fill the window. Finding out is the warm-up.
 fn calibrate(burst: &mut Burst<'_>, window: f64) -> u64 {
     let mut times = 1;
     loop {
@@ -124,7 +124,7 @@ fn calibrate(burst: &mut Burst<'_>, window: f64) -> u64 {
     }
 }
 
-/// What was measured: of each candidate, the nanoseconds of every round.
+/// The results: for each candidate, the nanoseconds of every round.
 pub(crate) struct Times(Vec<(&'static str, Vec<f64>)>);
 
 impl Times {
@@ -202,7 +202,7 @@ impl Goals {
     }
 }
 
-/// A service that does nothing, and is cloned like a real client: by counting up what its clones share.
+/// A service that does nothing, and is cloned like a real client: by incrementing a count that its clones share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NoOp(Arc<()>);
 
@@ -221,7 +221,8 @@ impl Service<()> for NoOp {
     }
 }
 
-/// The same, answering at the second look while it is told to take its time. All its clones are told at once.
+/// A service that does nothing, and answers at the second poll while it is told to be slow. All its clones are told at
+/// once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TakesTime(pub(crate) Arc<AtomicBool>);
 

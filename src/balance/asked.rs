@@ -1,4 +1,4 @@
-//! Which pods requests ask for by name, as far as discovery has to be told: each once a minute.
+//! Limits how often discovery is told which pods requests ask for by name: each name once a minute.
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -19,17 +19,17 @@ pub(super) const EVERY: Duration = Duration::from_secs(60);
 /// Four times as many names as [`Dns`](crate::Dns) looks up: `LINES` times `WAYS`.
 const LINES: usize = 32;
 
-/// How many names there may be in a line: a line of a processor's cache. Of more, some are told more often, but no more than so
-/// many in a second.
+/// How many names fit in a line, which is a cache line. If there are more, some are told more often than once a minute,
+/// but no more than this many in a second.
 const WAYS: usize = 8;
 
 const UPPER: u64 = !(u32::MAX as u64);
 
-/// When names were last told, by their hashes. Requests look at it without a lock.
+/// When each name was last told, by hash. Requests read and write it without a lock.
 #[derive(Debug)]
 pub(super) struct Asked {
     epoch: Instant,
-    /// Discovery makes no use of it.
+    /// Discovery doesn't use names.
     has_ended: AtomicBool,
     /// The upper half of a name's hash, and the seconds since the epoch, from one on. The lower half chooses the line.
     lines: [[AtomicU64; WAYS]; LINES],
@@ -45,17 +45,17 @@ impl Asked {
         }
     }
 
-    /// Discovery makes no use of what it is told: nothing more is due.
+    /// Discovery doesn't use names: nothing is due any more.
     pub(super) fn end(&self) {
         self.has_ended.store(true, Relaxed);
     }
 
-    /// Whether there is any use in asking what is due.
+    /// Whether discovery uses names.
     pub(super) fn is_of_use(&self) -> bool {
         !self.has_ended.load(Relaxed)
     }
 
-    /// Whether discovery is to be told that the pod of this name is asked for, which it is then.
+    /// Whether to tell discovery that the pod of this name is asked for. If true, the caller has to tell it.
     pub(super) fn is_due(&self, pod: PodName<'_>, now: Instant) -> bool {
         let mut hasher = DefaultHasher::new();
         pod.hash(&mut hasher);
@@ -73,7 +73,7 @@ impl Asked {
                 .min_by_key(|slot| told(slot))
                 .expect("a line has slots"),
         };
-        // All of its line have been told in this second: there are more names than it is good for.
+        // The whole line has been told in this second: there are more names than fit.
         if told(slot) >= second {
             return false;
         }
@@ -101,7 +101,7 @@ mod tests {
         }
     }
 
-    /// How many are due of so many names that are asked for again and again, in each of the seconds.
+    /// How many of `names` names, all asked for again and again, are due in each of the seconds.
     fn due(names: usize, seconds: u32) -> Vec<usize> {
         let now = Instant::now();
         let asked = Asked::new(now);
@@ -116,14 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_are_looked_up_are_told_once_a_minute() {
+    fn as_many_names_as_dns_looks_up_are_each_told_once_a_minute() {
         let due = due(64, 60);
         assert_eq!(due[0], 64);
         assert_eq!(due[1..], [0; 59]);
     }
 
     #[test]
-    fn more_names_than_there_is_room_for_are_told_seldom() {
+    fn too_many_names_are_told_at_a_bounded_rate() {
         for names in [200, 500, 2000] {
             let due = due(names, 10);
             assert!(
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_of_use_to_who_makes_none_of_it() {
+    fn after_end_names_are_of_no_use() {
         let asked = Asked::new(Instant::now());
         assert!(asked.is_of_use());
         asked.end();

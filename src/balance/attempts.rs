@@ -26,31 +26,31 @@ use crate::{
     member::{Member, MemberId, Verdict},
 };
 
-/// How long an endpoint's service may take to become ready in an attempt. A connect timeout of its own, which should be
-/// shorter, belongs to the service.
+/// How long an endpoint's service may take to become ready in an attempt. The service should have its own, shorter
+/// connect timeout.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many attempts are made at the same time at most. An attempt at a black hole holds its place for as long as the timeout.
+/// The most attempts at the same time. An attempt at a black hole takes up its place until the timeout.
 const MAX_RUNNING: usize = 256;
 
 /// The attempts of a balancer.
 pub(super) struct Attempts<S> {
-    /// The members that refuse requests, by when they are due, unless an attempt or a trial is under way.
+    /// The members that refuse requests, by when they are due, except those with an attempt or a trial under way.
     queue: BTreeSet<Due>,
-    /// The same members by when they are due while none accepts requests.
+    /// These members by when they are due during an outage, when no member accepts requests.
     hurried: BTreeSet<Due>,
     /// All members that refuse requests, with their places in both queues.
     refusing: BTreeMap<MemberId, Option<(Due, Due)>>,
-    /// New members that are to be made ready, though they get requests meanwhile.
+    /// New members to make ready ahead that may get requests meanwhile.
     ahead: VecDeque<Due>,
     running: FuturesUnordered<BoxFuture<'static, Option<Attempt>>>,
-    /// How to wait for a service's readiness; none before the first refusal.
+    /// Waits until a service is ready; `None` before the first refusal.
     ready: Option<ReadyFn<S>>,
 }
 
 type Due = (Instant, MemberId);
 
-/// What came of an attempt.
+/// The result of an attempt.
 pub(super) struct Attempt {
     pub(super) id: MemberId,
     pub(super) result: Result<(), BoxError>,
@@ -93,8 +93,8 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         self.running.len() < MAX_RUNNING
     }
 
-    /// A member has joined that is to be ready before a request needs it. If it gets none until it is, its attempts are
-    /// those of one that refuses.
+    /// A member has joined that has to be made ready ahead. If it gets no requests before that, it is tried like one
+    /// that refuses.
     pub(super) fn join(&mut self, life: &mut Life<S>, ready: ReadyFn<S>, now: Instant) {
         self.ready = Some(ready);
         if life.member.is_unreachable() {
@@ -105,8 +105,8 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         }
     }
 
-    /// A member has refused a request or an attempt: it is tried again after its next pause. One that has left, or accepts
-    /// requests by now, is not.
+    /// A member has refused a request or an attempt: it is tried again after its next pause, unless it has left or
+    /// accepts requests by now.
     pub(super) fn refused(
         &mut self,
         lives: &mut Lives<S>,
@@ -129,7 +129,7 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         self.place(life);
     }
 
-    /// Requests wait for this very member, until then at the most.
+    /// Requests wait for this very member, at most until then.
     pub(super) fn want(&mut self, lives: &mut Lives<S>, member: &Member, until: Instant) {
         if let Some(life) = lives.get_mut(&member.id())
             && let Some(reconnect) = &mut life.reconnect
@@ -139,7 +139,7 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         }
     }
 
-    /// Puts a member that refuses where it belongs in the queues.
+    /// Puts a member that refuses into its places in the queues.
     fn place(&mut self, life: &Life<S>) {
         let id = life.member.id();
         self.leave(id);
@@ -155,8 +155,8 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         self.refusing.insert(id, due);
     }
 
-    /// A member has accepted a request or an attempt, and is tried no longer; unless it has refused another one since, which
-    /// is told by its status, in whatever order the news come.
+    /// A member has accepted a request or an attempt, and is tried no longer. If its status says that it has refused
+    /// another one since, it stays: events may come in any order.
     pub(super) fn accepted(&mut self, lives: &mut Lives<S>, member: &Member) {
         if member.is_unreachable() {
             return;
@@ -210,7 +210,7 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         while self.has_room()
             && let Some((_, id)) = self.ahead.pop_front()
         {
-            // One that has refused meanwhile has its turn in the queue.
+            // A member that has refused meanwhile is in the queue.
             let life = lives.get_mut(&id).filter(|life| life.reconnect.is_none());
             if let (Some(life), Some(ready)) = (life, self.ready) {
                 self.run(life, ready);
@@ -229,7 +229,7 @@ impl<S: Clone + Send + 'static> Attempts<S> {
 
     fn run(&mut self, life: &mut Life<S>, ready: ReadyFn<S>) {
         let id = life.member.id();
-        // What clones the service, and what makes the future, may panic, too.
+        // Cloning the service and making the future are the user's code, and may panic, too.
         let service = catch_unwind(AssertUnwindSafe(|| life.service.clone()));
         let ready =
             async move { ready(service.map_err(|_| "the endpoint's service panicked")?).await };
@@ -246,7 +246,7 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         self.running.push(attempt.map(Result::ok).boxed());
     }
 
-    /// Waits for the next attempt that has ended, with its member if that is still here. Never while none runs.
+    /// Waits for the next attempt to end. `None` if it was aborted; pending while none runs.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Attempt>> {
         match self.running.poll_next_unpin(cx) {
             Poll::Ready(Some(attempt)) => Poll::Ready(attempt),
@@ -254,7 +254,7 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         }
     }
 
-    /// The attempts under way have ended with their runtime, and say nothing of their members: others follow.
+    /// The attempts under way have ended with their runtime, and prove nothing: their members are tried again.
     pub(super) fn begin_anew(&mut self, lives: &mut Lives<S>, now: Instant, rng: &mut impl Rng) {
         self.running.clear();
         for life in lives.values_mut() {
@@ -268,7 +268,7 @@ impl<S: Clone + Send + 'static> Attempts<S> {
     }
 }
 
-/// The member of an attempt, and how it had refused before if it had, unless it has left.
+/// The member of an attempt, and how it had refused before, if it had; `None` if the member has left.
 pub(super) fn of<S>(lives: &Lives<S>, id: MemberId) -> Option<(Arc<Member>, Option<Refusal>)> {
     let life = lives.get(&id)?;
     let refusal = life.reconnect.as_ref().map(Reconnect::refusal);

@@ -1,4 +1,4 @@
-//! A balancer's settings, and what makes one of them: the builder, and the tower layer.
+//! A balancer's settings, and what makes a balancer of them: the builder, and the tower layer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,7 +40,7 @@ use crate::{
     subset::Subset,
 };
 
-/// Settings of a [`Balance`].
+/// Builds a [`Balance`].
 ///
 /// | setting | default |
 /// | --- | --- |
@@ -50,10 +50,10 @@ use crate::{
 /// | [`health_check`](Self::health_check) | none: endpoints are not asked |
 /// | [`slow_start`](Self::slow_start) | off |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s |
-/// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
+/// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: no pod is preferred |
 /// | [`subset`](Self::subset) | none: all pods are used |
 /// | [`name`](Self::name) | [discovery's](Discovery::name) |
-/// | [`seed`](Self::seed) | none: picks can't be foreseen |
+/// | [`seed`](Self::seed) | none: picks can't be predicted |
 /// | [`counters`](Self::counters) | off |
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it builds"]
@@ -73,7 +73,7 @@ pub struct BalanceBuilder<D, C = OnResponse> {
 }
 
 impl Balance<()> {
-    /// Settings of a balancer over what `discovery` finds.
+    /// Begins a balancer over the endpoints that `discovery` finds.
     pub fn builder<D>(discovery: D) -> BalanceBuilder<D> {
         BalanceBuilder::new(discovery)
     }
@@ -99,37 +99,39 @@ impl<D> BalanceBuilder<D> {
 }
 
 impl<D, C> BalanceBuilder<D, C> {
-    /// Which endpoint gets the next request: one of this crate's policies, or one of your own.
+    /// The policy, which picks the endpoint of each request: one of this crate's, or your own.
     pub fn policy(mut self, policy: impl Policy) -> Self {
         self.policy = AnyPolicy::new(policy);
         self
     }
 
-    /// The client's own zone, for hints: with `spec.trafficDistribution: PreferSameZone` the Service's EndpointSlices say
-    /// which pods are meant for it. Empty: not known.
+    /// The client's own zone, to follow topology hints: with `spec.trafficDistribution: PreferSameZone` the Service's
+    /// EndpointSlices say which pods are meant for which zone. Empty: not known.
     ///
-    /// Requests stay with those as long as they have their fair part of the endpoints that accept requests. If they have
-    /// less, the excess goes to the others, and if none of them is left, all requests do:
-    /// see [near pods first](crate::guide::near_pods). Needs a [`Discovery`] that tells hints; DNS doesn't.
+    /// Requests stay with the zone's pods as long as these are a fair share of the endpoints that accept requests. If
+    /// they are fewer, the excess goes to the others, and if none is left, all requests do: see
+    /// [near pods first](crate::guide::near_pods). Needs a [`Discovery`] that reports hints; DNS doesn't.
     pub fn zone(mut self, zone: impl Into<Box<str>>) -> Self {
         self.locality.zone(zone);
         self
     }
 
-    /// The client's own node, for hints: with `spec.trafficDistribution: PreferSameNode`. Hints for the node go before those
-    /// for the zone, which count where no pod is meant for the node. Empty: not known.
+    /// The client's own node, to follow topology hints with `spec.trafficDistribution: PreferSameNode`. Empty: not
+    /// known.
+    ///
+    /// Hints for the node come first. If no pod is meant for the node, those for the zone count.
     pub fn node(mut self, node: impl Into<Box<str>>) -> Self {
         self.locality.node(node);
         self
     }
 
-    /// [`zone`](Self::zone), and if there are no hints, the pods [in this zone](Endpoint::zone) are the near ones.
+    /// Sets [`zone`](Self::zone); if there are no hints, the pods [in this zone](Endpoint::zone) are the near ones.
     pub fn prefer_zone(mut self, zone: impl Into<Box<str>>) -> Self {
         self.locality.prefer_zone(zone);
         self
     }
 
-    /// [`node`](Self::node), and if there are no hints, the pods [on this node](Endpoint::node) are the near ones.
+    /// Sets [`node`](Self::node); if there are no hints, the pods [on this node](Endpoint::node) are the near ones.
     pub fn prefer_node(mut self, node: impl Into<Box<str>>) -> Self {
         self.locality.prefer_node(node);
         self
@@ -147,13 +149,13 @@ impl<D, C> BalanceBuilder<D, C> {
         self
     }
 
-    /// When endpoints are ejected for what their requests come to; [`OutlierDetection::off`] for never.
+    /// When failing requests get an endpoint ejected; [`OutlierDetection::off`] for never.
     pub fn outlier_detection(mut self, detection: OutlierDetection) -> Self {
         self.detection = detection;
         self
     }
 
-    /// Asks endpoints whether they are well, beside what their requests come to; off by default.
+    /// Checks endpoints actively, in addition to [outlier detection](Self::outlier_detection); off by default.
     pub fn health_check(mut self, check: HealthCheck) -> Self {
         self.check = Some(check);
         self
@@ -161,15 +163,15 @@ impl<D, C> BalanceBuilder<D, C> {
 
     /// For how long a new endpoint gets less than its share; zero by default.
     ///
-    /// It begins with a tenth, which grows to all of it over the window: for pods that begin with empty caches or have code to
-    /// compile, 10 s may do. New is what joins endpoints that are there already; while most of them are new, all
-    /// get their shares. An endpoint that comes back after it was ejected is not new.
+    /// It begins with a tenth of its share, which grows to all of it over the window. For pods that begin with empty
+    /// caches or have code to compile, 10 s may do. An endpoint is new if it joins others that are there already. While
+    /// most are new, all get their full shares. An endpoint that comes back after it was ejected is not new.
     pub fn slow_start(mut self, window: Duration) -> Self {
         self.slow_start = window;
         self
     }
 
-    /// When a request stops counting as in flight, and what came of it.
+    /// Decides when a request stops counting as in flight, and whether it failed; [`OnResponse`] by default.
     pub fn completion<E>(self, completion: E) -> BalanceBuilder<D, E> {
         BalanceBuilder {
             discovery: self.discovery,
@@ -188,108 +190,114 @@ impl<D, C> BalanceBuilder<D, C> {
     }
 
     /// How long requests wait while no endpoint accepts them, because discovery has not answered yet or because all
-    /// endpoints refuse.
+    /// endpoints refuse; 5 s by default.
     ///
-    /// The time counts from the beginning of the outage, not of the request: once it is over, requests fail at once
+    /// The time counts from the beginning of the outage, not of the request. After it requests fail at once
     /// until an endpoint accepts one, so that nothing piles up. Zero means that requests never wait.
     ///
-    /// A request for [one pod](Balance::pod), or of a [broadcast](Balance::broadcast), waits for its own pod for so long each time,
-    /// from when it is made.
+    /// A request for [one pod](Balance::pod), or of a [broadcast](Balance::broadcast), waits for its own pod up to this
+    /// long, counted from when the request is made.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.ready_timeout = ReadyTimeout::Bounded(timeout);
         self
     }
 
-    /// Requests wait for as long as no endpoint accepts them. (gRPC calls this "wait for ready".)
+    /// Requests wait without limit while no endpoint accepts them. (gRPC calls this "wait for ready".)
     ///
-    /// Put a timeout around the balancer then. A service that is known to have no pods still fails its requests at once.
+    /// Put a timeout around the balancer then. If the service is known to have no pods, requests still fail at once.
     pub fn wait_for_ready(mut self) -> Self {
         self.ready_timeout = ReadyTimeout::Forever;
         self
     }
 
-    /// Requests never wait: while no endpoint accepts them, they fail at once. The same as a ready timeout of zero.
+    /// Requests never wait: while no endpoint accepts them, they fail at once, as with a ready timeout of zero.
     ///
-    /// So do those that come before discovery's first answer: wait for that with [`Balance::discovered`].
+    /// Requests before discovery's first answer fail too: wait for the answer with [`Balance::discovered`].
     pub fn fail_fast(self) -> Self {
         self.ready_timeout(Duration::ZERO)
     }
 
-    /// Uses only a part of the pods, for services with so many clients and pods that not every client should have connections to
-    /// every pod: see [`Subset`]. All of them by default.
+    /// Uses only some of the pods; all of them by default.
+    ///
+    /// For services with so many clients and pods that not every client should have connections to every pod: see
+    /// [`Subset`].
     pub fn subset(mut self, subset: Subset) -> Self {
         self.subset = Some(subset);
         self
     }
 
-    /// The service's name, as errors tell it ([`Error::service`](crate::Error::service)). By default it is
-    /// [discovery's](Discovery::name): that of a [`Dns`](crate::Dns) target, without its port.
+    /// The service's name, for errors ([`Error::service`](crate::Error::service)), logs and metrics. By default it is
+    /// [discovery's](Discovery::name): for [`Dns`](crate::Dns), the target without its port.
     pub fn name(mut self, service: impl Into<Arc<str>>) -> Self {
         self.name = Some(service.into());
         self
     }
 
-    /// Draws all random numbers from a generator with this seed: the same requests, answers and times then lead to the same
-    /// picks.
+    /// Seeds the random numbers: the same requests, answers and times then lead to the same picks.
     ///
-    /// For simulations and tests on one thread and tokio's paused clock. Not for production: each draw
-    /// takes a lock that all threads share, and clients of the same seed make the same choices at the same time. Clones
-    /// share the generator; each balancer of a [layer](Self::into_layer) has one of its own, of this same seed.
+    /// For simulations and tests on one thread and tokio's paused clock. Not for production: each draw takes a lock
+    /// that all threads share, and clients with the same seed make the same choices at the same time. Clones share the
+    /// generator; each balancer of a [layer](Self::into_layer) has its own, with the same seed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Whether requests are counted, and it is kept what has happened to the endpoints, for
+    /// Whether to count requests and keep a history of the endpoints, for
     /// [`Balance::explain`](super::Balance::explain) and [`Balance::counts`](super::Balance::counts). Off by default.
     ///
-    /// On, it costs a request some nanoseconds and no allocation, and an endpoint half a kilobyte. No word is written by
-    /// the requests of all endpoints.
+    /// It costs some nanoseconds and no allocation for each request, and half a kilobyte for each endpoint. There is no
+    /// counter that the requests of all endpoints write to.
     pub fn counters(mut self, on: bool) -> Self {
         self.counters = on;
         self
     }
 
-    /// Builds the balancer; `make` makes the service of an endpoint, once for as long as the endpoint is in the set.
+    /// Builds the balancer. `make` makes the service of an endpoint, once for as long as the endpoint is in the set.
     ///
-    /// Discovery starts now if this is called within a tokio runtime, and else when the balancer is first used. Nothing
-    /// blocks, and nothing fails: requests find out.
+    /// Discovery starts now if this is called within a tokio runtime, otherwise when the balancer is first used.
+    /// Building neither blocks nor fails: errors come from requests.
     ///
     /// # What a pod's service may rely on
     ///
-    /// For a protocol with connections, [`build_connected`](Self::build_connected) makes a service that keeps to all this; then
-    /// you write one connection.
+    /// For a protocol with connections, [`build_connected`](Self::build_connected) makes a service that follows all
+    /// these rules, and you write only the connection.
     ///
     /// | | |
     /// | --- | --- |
-    /// | `make` | runs in the background task, once for an endpoint as long as that stays, and again when it comes back; it must neither block nor panic: after a panic the set stays as it was until discovery's next answer |
-    /// | clones | the balancer keeps a few. Each request gets a new one, which is polled ready, called once, and dropped at once: before the response comes. So clones have to be cheap, and what a response needs has to be in its future |
-    /// | what clones share | connections, limits and all else that outlives a request, behind an `Arc`. What `poll_ready` makes for a clone alone is gone with it |
-    /// | readiness | isn't copied by `Clone`, as tower's rule is. A clone that is ready may be dropped without a call: by a cancelled request, or an attempt (below). What it has reserved has to come back by `Drop` |
-    /// | `Send`, `Sync` | the service needs both: threads clone it from one shared set. Its future needs neither here; for `tokio::spawn` it has to be `Send`, and so has the request |
-    /// | dropping | when the endpoint leaves, the balancer's clones go, and requests that it has not got go elsewhere. Those that it has run to their end; a future that holds a connection keeps it open until then |
-    /// | cancellation | drops the clone, or the future, wherever it is; nothing is told to the service besides. A connection that is in the middle of an exchange then is good for nothing, unless the protocol numbers its requests |
+    /// | `make` | runs in the background task, once for an endpoint as long as it stays, and again when it comes back. It must neither block nor panic: after a panic the set stays as it was until discovery's next answer |
+    /// | clones | the balancer keeps a few. Each request gets a new one, which is polled ready, called once, and dropped at once, before the response comes. So clones have to be cheap, and whatever a response needs has to be in its future |
+    /// | what clones share | keep connections, limits and everything else that outlives a request behind an `Arc`. What `poll_ready` makes for one clone alone is dropped with it |
+    /// | readiness | isn't copied by `Clone`, as tower requires. A ready clone may be dropped without a call: by a cancelled request, or by an attempt (below). `Drop` has to give back what it has reserved |
+    /// | `Send`, `Sync` | the service needs both, because threads clone it from one shared set. Its future needs neither here; for `tokio::spawn` the future and the request have to be `Send` |
+    /// | dropping | when the endpoint leaves, the balancer drops its clones, and requests that wait for the endpoint go elsewhere. Those that it has got run to their end; a future that holds a connection keeps it open until then |
+    /// | cancellation | drops the clone or the future, at any stage; the service isn't told in any other way. A connection in the middle of an exchange is then useless, unless the protocol numbers its requests |
     ///
-    /// **`poll_ready` is the place to connect.** Nothing has been sent then, so an error costs the caller nothing:
+    /// **Connect in `poll_ready`.** Nothing has been sent then, so an error costs the caller nothing:
     ///
-    /// - It is polled by the request itself: first in the balancer's `call`, outside of any runtime if that is, with a waker that
-    ///   wakes nobody; then by the task that awaits the response. So register the waker of the last poll, and never block.
-    /// - While it is pending the request waits for this endpoint, and goes elsewhere only if that leaves. The ready timeout
-    ///   does not count here (but for a request to [one pod](Balance::pod)): **give connecting a timeout**, such as 1 s.
-    /// - Its error is a refusal, of this request and of all: the request goes to another endpoint, and the error's text is the
-    ///   source of [`Error`](crate::Error) if none takes it. This endpoint is passed over until an attempt succeeds, in the
-    ///   background: after 200 ms, doubling to 5 s, a new clone is polled ready, for up to 5 s, and dropped. So a connection
-    ///   that an attempt makes is of use only if the clones share it. tower's rule that a service is not used after an
-    ///   error of `poll_ready` holds for the clone.
-    /// - A service that is busy, at a limit of its own say, is pending: the request waits in the line, other requests are sent here
-    ///   as before, and nothing counts against the endpoint. There is no word for "busy, go elsewhere": an error, however it is
-    ///   named, has the endpoint passed over. [`Connections::pooled`](crate::Connections::pooled) has it, and looks elsewhere.
+    /// - The request itself polls it: first in the balancer's `call`, which may be outside of any runtime, with a waker
+    ///   that wakes nobody; then in the task that awaits the response. So register the waker of the last poll, and
+    ///   never block.
+    /// - While it is pending the request waits for this endpoint, and goes elsewhere only if the endpoint leaves. The
+    ///   ready timeout does not apply here, except to a request for [one pod](Balance::pod): **give connecting a
+    ///   timeout**, such as 1 s.
+    /// - Its error is a refusal: this request goes to another endpoint, and so do all others. If none takes the
+    ///   request, the error's text is the source of [`Error`](crate::Error). The endpoint is passed over until an
+    ///   attempt in the background succeeds: after 200 ms, doubling to 5 s, a new clone is polled ready, for up to 5 s,
+    ///   and dropped. So a connection that an attempt makes is useful only if the clones share it. tower's rule that a
+    ///   service is not used after an error of `poll_ready` applies to each clone.
+    /// - If the service is busy, for example at its own limit, it is pending: the request waits in line, other requests
+    ///   are sent here as before, and nothing counts against the endpoint. A service can't say "busy, go elsewhere":
+    ///   after any error the endpoint is passed over. [`Connections::pooled`](crate::Connections::pooled) can, and
+    ///   looks elsewhere.
     ///
-    /// **The response's error** is the endpoint's answer. It reaches the caller ([`Error::is_endpoint`](crate::Error::is_endpoint)), and counts
-    /// as a [failure](OutlierDetection), unless the [completion](Self::completion) says otherwise. One is different:
-    /// [`Unsent`](crate::Unsent) with the request in it says that nothing was sent. The request goes elsewhere, and this endpoint
-    /// gets one request at a time until it keeps one. It counts as the error itself or boxed, not as the source of another error,
-    /// and only with the very type of the balancer's requests: below a layer that changes them, the layer has to change it back.
+    /// **The response's error** is the endpoint's answer. It reaches the caller
+    /// ([`Error::is_endpoint`](crate::Error::is_endpoint)), and counts as a [failure](OutlierDetection), unless the
+    /// [completion](Self::completion) says otherwise. The exception is [`Unsent`](crate::Unsent), which has the request
+    /// in it, and says that nothing was sent. Then the request goes elsewhere, and this endpoint gets one request at a
+    /// time until it keeps one. `Unsent` is recognised as the error itself or boxed, not as the source of another
+    /// error, and only if its request has the type of the balancer's requests: a layer between that changes the type
+    /// has to change it back.
     pub fn build<S, M>(self, make: M) -> Balance<S, C>
     where
         D: Discovery,
@@ -308,8 +316,9 @@ impl<D, C> BalanceBuilder<D, C> {
         self.build(move |endpoint: &Endpoint| connections.of(endpoint))
     }
 
-    /// [`build`](Self::build). `ahead` makes new endpoints ready before requests need them: they get none before, unless there is no other
-    /// one, and those that refuse are tried again as usual.
+    /// [`build`](Self::build), with new endpoints connected before they get requests.
+    ///
+    /// Until one is ready it gets requests only if there is no other; if it refuses, it is tried again as usual.
     #[cfg(feature = "http")]
     pub(crate) fn build_ahead<S, M, Req>(self, make: M) -> Balance<S, C>
     where
@@ -377,7 +386,7 @@ impl<D, C> BalanceBuilder<D, C> {
 
     fn signals(&self) -> Signals {
         let signals = Signals::new(Instant::now()).counted(self.counters);
-        // Who counts requests has some to count out later, and who asks endpoints puts them out.
+        // A policy that reads loads needs failure penalties removed in time, and failed checks eject endpoints.
         let is_reviewed = !self.detection.is_off()
             || !self.slow_start.is_zero()
             || self.check.is_some()
@@ -395,10 +404,10 @@ impl<D, C> BalanceBuilder<D, C> {
     }
 }
 
-/// A tower [`Layer`] over whatever makes a service per endpoint.
+/// A tower [`Layer`] that balances over the services that a closure makes, one for each endpoint.
 ///
-/// What it is put on is a closure from an [`Endpoint`] to a service, where a usual layer is put on a service: the
-/// balancer makes one for each pod. Layers above it see one service.
+/// A usual layer wraps a service. This one wraps a closure from an [`Endpoint`] to a service, which the
+/// balancer calls for each pod. Layers above it see one service.
 ///
 /// ```
 /// use std::time::Duration;
@@ -419,8 +428,9 @@ impl<D, C> BalanceBuilder<D, C> {
 /// # Ok::<(), BoxError>(())
 /// ```
 ///
-/// It may be put on many things, as any layer, and makes a balancer for each: so the source has to be `Clone`, as this crate's are.
-/// One that isn't, a boxed one among them, goes into one balancer, which is the stack's innermost service:
+/// Like any layer it may be applied more than once, and makes a new balancer each time. So its source has to be
+/// `Clone`, as this crate's are. A source that isn't, such as a boxed one, goes into one balancer, which is the stack's
+/// innermost service:
 ///
 /// ```
 /// # use std::time::Duration;
@@ -449,12 +459,13 @@ impl<D> BalanceLayer<D> {
 }
 
 impl<D, C> BalanceLayer<D, C> {
-    /// Which endpoint gets the next request.
+    /// The policy, which picks the endpoint of each request.
     pub fn policy(self, policy: impl Policy) -> Self {
         self.builder.policy(policy).into_layer()
     }
 
-    /// Uses only a part of the pods; each balancer of the layer draws its own, unless the subset is told how.
+    /// Uses only some of the pods. Each balancer of the layer draws its own, unless the subset has a seed or a client
+    /// id.
     pub fn subset(self, subset: Subset) -> Self {
         self.builder.subset(subset).into_layer()
     }

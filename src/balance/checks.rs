@@ -1,4 +1,4 @@
-//! Runs the health checks that are due, and tells the members what comes of them.
+//! Runs the health checks that are due, and writes their results to the members.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -30,7 +30,7 @@ use crate::{
 /// The checks of a balancer that has any.
 pub(super) struct Checks {
     active: Option<Active>,
-    /// Those that run. One of a member that has left is aborted, and says nothing.
+    /// The checks that run. If its member leaves, a check is aborted and has no result.
     running: FuturesUnordered<BoxFuture<'static, Option<CheckResult>>>,
 }
 
@@ -40,7 +40,7 @@ struct Active {
     scheduler: CheckScheduler,
 }
 
-/// What came of a check.
+/// The result of a check.
 pub(super) struct CheckResult {
     id: MemberId,
     result: Result<(), BoxError>,
@@ -49,9 +49,9 @@ pub(super) struct CheckResult {
 /// What follows from a check.
 #[derive(Default)]
 pub(super) struct Consequence {
-    /// The endpoint stands in another way than before.
+    /// The endpoint passes or fails, and didn't before.
     pub(super) is_change: bool,
-    /// Why it gets no requests, if its check failed and that is so.
+    /// Why it gets no requests, if its check failed and it doesn't pass.
     pub(super) refusal: Option<(MemberId, SharedError)>,
 }
 
@@ -68,7 +68,7 @@ impl Checks {
         }
     }
 
-    /// When there is a check to be made.
+    /// When the next check is due.
     pub(super) fn due(&self) -> Option<Instant> {
         self.active.as_ref()?.scheduler.due()
     }
@@ -108,7 +108,7 @@ impl Checks {
         }
     }
 
-    /// Waits for the next result. Never while no check runs.
+    /// Waits for the next result; pending while no check runs.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<CheckResult>> {
         match self.running.poll_next_unpin(cx) {
             Poll::Ready(Some(result)) => Poll::Ready(result),
@@ -116,7 +116,7 @@ impl Checks {
         }
     }
 
-    /// The checks under way have ended with their runtime, and say nothing of their members: they are made again.
+    /// The checks under way have ended with their runtime, and prove nothing: they are made again.
     pub(super) fn begin_anew<S>(&mut self, lives: &mut Lives<S>, now: Instant) {
         self.running.clear();
         let Some(active) = &mut self.active else {
@@ -131,7 +131,7 @@ impl Checks {
         }
     }
 
-    /// Takes note of a result.
+    /// Takes in a result: updates the check's state, and logs it.
     pub(super) fn judge<S>(
         &mut self,
         result: Option<CheckResult>,
@@ -157,7 +157,7 @@ impl Checks {
         let is_change = checked != before;
         life.member.stats().set_checked(checked);
         if is_change {
-            // When its checks pass again, what it failed before is over.
+            // After a change in its checks, earlier failed requests don't count.
             life.member.stats().forget_failures();
         }
         tell_of(&life.member, is_change.then_some(checked), &result);
@@ -173,7 +173,7 @@ impl Active {
     fn run(&self, id: MemberId, endpoint: Endpoint, kept: Kept) -> BoxFuture<'static, CheckResult> {
         let (checker, bound) = (self.checker.clone(), self.timeout);
         let asked = async move {
-            // What makes the future may panic, too.
+            // `check` is called inside, because making the future may panic, too.
             let asked =
                 AssertUnwindSafe(async { checker.check(&endpoint, &kept).await }).catch_unwind();
             let result = match timeout(bound, asked).await {

@@ -1,4 +1,4 @@
-//! A pod's service made of connections: a request has one to itself, or all share one.
+//! A pod's service over connections: each request has one to itself, or all share one.
 //!
 //! ```text
 //!  poll_ready: a place is free ─▶ an idle connection, or connects ─▶ it is ready ─▶ call ─▶ response ─▶ idle again
@@ -7,12 +7,12 @@
 //!                                                                                                 dropped: closed
 //! ```
 //!
-//! A semaphore's permit is a place for a connection, first come, first served. Who has a permit has a connection, makes one, or
-//! takes the last idle one; so there are never more of them than permits. Nothing runs in the background: the request that
-//! finds no connection makes one, and if it is cancelled meanwhile the next one does.
+//! A semaphore's permit is a place for a connection, first come, first served. A request with a permit takes the last
+//! idle connection or makes one; so there are never more connections than permits. Nothing runs in the background: a
+//! request that finds no connection makes one, and if it is cancelled meanwhile the next request does.
 //!
-//! Pools such as deadpool and bb8 give a connection back whenever its guard drops. In a pool below a cancellable request that is
-//! wrong: half an exchange may still be on its way. They have timers of their own beside, and one pool for one address.
+//! Pools such as deadpool and bb8 take a connection back whenever its guard drops. That is wrong below cancellable
+//! requests: half an exchange may still be on its way. They also have their own timers, and one pool for each address.
 
 mod lease;
 mod pool;
@@ -44,36 +44,38 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a request at least stays in the line of a pod after the wait timeout, if it is told to stay.
+/// The least time that a request stays in a pod's line after the wait timeout, if it finds no other pod.
 const STAY: Duration = Duration::from_millis(100);
 
-/// How the pods of a protocol of your own are connected to, for [`BalanceBuilder::build_connected`].
+/// How to connect to pods that speak your own protocol, for [`BalanceBuilder::build_connected`].
 ///
 /// `connect` makes a connection: a tower service from an [`Endpoint`] to the service of one connection (tower's `MakeService`),
-/// such as a [`service_fn`](tower::service_fn). Where that fails or takes too long, the pod refuses: the request goes
+/// such as a [`service_fn`](tower::service_fn). If it fails or takes too long, the pod refuses: the request goes
 /// elsewhere.
 ///
 /// | | [`pooled`](Self::pooled) | [`multiplexed`](Self::multiplexed) |
 /// | --- | --- | --- |
-/// | for protocols | of one exchange at a time | of many: numbered, or answered in order |
-/// | connections to a pod | as many as it takes, up to a number | one (for each runtime that uses it) |
+/// | for protocols with | one exchange at a time | many at a time: numbered, or answered in order |
+/// | connections to a pod | as many as are needed, up to a number | one (for each runtime that uses it) |
 /// | a request | has one to itself, to the end of its response future | gets a clone |
-/// | where all are in use | waits, first come, first served; after the [wait timeout](Self::wait_timeout) it looks elsewhere | – |
-/// | cancelled | closes its connection: the exchange is half done | closes nothing |
+/// | if all are in use | it waits, first come, first served; after the [wait timeout](Self::wait_timeout) it looks elsewhere | – |
+/// | if it is cancelled | its connection is closed: the exchange is half done | nothing is closed |
 ///
 /// A connection is dropped after an error:
 ///
-/// - If its `poll_ready` fails, the caller doesn't see that: another connection is used, or made. So `poll_ready` should say
-///   whether the connection is still open.
-/// - If a response fails, the caller gets the error, unless it is [`Unsent`](crate::Unsent), which takes the request elsewhere. So
-///   put errors that the pod has answered into the response, or name them by [`keep_after`](Self::keep_after). A connection that
-///   can't tell in `poll_ready` that it is closed can still answer `Unsent` before it writes (`examples/line_protocol.rs`).
+/// - If its `poll_ready` fails, the caller doesn't see the error: the request uses another connection, or makes one. So
+///   `poll_ready` should say whether the connection is still open.
+/// - If a response fails, the caller gets the error. Only [`Unsent`](crate::Unsent) sends the request elsewhere. So put
+///   errors that the pod has answered into the response, or name them in [`keep_after`](Self::keep_after). A connection
+///   that can't tell in `poll_ready` that it is closed can still answer `Unsent` before it writes
+///   (`examples/line_protocol.rs`).
 ///
-/// When a pod leaves, its idle connections are closed, and the others at their responses' end.
+/// When a pod leaves, its idle connections are closed at once, and the others when their responses end.
 ///
-/// A response that goes on after its future is done, as a stream does, needs `multiplexed`, or has to hold what it reads from.
+/// If a response goes on after its future is done, as a stream does, use `multiplexed`, or let the response hold what
+/// it reads from.
 ///
-/// A protocol of lines, one there and one back:
+/// A protocol of lines, one out and one back:
 ///
 /// ```
 /// use std::{sync::Arc, task::{Context, Poll}, time::Duration};
@@ -91,7 +93,7 @@ const STAY: Duration = Duration::from_millis(100);
 ///     type Future = BoxFuture<'static, Result<String, BoxError>>;
 ///
 ///     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-///         // Its end can be read, or what nobody has asked for: another connection, please.
+///         // If anything can be read, it is the end of the stream or unexpected data: use another connection.
 ///         let stream = self.0.try_lock()?;
 ///         let is_open = stream.get_ref().try_read(&mut [0]).is_err();
 ///         Poll::Ready(is_open.then_some(()).ok_or("it is closed".into()))
@@ -106,7 +108,7 @@ const STAY: Duration = Duration::from_millis(100);
 ///             let is_whole = answer.ends_with('\n');
 ///             is_whole.then_some(answer).ok_or(BoxError::from("cut off"))
 ///         };
-///         // There is no timeout but your own.
+///         // No timeout applies but this one.
 ///         Box::pin(async move { timeout(Duration::from_secs(1), exchange).await? })
 ///     }
 /// }
@@ -131,7 +133,7 @@ pub struct Connections<S> {
 }
 
 impl<S: Send + 'static> Connections<S> {
-    /// Each request has a connection to itself. `most` are open to one pod at the same time, at least 1.
+    /// Each request has a connection to itself. Up to `most` (at least 1) are open to one pod at the same time.
     pub fn pooled<M>(most: usize, connect: M) -> Self
     where
         M: Service<Endpoint, Response = S> + Clone + Send + Sync + 'static,
@@ -178,31 +180,33 @@ impl<S: Send + 'static> Connections<S> {
         }
     }
 
-    /// How long connecting may take, to where the connection is ready; 1 s by default. After that the pod refuses.
+    /// How long connecting may take until the connection is ready; 1 s by default. After that the pod counts as
+    /// refusing.
     ///
-    /// An attempt at a pod that refuses takes 5 s at most, this and the wait together.
+    /// A background attempt to reach a pod that refuses takes 5 s at most, including this and the wait.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = timeout;
         self
     }
 
-    /// How long a request waits for a connection while all of its pod's are in use; 1 s by default. After that it goes to another
-    /// pod, if there is one that it hasn't waited for yet. Where there is none it stays in the line, and looks again after as long.
-    /// When it has waited for the [ready timeout](crate::BalanceBuilder::ready_timeout) in all, it fails with an error that
-    /// [is that they are busy](crate::Error::is_busy), but for one pod more that may have room: it is waited for once, as long as it
-    /// takes to connect there or to wait in its line.
+    /// How long a request waits for a connection while all of its pod's are in use; 1 s by default.
     ///
-    /// That says nothing of the pod, which gets requests as before. A pod whose connections are all stuck is found by its
-    /// [requests](crate::OutlierDetection).
+    /// After that it goes to another pod that it hasn't waited for yet. If there is none, it stays in line, and looks
+    /// again after the same time. Once it has waited for the [ready timeout](crate::BalanceBuilder::ready_timeout) in
+    /// all, it may try one more pod that may have room, for as long as it takes to connect or wait in line there. Then
+    /// it fails with [`Error::is_busy`](crate::Error::is_busy).
+    ///
+    /// A wait doesn't count against the pod, which gets requests as before. If all of a pod's connections are stuck,
+    /// [outlier detection](crate::OutlierDetection) finds out.
     ///
     /// With [`multiplexed`](Self::multiplexed), it is how long the shared connection may take to be ready for one more request; then
-    /// the pod refuses.
+    /// the pod counts as refusing.
     pub fn wait_timeout(mut self, timeout: Duration) -> Self {
         self.settings.wait_timeout = timeout;
         self
     }
 
-    /// After which errors of a response its connection is as good as before; after none by default.
+    /// After which errors of a response to keep its connection; after none by default.
     pub fn keep_after(
         mut self,
         is_harmless: impl Fn(&BoxError) -> bool + Send + Sync + 'static,
@@ -240,21 +244,21 @@ impl<S> fmt::Debug for Connections<S> {
     }
 }
 
-/// The service of one pod, over [`Connections`]. Clones share them.
+/// The service of one pod, over [`Connections`]. Clones share the connections.
 pub struct Connected<S> {
     pool: Arc<Pool<S>>,
     // A Mutex makes it `Sync` whatever `connect`'s futures are; it is never locked.
     stage: Mutex<Stage<S>>,
 }
 
-/// How far a clone has come on its way to a connection.
+/// How far a clone has come in getting a connection.
 #[derive(Default)]
 enum Stage<S> {
     #[default]
     New,
     Waits(NextPlace, Timer),
     Connects(Connecting<S>),
-    /// It has one, which has to say whether it is ready.
+    /// It has a connection, which is polled until it is ready.
     Has(Lease<S>, Timer),
 }
 
@@ -268,7 +272,7 @@ struct Connecting<S> {
     home: Home,
 }
 
-/// Why a pod refuses that hasn't said so, or has no room.
+/// Why a request gets no connection to a pod: none is free, or none was ready in time.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("no connection came free within {0:?}: all {1} are in use")]
@@ -278,7 +282,7 @@ enum Refusal {
 }
 
 impl<S> Pool<S> {
-    /// That all connections are in use.
+    /// The error that all connections are in use.
     fn busy(&self) -> Busy {
         let Settings {
             wait_timeout, most, ..
@@ -303,7 +307,7 @@ impl<S: Send + 'static> Stage<S> {
         }
     }
 
-    /// With a place for a connection: an idle one, or a new one.
+    /// Fills a place with an idle connection, or a new one.
     fn at(place: Place, pool: &Arc<Pool<S>>, here: Home) -> Self {
         match pool.take(place, here) {
             Ok(lease) => Self::Has(lease, Timer::after(pool.settings.wait_timeout)),
@@ -311,7 +315,7 @@ impl<S: Send + 'static> Stage<S> {
         }
     }
 
-    /// With a place for a new connection.
+    /// Fills a place with a new connection.
     fn connects(place: Place, pool: &Arc<Pool<S>>, here: Home) -> Self {
         Self::Connects(Connecting {
             connection: (pool.settings.connect)(pool.endpoint.clone()),
@@ -321,7 +325,7 @@ impl<S: Send + 'static> Stage<S> {
         })
     }
 
-    /// Whether it goes on though nobody drives another runtime than this.
+    /// Whether this stage can finish if only the current runtime is driven.
     fn goes_on_here(&self) -> bool {
         match self {
             Self::New | Self::Waits(..) => true,
@@ -330,7 +334,7 @@ impl<S: Send + 'static> Stage<S> {
         }
     }
 
-    /// Goes on to a connection that is there.
+    /// Drives the stage until it has a connection that is ready.
     fn poll<Req>(
         &mut self,
         pool: &Arc<Pool<S>>,
@@ -379,7 +383,7 @@ impl<S: Send + 'static> Stage<S> {
                         lease.discard();
                         return Poll::Ready(Err(error));
                     }
-                    // It has broken while it was idle, which is no news of the pod.
+                    // It broke while it was idle, which says nothing about the pod.
                     Poll::Ready(Err(_)) => match lease.discard() {
                         Some(place) => Self::at(place, pool, here),
                         None => Self::New,
@@ -392,11 +396,11 @@ impl<S: Send + 'static> Stage<S> {
                                 Err(Refusal::Late(settings.connect_timeout).into()),
                             );
                         }
-                        // One that others use already may be busy, and no more.
+                        // A connection that others use may only be busy.
                         if settings.share.is_some() {
                             return Poll::Ready(Err(Refusal::Late(settings.wait_timeout).into()));
                         }
-                        // It was idle, and is stuck: others may be, too.
+                        // An idle connection is stuck. Other idle ones may be, too, so a new one is made.
                         match lease.discard() {
                             Some(place) => Self::connects(place, pool, here),
                             None => Self::New,
@@ -427,7 +431,7 @@ where
             *stage = Stage::New;
         }
         let polled = stage.poll(&self.pool, here, cx);
-        // One that is told that all are busy keeps its place in the line, should it be polled again.
+        // After `Busy` it keeps its place in line, for when it is polled again.
         if let Poll::Ready(Err(error)) = &polled
             && !error.is::<Busy>()
         {
@@ -451,7 +455,7 @@ where
     }
 }
 
-/// A clone shares the connections; the one that the original has is its own.
+/// A clone shares the pool, but not the connection that the original has reserved.
 impl<S> Clone for Connected<S> {
     fn clone(&self) -> Self {
         Self {
@@ -472,9 +476,9 @@ impl<S> fmt::Debug for Connected<S> {
 pin_project! {
     /// The response of a [`Connected`] service: the connection's own future, and the connection.
     ///
-    /// Dropped before it is done, it closes a connection of [`Connections::pooled`].
+    /// If dropped before it is done, it closes its connection, unless that is [shared](Connections::multiplexed).
     pub struct ConnectedFuture<F, S> {
-        // Dropped before the lease is: the place is free when nothing of the exchange is left.
+        // Declared first, so dropped before the lease: the place becomes free when nothing of the exchange is left.
         #[pin]
         future: Option<F>,
         lease: Option<Lease<S>>,

@@ -1,11 +1,11 @@
-//! The one background task of a balancer: it polls discovery, publishes sets, judges the endpoints' health, and finds out
-//! when endpoints that refused requests accept them again. It ends when the last handle is dropped.
+//! The one background task of a balancer: it polls discovery, publishes sets, judges the endpoints' health, and tries
+//! endpoints that refuse requests again. It ends when the last handle is dropped.
 //!
 //! ```text
 //!  source's answer (or, with a subset, this client's part of it)
 //!                  ─▶ registry compares it with the set ─▶ joined: a new member, a new life, even at an old address
 //!                                                       ├▶ stayed: what is newly known of it
-//!                                                       └▶ left:   no pick takes it; its requests end; then nothing is left
+//!                                                       └▶ left:   no pick takes it; its requests end; then it is forgotten
 //! ```
 
 use std::{
@@ -51,37 +51,37 @@ pub(super) struct Driver<D, S, M> {
     shared: Arc<Shared<S>>,
     discovery: D,
     failures: FailureLog,
-    /// Which part of discovery's set is the balancer's, if not all of it.
+    /// Chooses the balancer's part of discovery's set; `None` without a subset.
     part: Option<Part>,
     registry: Registry<S, M>,
     events: mpsc::UnboundedReceiver<Event<S>>,
-    /// The last thing done was what events said: whatever else there is comes first now, so that there may be any number of them.
+    /// The last step handled events. Everything else goes first in the next step, so that many events can't starve it.
     has_heard: bool,
     monitor: HealthMonitor,
     checks: Checks,
     attempts: Attempts<S>,
-    /// How new endpoints are made ready before requests need them, if they are.
+    /// Makes new endpoints ready before requests need them, if that is wanted.
     ahead: Option<ReadyFn<S>>,
     opens_at: Option<Instant>,
-    /// When the part is chosen again that could not be published.
+    /// When to choose the part again, because it could not be published.
     chooses_at: Option<Instant>,
-    /// Requests that would fail, and wait until what they have told is done.
+    /// Requests that would fail, and wait until their events have been handled.
     unheard: Vec<oneshot::Sender<()>>,
-    /// A request has told something that can't wait.
+    /// Rung by a request with something to review at once.
     review: Bell,
-    /// A request found no endpoint.
+    /// Rung by a request that found no endpoint.
     starved: Bell,
-    /// For what is due next.
+    /// Fires when something is due.
     timer: Timer,
     has_begun: bool,
-    /// Something may have changed that is kept in mind.
+    /// Something may have changed that the history keeps.
     is_news: bool,
-    /// Every handle of the balancer has a share of the other end.
+    /// Closed when the last handle of the balancer, which has the other end, is dropped.
     handles: oneshot::Receiver<Infallible>,
     _close: CloseOnDrop<S>,
 }
 
-/// Tells everybody who waits that nothing will come any more, also if the task panics.
+/// Wakes all that wait, to fail, when the task ends; also if it panics.
 struct CloseOnDrop<S>(Arc<Shared<S>>);
 
 impl<S> Drop for CloseOnDrop<S> {
@@ -132,7 +132,7 @@ where
         }
     }
 
-    /// One thing that there is to do, and what it means for the subset; or the end of it all.
+    /// Does one thing that is to be done, and adapts the subset to it. `Break`: the task ends.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
         let step = self.poll_first(cx);
         if step.is_ready() {
@@ -145,7 +145,7 @@ where
         step
     }
 
-    /// The first of the things that there are to do.
+    /// Does the first thing that is to be done.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
         if self.handles.poll_unpin(cx).is_ready() {
             return Poll::Ready(ControlFlow::Break(()));
@@ -154,7 +154,7 @@ where
         if !has_heard && let Poll::Ready(Some(event)) = self.events.poll_recv(cx) {
             self.on_events(event);
         } else if let Poll::Ready(answer) = self.discovery.poll_next(cx) {
-            // Before what a large set that refuses keeps busy: a new set may be the end of that.
+            // Before attempts, which a large set that refuses keeps coming: a new set may end that.
             self.on_answer(answer);
         } else if self.poll_peers(cx).is_ready() {
             self.choose();
@@ -238,15 +238,15 @@ where
         part.map_or(Poll::Pending, |part| part.poll_peers(cx))
     }
 
-    /// The balancer's set is now the part that is chosen.
+    /// Publishes the chosen part as the balancer's set.
     fn choose(&mut self) {
         if let Some((set, proximities)) = self.part.as_ref().and_then(Part::chosen) {
             self.publish(set, proximities);
         }
     }
 
-    /// Takes substitutes into a subset of which too few pods accept requests, or lets them go. Some have been there before, asked
-    /// for one by one, and may be known to refuse.
+    /// Takes substitutes into a subset if too few of its pods accept requests, or lets them go. In rounds, because a
+    /// substitute may be known to refuse already: requests asked for it by name.
     fn fit(&mut self) {
         let mut fitting = Fitting::default();
         while self.fit_once(&mut fitting) {
@@ -254,7 +254,7 @@ where
         }
     }
 
-    /// One round of it. True if it changes the set.
+    /// One round of [`fit`](Self::fit). True if it changes the set.
     fn fit_once(&mut self, fitting: &mut Fitting) -> bool {
         let Some(part) = &mut self.part else {
             return false;
@@ -262,7 +262,7 @@ where
         let (snapshot, lives) = (self.shared.current.load(), &self.registry.lives);
         part.fit(fitting, Instant::now(), |endpoint| {
             let member = snapshot.member_of(endpoint);
-            // What isn't in the set yet has not been tried. If it could not be published, it will be.
+            // An endpoint that isn't in the set yet has not been tried, so it may accept.
             let life = member.and_then(|member| lives.get(&member.id()));
             life.is_none_or(Life::may_accept)
         })
@@ -271,13 +271,14 @@ where
     fn publish(&mut self, set: Vec<Endpoint>, proximities: Proximities) {
         let (shared, now) = (self.shared.clone(), Instant::now());
         let generator = &mut &shared.generator;
-        // What makes services, and what prepares pickers, is the user's.
+        // Making services and preparing pickers are the user's code, and may panic.
         let update = AssertUnwindSafe(|| {
             let set = (set, proximities);
             self.registry.update(&shared.current, set, now, generator)
         });
         let update = catch_unwind(update);
-        // A source answers again some day. What is chosen of its answers would be missed until then.
+        // Without a part, the source's next answer is published. A part may change between answers, so it is chosen
+        // again soon.
         let is_missed = update.is_err() && self.part.is_some();
         self.chooses_at = is_missed.then(|| now + PUBLISH_AGAIN);
         let change = match update {
@@ -287,7 +288,7 @@ where
                 error!(
                     ENDPOINTS,
                     shared.signals.service(),
-                    "what makes an endpoint's service, or a policy, panicked: the last endpoints stay"
+                    "making an endpoint's service, or the policy, panicked; the last endpoints stay"
                 );
                 return;
             }
@@ -304,7 +305,7 @@ where
         self.keep(&change, now);
         let left = change.left.iter().map(|life| &life.endpoint);
         let part = self.part.as_ref();
-        // Of a subset, some leave that are still there.
+        // A pod that leaves only the subset is still there.
         shared.note_left(left.filter(|left| part.is_none_or(|part| !part.has(left))));
         if !change.left.is_empty() {
             shared.forget_refusals();
@@ -322,13 +323,13 @@ where
                 self.attempts.join(life, ready, now);
             }
             if !change.is_first {
-                // What a client finds in the beginning may have been there for long.
+                // The endpoints of the first answer may have run for long, and aren't new.
                 self.monitor.slow_start().join(life, now);
             }
         }
         self.review();
         if change.is_first {
-            // Until now there was nothing to refuse a request.
+            // Until now requests waited for the first answer, and nothing has refused them.
             shared.signals.outage.end();
         }
         shared.open();
@@ -337,7 +338,7 @@ where
         shared.members.send_replace(());
     }
 
-    /// Keeps in mind who has joined and left.
+    /// Keeps in the history which endpoints have joined and left.
     fn keep(&self, change: &Change<S>, now: Instant) {
         let Some(mut history) = self.shared.history() else {
             return;
@@ -352,7 +353,7 @@ where
         }
     }
 
-    /// Keeps in mind how the endpoints and the source stand, where that has changed.
+    /// Keeps in the history what has changed in the state of the endpoints and the source.
     fn take_stock(&mut self) {
         if self.shared.signals.tally().is_none() {
             return;
@@ -374,12 +375,12 @@ where
         }
     }
 
-    /// The events that there are now, and then what those of endpoints mean for the near ones' share and for how many may be
-    /// ejected: of a large set that refuses, each is one.
+    /// Handles all events that there are now. Health and the near endpoints' share are reviewed once after them,
+    /// because a large set that refuses makes an event for each endpoint.
     fn on_events(&mut self, first: Event<S>) {
         self.has_heard = true;
         let mut is_of_endpoints = first.is_of_endpoint();
-        // Those that come meanwhile may be as many again.
+        // Not the events that come meanwhile: they may never end.
         let more = self.events.len();
         self.on_event(first);
         for _ in 0..more {
@@ -423,7 +424,7 @@ where
                 }
             }
             Event::LeftOut(pod) => {
-                // What that means for the subset is found when it is fitted.
+                // `fit` adapts the subset to it.
                 if let Some(part) = &mut self.part {
                     part.leave_out(pod, Instant::now());
                 }
@@ -433,7 +434,7 @@ where
                 if self.part.as_mut().is_some_and(Part::widen) {
                     self.choose();
                 }
-                // Who doesn't wait any more has said so, or is about to.
+                // If the broadcast no longer waits, it sends `Narrow`.
                 let _ = whole.send(());
             }
             Event::Narrow => {
@@ -462,22 +463,22 @@ where
         let (endpoint, signals) = (member.endpoint(), &self.shared.signals);
         change!(Accepts, signals, %endpoint, "endpoint accepts requests again");
         self.discovery.accepted(member.endpoint());
-        // What it refused before is over.
+        // It accepts requests again, so earlier failures don't count.
         member.stats().forget_failures();
         self.attempts.accepted(&mut self.registry.lives, member);
         let life = self.registry.lives.get(&member.id());
         if life.is_some_and(|life| life.health.is_half_open()) {
-            // Its trial had to wait for this.
+            // It became half-open while it refused, so its trial had to wait.
             member.offer_trial();
         }
         self.shared.signals.outage.end();
     }
 
-    /// A request has told something that can't wait for the next look.
+    /// A request has reported something that can't wait for the next regular review.
     fn on_review(&mut self) {
         for (member, verdict) in self.attempts.ended_trials(&self.registry.lives) {
             match verdict {
-                // It has waited, and got no answer.
+                // The trial got no answer.
                 Verdict::GivenUp | Verdict::Failed => self.refused(&member, Refusal::HandedBack),
                 _ => {
                     member.offer_trial();
@@ -510,7 +511,7 @@ where
             .begin(&mut self.registry.lives, now, is_outage);
     }
 
-    /// Tells of changes that were too many to be told one by one.
+    /// Logs how many changes were too many to be logged one by one.
     fn tell_of_more(&self, untold: Untold) {
         let [
             refused,
@@ -532,11 +533,11 @@ where
             passed_checks = passed,
             panics,
             is_panic = self.monitor.is_panic(),
-            "more changes of endpoints in the last minute: one by one at debug",
+            "more endpoints changed in the last minute; at debug level, each change is logged",
         );
     }
 
-    /// Has the endpoints' health judged.
+    /// Reviews the endpoints' health.
     fn review(&mut self) {
         let generator = &mut &self.shared.generator;
         let lives = &mut self.registry.lives;
@@ -562,7 +563,7 @@ where
         }
     }
 
-    /// An attempt has ended. One of a member that has left says nothing.
+    /// An attempt has ended. It is ignored if its member has left.
     fn on_attempt(&mut self, attempt: Option<Attempt>) {
         let Some(Attempt { id, result }) = attempt else {
             return;
@@ -571,7 +572,7 @@ where
             return;
         };
         match (result, refusal) {
-            // It was new, and none of its requests has found out yet.
+            // A new endpoint, and no request has found out yet that it refuses.
             (Err(error), None) => {
                 self.shared
                     .note_refusal(id, member.endpoint(), error.into());
@@ -605,10 +606,10 @@ where
     }
 }
 
-/// How long it is until a set is published again that something of the user's has kept from being published.
+/// How long until a set is published again after the user's code panicked.
 const PUBLISH_AGAIN: Duration = Duration::from_secs(1);
 
-/// How many things are done in one go before others have their turn.
+/// How many steps are done in one poll before other tasks have their turn.
 const STEPS: usize = 64;
 
 impl<D, S, M> Background for Driver<D, S, M>

@@ -1,4 +1,4 @@
-//! Makes the explanation of what a balancer knows.
+//! Makes a balancer's [`Explanation`].
 
 mod key;
 mod trouble;
@@ -27,7 +27,7 @@ use crate::{
     snapshot::Snapshot,
 };
 
-/// One moment, by both clocks.
+/// One moment, on both clocks.
 struct Clock {
     now: Instant,
     wall: SystemTime,
@@ -36,7 +36,7 @@ struct Clock {
 impl Clock {
     #[expect(
         clippy::disallowed_methods,
-        reason = "it is shown, and nothing is decided by it"
+        reason = "only shown: no decision depends on it"
     )]
     fn read() -> Self {
         Self {
@@ -45,7 +45,7 @@ impl Clock {
         }
     }
 
-    /// What the wall clock would have shown then, had nobody set it since.
+    /// What the wall clock showed at `at`, unless it has been set since.
     fn wall(&self, at: Instant) -> SystemTime {
         let ago = self.now.saturating_duration_since(at);
         let ahead = at.saturating_duration_since(self.now);
@@ -58,7 +58,7 @@ impl Clock {
 pub(super) fn explain<S>(shared: &Shared<S>) -> Explanation {
     let clock = Clock::read();
     let snapshot = shared.current.load();
-    // Taken before the locks of what the background task keeps: these sums have one of their own.
+    // Counted before the history is locked, because the sums take a lock of their own.
     let tally = shared.signals.tally();
     let totals = tally.map(|tally| tally.counts());
     let history = shared.history();
@@ -71,7 +71,7 @@ pub(super) fn explain<S>(shared: &Shared<S>) -> Explanation {
     let endpoints = explainer.endpoints();
     let discovery = explainer.discovery();
     let available = endpoints.iter().filter(|it| it.verdict.is_picked()).count();
-    // It ends with a request that is accepted. Who could accept one now needn't have been asked.
+    // The signal ends only when a request is accepted. If an endpoint is available, the outage may be over before that.
     let is_outage = available == 0 && !snapshot.members().iter().any(|it| it.is_available());
     let outage = shared.signals.outage_for(clock.now);
     let is_panic = history.as_ref().is_some_and(|history| history.is_panic);
@@ -126,7 +126,7 @@ impl<S> Explainer<'_, S> {
                 .and_then(|report| report.next_look)
                 .map(|at| self.clock.wall(at)),
             is_failing: last_error.is_some(),
-            // Without a memory there is no time to it but the present.
+            // If no history is kept, the error's time is unknown, and shown as now.
             last_error: error.or_else(|| {
                 let text = last_error.map(|error| crate::error::chain(&*error))?;
                 Some(LastError::new(text, self.clock.wall))
@@ -174,7 +174,7 @@ impl<S> Explainer<'_, S> {
     ) -> EndpointExplanation {
         let endpoint = &self.snapshot.endpoints()[index];
         let past = self.history.and_then(|history| history.past(member.id()));
-        // What the word says now, and why it says so from what was kept.
+        // The status word says what holds now; the history says why.
         let complaint = match past.map(|past| past.standing) {
             Some(Standing::Panic(reason)) => Some(reason),
             _ => None,
@@ -182,7 +182,7 @@ impl<S> Explainer<'_, S> {
         let standing = Standing::of(member, complaint);
         let is_near = self.snapshot.is_near(index);
         let verdict = match (standing, self.snapshot.members().len()) {
-            // It is no panic to keep the only one there is.
+            // Keeping the only endpoint is no panic.
             (Standing::Panic(_), 1) => Verdict::LastResort,
             _ => verdict(standing, member, is_counted, is_near, has_available),
         };
@@ -192,7 +192,7 @@ impl<S> Explainer<'_, S> {
         let last_error = self.last_error(member, past);
         let counts = member.tally().map(|tally| tally.counts());
         let quantile = |part| counts.as_ref().and_then(|it| it.latency.quantile(part));
-        let warmth = member.warmth();
+        let slow_start_share = member.slow_start_share();
         let mut explained = EndpointExplanation {
             is_in_subset: is_counted || !self.shared.is_part,
             is_near,
@@ -204,7 +204,7 @@ impl<S> Explainer<'_, S> {
             in_flight: member.in_flight(),
             waiting: member.waiting(),
             load: self.snapshot.load_of(index),
-            slow_start: warmth,
+            slow_start: slow_start_share,
             average_latency: self.snapshot.average_latency(index),
             p50: quantile(0.5),
             p95: quantile(0.95),
@@ -224,7 +224,7 @@ impl<S> Explainer<'_, S> {
         let failure = failure.map(|it| (words(it), self.shared.signals.at(it.age)));
         let error = past.and_then(|past| past.last_error.as_ref());
         let told = error.map(|(text, at)| (text.to_string(), *at));
-        /// Both tell of one failure if they are so close.
+        /// If they are this close, both are the same failure.
         const CLOSE: Duration = Duration::from_millis(150);
         let last = match (failure, told) {
             (Some(failure), Some(told)) if failure.1 > told.1 + CLOSE => Some(failure),
@@ -249,7 +249,7 @@ impl<S> Explainer<'_, S> {
                 format!("would be ejected ({reason}), but too many others are out")
             }
             Standing::Ejected(EjectionReason::ConsecutiveFailures) => {
-                let limit = self.shared.signals.failures_in_a_row();
+                let limit = self.shared.signals.consecutive_failures();
                 let words = match limit {
                     Some(limit) => format!("{limit} failures in a row"),
                     None => "failures in a row".to_owned(),
@@ -266,7 +266,7 @@ impl<S> Explainer<'_, S> {
                 ),
             },
             Standing::Ejected(EjectionReason::Slow) => {
-                format!("others had answered {OVERTAKEN} of its requests in a row first")
+                format!("other endpoints answered {OVERTAKEN} of its requests in a row first")
             }
             Standing::Ejected(EjectionReason::CheckFailed) | Standing::CheckFails => {
                 of_error("its health check fails")
@@ -288,7 +288,7 @@ impl<S> Explainer<'_, S> {
     }
 }
 
-/// What there is to say of an endpoint that is well.
+/// What to say about a healthy endpoint.
 fn healthy(it: &EndpointExplanation) -> String {
     match it.verdict {
         Verdict::OnlyByName if !it.is_in_subset => {
@@ -310,7 +310,7 @@ fn words(failure: LastFailure) -> String {
         WhatFailed::Answer(Some(status)) => format!("answered {status}"),
         WhatFailed::Answer(None) => "its answer was a failure, or broke off".into(),
         WhatFailed::Error => "no answer".into(),
-        WhatFailed::GivenUp => "given up by its caller: it answered nobody".into(),
+        WhatFailed::GivenUp => "cancelled by the caller: the endpoint answered nobody".into(),
     }
 }
 

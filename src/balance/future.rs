@@ -1,4 +1,4 @@
-//! A request on its way: from the pick to the response, by way of as many endpoints as it takes.
+//! A request's future: from the pick to the response, past as many endpoints as refuse it.
 //!
 //! ```text
 //!           not ready, with an error
@@ -27,11 +27,11 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{
-    errand::Errand,
     place::{
-        Held, State, StateProjection, Unready, Waiting, offer, place, place_again, place_errand,
-        refuse, take_back,
+        Held, State, StateProjection, Unready, Waiting, offer, place, place_again,
+        place_in_context, refuse, take_back,
     },
+    request_context::RequestContext,
     shared::Shared,
 };
 use crate::{
@@ -46,7 +46,7 @@ use crate::{
 pin_project! {
     /// The future of a balanced request.
     ///
-    /// Dropping it at any time cancels the request and counts it out.
+    /// Dropping it at any time cancels the request, which then stops counting as in flight.
     pub struct ResponseFuture<S, Req, C>
     where
         S: Service<Req>,
@@ -57,17 +57,17 @@ pin_project! {
     }
 }
 
-/// What a request that no endpoint has waits for.
+/// What a request waits for while no endpoint has it.
 #[cfg(feature = "http")]
 #[derive(Debug)]
 pub(crate) enum Awaited {
-    /// This endpoint to be ready for it, and why that refuses, while it does.
+    /// It waits until this endpoint is ready; and why the endpoint refuses, while it does.
     Ready(Endpoint, Option<SharedError>),
-    /// An endpoint; this is what it would fail with if it waited no longer.
+    /// It waits for an endpoint; this is the error that it would fail with now.
     Accepting(Error),
 }
 
-/// The fields of a state are taken once, on the way to the next one.
+/// A state's fields are taken once, when the next state is made.
 const TAKEN: &str = "polled after completion";
 
 impl<S, Req, C> ResponseFuture<S, Req, C>
@@ -90,7 +90,7 @@ where
         }
     }
 
-    /// A request that says where it wants to go.
+    /// A request with a route.
     pub(super) fn routed(
         shared: &Arc<Shared<S>>,
         completion: C,
@@ -98,25 +98,25 @@ where
         route: Route,
     ) -> Self {
         Self {
-            state: place_errand(shared, request, Errand::new(route)),
+            state: place_in_context(shared, request, RequestContext::new(route)),
             completion,
         }
     }
 }
 
 impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
-    /// Whether no endpoint has the request, so far.
+    /// Whether no endpoint has the request yet.
     pub(crate) fn is_unsent(&self) -> bool {
         !matches!(self.state, State::Sent { .. })
     }
 
-    /// Why the one endpoint that it is for refuses it, while that does.
+    /// Why the one endpoint of the request refuses it, while it does.
     pub(crate) fn refusal(&self) -> Option<SharedError> {
         match &self.state {
-            State::Waiting { waiting } => waiting.shared.refusal(waiting.errand.route()),
+            State::Waiting { waiting } => waiting.shared.refusal(waiting.context.route()),
             State::Unsent { unready } => {
                 let held = unready.held.as_ref()?;
-                unready.shared.refusal(held.errand.route())
+                unready.shared.refusal(held.context.route())
             }
             State::Sent { .. } | State::Failed { .. } => None,
         }
@@ -127,7 +127,7 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
     pub(crate) fn awaited(&self) -> Option<Awaited> {
         match &self.state {
             State::Waiting { waiting } => {
-                let error = waiting.shared.gives_up(waiting.errand.route())?;
+                let error = waiting.shared.gives_up(waiting.context.route())?;
                 Some(Awaited::Accepting(error))
             }
             State::Unsent { unready } => {
@@ -139,12 +139,12 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
         }
     }
 
-    /// The endpoint that has the request, or gets it once it is ready. None while no endpoint accepts it.
+    /// The endpoint that has the request, or gets it once it is ready; `None` while no endpoint accepts it.
     pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
         self.guard().map(InFlight::endpoint)
     }
 
-    /// The name of the service that the request is for, where it is known, while the request is under way.
+    /// The name of the request's service, if it is known, while the request is under way.
     #[cfg(feature = "http")]
     pub(crate) fn service(&self) -> Option<&Arc<str>> {
         let signals = match &self.state {
@@ -156,45 +156,45 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
         signals.service()
     }
 
-    /// From now on the request avoids this endpoint, should it have to go to another one.
+    /// The request avoids this endpoint if it has to be placed again.
     pub(crate) fn avoid(self: Pin<&mut Self>, endpoint: &Endpoint) {
-        if let Some(errand) = self.errand() {
-            errand.avoid(endpoint);
+        if let Some(context) = self.context() {
+            context.avoid(endpoint);
         }
     }
 
-    /// It is about to be cancelled, because another try's result is the one that counts.
+    /// Records that it is about to be cancelled because another try was answered first.
     pub(crate) fn set_aside(self: Pin<&mut Self>) {
-        if let Some(errand) = self.errand() {
-            errand.ended(AttemptOutcome::Overtaken);
+        if let Some(context) = self.context() {
+            context.ended(AttemptOutcome::Overtaken);
         }
     }
 
-    /// It is about to be cancelled, because its time is up.
+    /// Records that it is about to be cancelled because its time is up.
     pub(crate) fn time_is_up(self: Pin<&mut Self>) {
-        if let Some(errand) = self.errand() {
-            errand.ended(AttemptOutcome::TimedOut);
+        if let Some(context) = self.context() {
+            context.ended(AttemptOutcome::TimedOut);
         }
     }
 
-    fn errand(self: Pin<&mut Self>) -> Option<&mut Errand> {
+    fn context(self: Pin<&mut Self>) -> Option<&mut RequestContext> {
         match self.project().state.project() {
-            StateProjection::Sent { errand, .. } => Some(errand),
+            StateProjection::Sent { context, .. } => Some(context),
             StateProjection::Unsent { unready } => {
                 let held = unready.held.as_mut();
-                held.map(|held| &mut held.errand)
+                held.map(|held| &mut held.context)
             }
-            StateProjection::Waiting { waiting } => Some(&mut waiting.errand),
+            StateProjection::Waiting { waiting } => Some(&mut waiting.context),
             StateProjection::Failed { .. } => None,
         }
     }
 
-    /// Counts it as one that was sent again, at the endpoint that has it by now, if any has.
+    /// Counts it as a retry at the endpoint that has it by now, if any.
     pub(crate) fn counted_as_retry(self) -> Self {
         self.counted(EndpointTally::retried_here)
     }
 
-    /// Counts it as the hedge of another one, at the endpoint that has it by now, if any has.
+    /// Counts it as a hedge at the endpoint that has it by now, if any.
     pub(crate) fn counted_as_hedge(self) -> Self {
         self.counted(EndpointTally::hedged_here)
     }
@@ -244,7 +244,7 @@ where
                 StateProjection::Sent {
                     future,
                     in_flight,
-                    errand,
+                    context,
                 } => match future.poll(cx) {
                     Poll::Pending => {
                         if let Some(in_flight) = in_flight {
@@ -253,7 +253,7 @@ where
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok(response)) => {
-                        if let Some(recording) = errand.recording() {
+                        if let Some(recording) = context.recording() {
                             let status = this.completion.status(&response);
                             recording.end(AttemptOutcome::Answered { status });
                         }
@@ -265,7 +265,7 @@ where
                         let mut in_flight = in_flight.take().expect(TAKEN);
                         let error = error.into();
                         in_flight.report(this.completion.failed(&error));
-                        take_back(in_flight, error, std::mem::take(errand))
+                        take_back(in_flight, error, std::mem::take(context))
                     }
                 },
                 StateProjection::Unsent { unready } => {
@@ -310,30 +310,30 @@ where
     let Held {
         request,
         in_flight,
-        mut errand,
+        mut context,
     } = held.take().expect(TAKEN);
     Poll::Ready(match is_ready {
-        // It may have become ready as another pod.
-        Ok(()) if shared.is_lost(errand.route(), &in_flight) && !shared.is_closed() => {
-            errand.ended(AttemptOutcome::Left);
-            place_errand(shared, request, errand)
+        // The pod at this address may be another one by now.
+        Ok(()) if shared.is_lost(context.route(), &in_flight) && !shared.is_closed() => {
+            context.ended(AttemptOutcome::Left);
+            place_in_context(shared, request, context)
         }
         Ok(()) => {
-            errand.sent();
+            context.sent();
             State::Sent {
                 future: service.call(request),
                 in_flight: Some(in_flight),
-                errand,
+                context,
             }
         }
-        Err(error) => match refuse(shared, in_flight, error, request, &mut errand) {
+        Err(error) => match refuse(shared, in_flight, error, request, &mut context) {
             Ok(state) => state,
-            Err(request) => place_errand(shared, request, errand),
+            Err(request) => place_in_context(shared, request, context),
         },
     })
 }
 
-/// Takes a request elsewhere whose endpoint is busy; if there is nowhere to go, it stays in the line there.
+/// Takes a request elsewhere because its endpoint is busy; if there is nowhere to go, the request stays in line there.
 #[cold]
 fn poll_busy<S, Req>(
     held: &mut Option<Held<Req>>,
@@ -347,20 +347,21 @@ where
     S::Error: Into<BoxError>,
 {
     let waiting = held.as_mut().expect(TAKEN);
-    let beside = shared.pick_beside(&mut waiting.errand, &mut waiting.in_flight, busy);
+    let beside = shared.pick_beside(&mut waiting.context, &mut waiting.in_flight, busy);
     let Some((service, in_flight)) = beside else {
-        // Until its deadline, which may be new. The service is polled again, to wake this task.
+        // It waits until its deadline, which may be new. The service is polled again, so that it registers this task's
+        // waker.
         *change = None;
         cx.waker().wake_by_ref();
         return Poll::Pending;
     };
     let Held {
         request,
-        mut errand,
+        mut context,
         ..
     } = held.take().expect(TAKEN);
-    let offered = offer(shared, service, in_flight, request, &mut errand);
-    Poll::Ready(offered.unwrap_or_else(|request| place_errand(shared, request, errand)))
+    let offered = offer(shared, service, in_flight, request, &mut context);
+    Poll::Ready(offered.unwrap_or_else(|request| place_in_context(shared, request, context)))
 }
 
 /// Tries again when something has changed.
@@ -375,14 +376,14 @@ where
     task::ready!(waiting.change.as_mut().poll(cx));
     let (shared, request) = (&waiting.shared, waiting.request.take().expect(TAKEN));
     Poll::Ready(if shared.cut_off() == waiting.cut_off {
-        let errand = std::mem::take(&mut waiting.errand);
-        place_again(shared, request, errand, waiting.wait.take())
+        let context = std::mem::take(&mut waiting.context);
+        place_again(shared, request, context, waiting.wait.take())
     } else {
-        State::unplaced(shared, &mut waiting.errand, shared.closed())
+        State::unplaced(shared, &mut waiting.context, shared.closed())
     })
 }
 
-/// Takes a request elsewhere whose endpoint has left the set before it became ready, or ends it if its time is up.
+/// Takes a request elsewhere if its endpoint left the set before it was ready; fails the request if its time is up.
 fn poll_elsewhere<S, Req>(
     held: &mut Option<Held<Req>>,
     change: &mut Option<BoxFuture<'static, ()>>,
@@ -395,33 +396,33 @@ where
 {
     loop {
         let Held {
-            in_flight, errand, ..
+            in_flight, context, ..
         } = held.as_mut().expect(TAKEN);
         let next =
-            change.get_or_insert_with(|| shared.change_or_deadline(errand, in_flight.endpoint()));
-        // Looked at after the wait for changes has begun, so that none is missed.
-        let is_lost = shared.is_lost(errand.route(), in_flight);
+            change.get_or_insert_with(|| shared.change_or_deadline(context, in_flight.endpoint()));
+        // Checked after the wait for changes has begun, so that no change is missed.
+        let is_lost = shared.is_lost(context.route(), in_flight);
         let has_left = is_lost || in_flight.member().is_removed();
         if !has_left {
             task::ready!(next.as_mut().poll(cx));
             *change = None;
         }
-        if let Some(error) = shared.is_over(errand, in_flight) {
-            let failed = State::unplaced(shared, errand, error);
+        if let Some(error) = shared.is_over(context, in_flight) {
+            let failed = State::unplaced(shared, context, error);
             *held = None;
             return Poll::Ready(failed);
         }
         if has_left && !shared.is_closed() {
             let Held {
                 request,
-                mut errand,
+                mut context,
                 ..
             } = held.take().expect(TAKEN);
-            errand.ended(AttemptOutcome::Left);
-            return Poll::Ready(place_errand(shared, request, errand));
+            context.ended(AttemptOutcome::Left);
+            return Poll::Ready(place_in_context(shared, request, context));
         }
         if has_left {
-            // Nobody takes it elsewhere any more; this one may become ready yet.
+            // The balancer is closed, so there is no other endpoint; this one may still become ready.
             return Poll::Pending;
         }
     }

@@ -1,4 +1,4 @@
-//! Where a balancer's random draws come from: the thread's own generator, or one with a seed.
+//! A balancer's source of random numbers: the thread's own generator, or one with a seed.
 
 use std::{
     cell::RefCell,
@@ -9,13 +9,13 @@ use std::{
 use rand::{Rng, SeedableRng, TryRng, rngs::SmallRng};
 
 thread_local! {
-    /// Picks need speed and evenness, no secrets.
+    /// A small, fast generator: picks need evenness, not secrecy.
     static OF_THREAD: RefCell<SmallRng> = RefCell::new(rand::make_rng());
 }
 
 /// A balancer's generator; shared references draw from it.
 ///
-/// It is looked up at each draw, as most picks draw nothing. The thread's takes no lock.
+/// The thread's generator takes no lock. It is looked up at each draw, because most picks draw nothing.
 #[derive(Debug)]
 pub(crate) struct Generator {
     seeded: Option<Mutex<SmallRng>>,

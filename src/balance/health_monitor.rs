@@ -17,29 +17,30 @@ use crate::{
     signals::Signals,
 };
 
-/// How often the endpoints are looked at while there are requests. A large set takes longer, and can wait.
+/// How often the endpoints are reviewed while there are requests. A review of a large set takes longer, so it is less
+/// often.
 const INTERVAL: Duration = Duration::from_millis(10);
 const LARGE: usize = 256;
 const LARGE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a request that was turned away counts as load: four times as long as an answer usually takes, within these
-/// bounds.
+/// How long a failure penalty counts as load: four times as long as an answer usually takes, within these bounds.
 const MIN_PENALTY: Duration = Duration::from_millis(1);
 const MAX_PENALTY: Duration = Duration::from_secs(1);
 
 pub(super) struct HealthMonitor {
     detector: OutlierDetector,
-    /// There is a panic, and there are endpoints that are picked for it alone.
+    /// There is a panic, and some endpoints are picked only because of it.
     is_panic: bool,
     signals: Arc<Signals>,
     slow_start: SlowStart,
-    /// Failure penalties, in the order of their ends. Those of members that have left end with them, a second later at most.
+    /// Failure penalties, in the order of their ends. Those of a member that has left stay until then, for a second at
+    /// most.
     penalties: VecDeque<Penalty>,
-    /// When the next look is due; none while there are no requests.
+    /// When the next review is due; `None` while there are no requests.
     next: Option<Instant>,
 }
 
-/// Requests that were turned away and still count as load.
+/// Failed requests of a member that still count as its load.
 struct Penalty {
     due: Instant,
     member: Arc<Member>,
@@ -71,17 +72,18 @@ impl HealthMonitor {
             .min()
     }
 
-    /// Whether any endpoint is picked only because too few are healthy. Where all that are out refuse, a panic changes nothing.
+    /// Whether any endpoint is picked only because too few are healthy. False if all the others refuse requests: then
+    /// the panic changes nothing.
     pub(super) fn is_panic(&self) -> bool {
         self.is_panic
     }
 
-    /// How slow start takes a member that joins now.
+    /// Slow start, for members that join.
     pub(super) fn slow_start(&self) -> &SlowStart {
         &self.slow_start
     }
 
-    /// Looks at all endpoints, and does what there is to do. True if other endpoints than before may be picked.
+    /// Reviews all endpoints, and applies the decisions. True if picks may take other endpoints than before.
     pub(super) fn review<S>(
         &mut self,
         lives: &mut Lives<S>,
@@ -106,7 +108,7 @@ impl HealthMonitor {
             changed |= apply(&case.decision, case.member) | heed_checks(case.member, is_panic);
         }
         self.learn(&cases, now);
-        // What is spared may get well and ill again meanwhile.
+        // `self.is_panic` keeps it on while a spared endpoint recovers and fails again.
         let is_of_use = self.is_panic || cases.iter().any(Case::is_spared);
         let is_panic = is_panic && cases.len() > 1 && is_of_use;
         if std::mem::replace(&mut self.is_panic, is_panic) != is_panic {
@@ -116,7 +118,7 @@ impl HealthMonitor {
         changed
     }
 
-    /// What is usual, for those that compare with it.
+    /// Updates what is usual: latencies, and how long an endpoint may be unresponsive.
     fn learn(&self, cases: &[Case<'_>], now: Instant) {
         let latencies = &self.signals.latencies;
         let age = self.signals.age(now);
@@ -139,7 +141,7 @@ impl HealthMonitor {
         }
     }
 
-    /// Counts out the requests that have counted for long enough.
+    /// Ends the failure penalties that are due: they no longer count as load.
     fn end_penalties(&mut self, now: Instant) {
         let over = self.penalties.partition_point(|penalty| penalty.due <= now);
         for penalty in self.penalties.drain(..over) {
@@ -148,7 +150,7 @@ impl HealthMonitor {
         }
     }
 
-    /// Takes note of the requests that were turned away since the last look.
+    /// Schedules the ends of the failure penalties since the last review.
     fn begin_penalties<S>(&mut self, lives: &Lives<S>, now: Instant) {
         let usual = self.detector.usual().unwrap_or_default();
         let due = now + usual.saturating_mul(USUAL).clamp(MIN_PENALTY, MAX_PENALTY);
@@ -165,7 +167,7 @@ impl HealthMonitor {
         }
     }
 
-    /// Looks again after a while, as long as there are requests.
+    /// Schedules the next review, as long as there are requests.
     fn schedule(&mut self, endpoints: usize, now: Instant) {
         if self.next.is_some_and(|next| next > now) {
             return;
@@ -177,7 +179,7 @@ impl HealthMonitor {
     }
 }
 
-/// True if picks treat the endpoint differently from now on.
+/// Applies a decision to its member. True if picks treat the endpoint differently from now on.
 fn apply(decision: &Decision, member: &Member) -> bool {
     if decision.is_news {
         member.stats().forget_failures();
@@ -204,15 +206,15 @@ fn apply(decision: &Decision, member: &Member) -> bool {
             is_new
         }
     };
-    // One that refuses is tried when it accepts again, and not before.
+    // An endpoint that refuses requests gets its trial when it accepts them again.
     if decision.becomes_half_open && !member.is_unreachable() {
         member.offer_trial();
     }
     changed || decision.becomes_half_open
 }
 
-/// Does what the endpoint's checks say. A panic takes back those that fail, but not those that have passed none yet. True
-/// if picks treat the endpoint differently from now on.
+/// Takes an endpoint out, or back, by its health checks. A panic takes back endpoints that fail checks, but not those
+/// that have passed none yet. True if picks treat the endpoint differently from now on.
 fn heed_checks(member: &Member, is_panic: bool) -> bool {
     let is_out = match member.stats().checked() {
         Checked::Passes => false,

@@ -1,7 +1,7 @@
-//! What has happened to a balancer's endpoints and to its source, for whoever asks why.
+//! What has happened to a balancer's endpoints and to its source, for [`Balance::explain`](super::Balance::explain).
 //!
-//! The background task writes here what it finds changed, and a request that fails, at most ten times a second, with what
-//! error. No pick comes here.
+//! The background task writes here what it finds changed. Requests write the errors that they fail with, at most ten
+//! times a second for each endpoint. Picks don't use this.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,7 +23,7 @@ use crate::{
 const EVENTS: usize = 256;
 const KEPT: Duration = Duration::from_secs(3_600);
 
-/// How long it is at least until another error of the same endpoint's requests is kept.
+/// The least time between two errors of one endpoint's requests that are kept.
 const PACE: Duration = Duration::from_millis(100);
 
 /// What has happened so far.
@@ -33,10 +33,10 @@ pub(super) struct History {
     happened: VecDeque<Happened>,
     pub(super) report: Option<DiscoveryReport>,
     pub(super) discovery_error: Option<(Arc<str>, Instant)>,
-    /// The last look failed.
+    /// Discovery's last attempt failed.
     pub(super) is_failing: bool,
     pub(super) is_panic: bool,
-    /// When an endpoint joined or left the last time.
+    /// When an endpoint last joined or left.
     pub(super) last_change: Option<Instant>,
 }
 
@@ -54,17 +54,17 @@ pub(super) struct Past {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     In,
-    /// It is in only because of a panic, or because as many are out as may be.
+    /// It would be ejected, but there is a panic, or as many are out as may be.
     Panic(EjectionReason),
     Ejected(EjectionReason),
     CheckFails,
-    /// It is new, and has passed no check yet, or isn't connected.
+    /// It is new: it has passed no check yet, or isn't connected.
     Pending,
     Unreachable,
 }
 
 impl Standing {
-    /// How `member` stands, against which its requests say this, if anything.
+    /// How `member` stands. `complaint` is why its requests would have it ejected, if they would.
     pub(super) fn of(member: &Member, complaint: Option<EjectionReason>) -> Self {
         match state(member) {
             EndpointState::Available => complaint.map_or(Self::In, Self::Panic),
@@ -125,7 +125,7 @@ impl History {
         self.push(EventKind::Left, Some(endpoint), None, now);
     }
 
-    /// An endpoint stands so now, and is tried again then.
+    /// An endpoint's standing is now this, and it is tried again then.
     pub(super) fn see(
         &mut self,
         id: MemberId,
@@ -165,7 +165,7 @@ impl History {
         }
     }
 
-    /// Whether the error of one more request of the endpoint is worth keeping.
+    /// Whether to keep the error of one more request of the endpoint: the last one was kept long enough ago.
     pub(super) fn wants_error(&self, id: MemberId, now: Instant) -> bool {
         self.past.get(&id).is_some_and(|past| {
             let last = past.last_error.as_ref();
@@ -188,7 +188,7 @@ impl History {
         }
     }
 
-    /// Discovery tells this of itself.
+    /// Keeps discovery's report of itself.
     pub(super) fn reported(&mut self, report: DiscoveryReport, now: Instant) {
         let before = self.report.replace(report);
         let (Some(report), Some(before)) = (&self.report, before) else {
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_of_the_last_hour_and_256() {
+    fn the_last_256_events_are_kept_for_an_hour() {
         let (mut history, now) = (History::default(), Instant::now());
         let id = MemberId::numbered(1);
         (0..300).for_each(|_| history.leave(id, &endpoint(), now));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_changes_is_an_event() {
+    fn an_unchanged_standing_is_no_event() {
         let (mut history, now) = (History::default(), Instant::now());
         let id = MemberId::numbered(1);
         history.join(id, &endpoint(), now);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_takes_back_as_others_do() {
+    fn coming_back_by_a_panic_is_an_event_as_any_return_is() {
         let (mut history, now) = (History::default(), Instant::now());
         let id = MemberId::numbered(1);
         history.join(id, &endpoint(), now);

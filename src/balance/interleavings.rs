@@ -1,7 +1,8 @@
-//! A whole balancer in random interleavings: requests, discovery, the background task, and a clock that is moved on by hand.
+//! A whole balancer in random interleavings: requests, discovery, the background task, and a clock that is advanced by
+//! hand.
 //!
-//! A request that is lost, or waits for an endpoint that is, never ends: the checker finds that all threads wait, or that
-//! the clock moves on for ever.
+//! If a request is lost, or waits for a lost endpoint, it never ends: the checker finds that all threads wait, or that
+//! the clock advances for ever.
 
 mod closing;
 mod order;
@@ -25,7 +26,7 @@ use crate::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-/// Answers as the source that it is of tells it to.
+/// A source whose answers a test sends.
 struct Told(mpsc::UnboundedReceiver<Vec<Endpoint>>);
 
 impl Discovery for Told {
@@ -40,13 +41,14 @@ impl Discovery for Told {
 /// A service that refuses some requests.
 #[derive(Clone)]
 struct Pod {
-    /// When it is not ready, with an error.
+    /// Which polls of `poll_ready` fail.
     unready: Arc<Refusals>,
     /// Which requests it hands back.
     unsent: Arc<Refusals>,
 }
 
-/// Refuses the first if the lowest bit is set, the next by the next bit, and so on; all others are as the highest bit says.
+/// Which requests to refuse, from the lowest bit on: the first if bit 0 is set, and so on. The highest bit is for all
+/// after that.
 struct Refusals {
     bits: u32,
     next: AtomicUsize,
@@ -96,7 +98,7 @@ impl Service<u32> for Pod {
     }
 }
 
-/// A runtime for its clock, which stands still until it is moved on.
+/// A runtime for its clock, which stands still until it is advanced.
 fn clock() -> Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -109,19 +111,19 @@ fn endpoint(host: u8) -> Endpoint {
     Endpoint::new(([10, 0, 0, host], 80).into())
 }
 
-/// Sets that discovery tells, one after the other.
+/// The sets that discovery answers with, one after the other.
 fn sets(sets: &[&[u8]]) -> Vec<Vec<Endpoint>> {
     let set = |hosts: &&[u8]| hosts.iter().copied().map(endpoint).collect();
     sets.iter().map(set).collect()
 }
 
-/// What a story changes of the settings.
+/// What a test changes in the settings.
 type Settings = fn(BalanceBuilder<Told>) -> BalanceBuilder<Told>;
 
-/// Nobody looks at what requests come to.
+/// Without outlier detection.
 const PLAIN: Settings = |builder| builder.outlier_detection(OutlierDetection::off());
 
-/// The words count requests, and the endpoints' health is reviewed.
+/// The status words count requests, and the endpoints' health is reviewed.
 const PACKED: Settings = |builder| builder.policy(LeastConnections::new());
 
 /// A balancer and its surroundings.
@@ -129,11 +131,11 @@ struct Scene {
     balance: Balance<Pod>,
     /// The background task, which is not started yet.
     driver: BoxFuture<'static, ()>,
-    /// Tells the balancer the sets.
+    /// Sends the sets to the balancer.
     source: mpsc::UnboundedSender<Vec<Endpoint>>,
 }
 
-/// To be called where there is no runtime, which would start the background task.
+/// Call it outside of a runtime, which would start the background task.
 fn scene(pod: Pod, settings: Settings) -> Scene {
     let (source, told) = mpsc::unbounded();
     let builder = Balance::builder(Told(told)).wait_for_ready().seed(1);
@@ -149,7 +151,7 @@ fn scene(pod: Pod, settings: Settings) -> Scene {
 /// What a client does with its clone of the balancer.
 type Client = fn(Balance<Pod>);
 
-/// Runs a balancer until all `clients` are content, and then one more, which finds whether an endpoint has been lost.
+/// Runs a balancer until all `clients` are done, and then one more, which shows whether an endpoint has been lost.
 fn play(runtime: &Runtime, scene: Scene, sets: Vec<Vec<Endpoint>>, clients: &[Client]) {
     let _entered = runtime.enter();
     let (balance, driver, source) = (scene.balance, scene.driver, scene.source);
@@ -171,7 +173,7 @@ fn play(runtime: &Runtime, scene: Scene, sets: Vec<Vec<Endpoint>>, clients: &[Cl
     let telling = unfinished.clone();
     let source = thread::spawn(move || {
         for set in sets {
-            // The checker may put others in between.
+            // Lets the checker switch to another thread.
             telling.load(Relaxed);
             source.unbounded_send(set).unwrap();
         }
@@ -196,7 +198,7 @@ fn play(runtime: &Runtime, scene: Scene, sets: Vec<Vec<Endpoint>>, clients: &[Cl
 fn check_counts(shared: &Shared<Pod>) {
     let snapshot = shared.current.load();
     for member in snapshot.members() {
-        // What was given up after a long wait counts a little longer.
+        // A request that was given up after a long wait leaves a failure penalty.
         let penalties = match member.counted() {
             0 => 0,
             _ => member.stats().penalties(),
@@ -207,7 +209,7 @@ fn check_counts(shared: &Shared<Pod>) {
     assert_eq!(shared.signals.trials(), offered.count());
 }
 
-/// Sends requests until one is answered: the last set may not have been told yet.
+/// Sends requests until one is answered: the last set may not have arrived yet.
 fn call_until_answered(balance: Balance<Pod>) {
     while block_on(balance.call_with(7, Route::new())).is_err() {
         thread::yield_now();

@@ -17,20 +17,20 @@ use crate::{
 struct Watching<S> {
     shared: Weak<Shared<S>>,
     receiver: watch::Receiver<()>,
-    /// What has been told; none before the first time.
+    /// The set that was last told; `None` before the first time.
     told: Option<Vec<Told>>,
 }
 
-/// An endpoint that has been told, and which life of it.
+/// An endpoint that has been told, and the member that it was.
 type Told = (Endpoint, MemberId);
 
-/// The changes of the set, beginning with what is there. The stream does not keep the balancer alive.
+/// The changes of the set, beginning with the whole set. The stream does not keep the balancer alive.
 pub(super) fn stream<S>(shared: &Arc<Shared<S>>) -> MembershipStream
 where
     S: Send + Sync + 'static,
 {
     let mut receiver = shared.members.subscribe();
-    // What is there already is the first item.
+    // So that the present set is the first item.
     receiver.mark_changed();
     let watching = Watching {
         shared: Arc::downgrade(shared),
@@ -46,7 +46,7 @@ impl<S> Watching<S> {
             self.receiver.changed().await.ok()?;
             let now = {
                 let shared = self.shared.upgrade().filter(|shared| !shared.is_closed())?;
-                // In this runtime, should its own have ended.
+                // Starts the background task in this runtime if its own has ended.
                 shared.start();
                 let snapshot = shared.current.load();
                 if !snapshot.is_discovered() {
@@ -60,14 +60,14 @@ impl<S> Watching<S> {
         }
     }
 
-    /// What is new since the last time.
+    /// The change since the last time; `None` if there is none.
     fn tell(&mut self, now: Vec<Told>) -> Option<MembershipChange> {
         let is_first = self.told.is_none();
         let before = self.told.take().unwrap_or_default();
         let (mut joined, mut left) = (Vec::new(), Vec::new());
         let old_key = |(endpoint, _): &Told| endpoint.identity();
         let new_key = |(endpoint, _): &&Told| endpoint.identity();
-        // A pod that comes back is another one, though it has all its names.
+        // A pod that comes back is a new member, even with the same name and address.
         for fate in compare(before, &now, old_key, new_key, |old, new| old.1 == new.1) {
             match fate {
                 Fate::Joined((endpoint, _)) => joined.push(endpoint.clone()),

@@ -1,10 +1,10 @@
-//! The part of discovery's whole set that is a balancer's own set, where it has a [`Subset`]: between the source's answer
-//! and the registry.
+//! Chooses the part of discovery's set that is the balancer's set, if it has a [`Subset`]. Stands between the source's
+//! answer and the registry.
 //!
 //! ```text
 //!  source's answer ─▶ whole set ─▶ order of this client ─▶ as many as its extent says ─▶ registry
 //!  peers' answer ───────────────────────┘                      │      + pods asked for one by one
-//!  who accepts requests, and is not left out ──────────────────┘      + all others, while a broadcast runs
+//!  which accept requests, and aren't left out ─────────────────┘      + all others, while a broadcast runs
 //! ```
 
 use std::{
@@ -26,31 +26,31 @@ use crate::{
     subset::{Client, Extent, Fitting, Subset, order, rank},
 };
 
-/// How long a pod that requests leave out counts as one that accepts none, after they have last found no other one.
+/// How long a pod that requests leave out counts as not accepting, after they last found no other one.
 const LEFT_OUT: Duration = Duration::from_secs(600);
 
-/// How many pods that requests have asked for are kept in mind at least.
+/// The least number of asked-for pods to remember.
 const ROOM: usize = 64;
 
-/// What is chosen, and of what.
+/// A balancer's part of discovery's set, and what it is chosen by.
 pub(super) struct Part {
     size: usize,
-    /// Who the client is as long as it isn't among its peers.
+    /// The client's identity while it isn't among its peers.
     alone: Client,
     peers: Option<Peers>,
     locality: LocalityPreference,
-    /// Discovery's last set, in the order of identities; none before the first.
+    /// Discovery's last set, in the order of identities; `None` before the first answer.
     whole: Option<Vec<Endpoint>>,
     /// Which of the whole set are near, if that makes a difference.
     nearest: Option<Nearest>,
     /// The whole set in the client's order, by indices.
     order: Vec<usize>,
     extent: Extent,
-    /// The pods that requests have asked for, and until when at least they are kept in mind.
+    /// The pods that requests have asked for, each remembered at least until then.
     wanted: HashMap<PodId, Instant>,
-    /// As many of them as there may be before those are forgotten that nobody waits for.
+    /// How many of them there may be before those that no request waits for are forgotten.
     room: usize,
-    /// The pods that requests have left out and found no other one, and until when that counts: to those, they accept none.
+    /// The pods that requests left out without finding another. Until then they count as not accepting.
     left_out: HashMap<PodId, Instant>,
     /// How many broadcasts want all pods.
     broadcasts: usize,
@@ -110,7 +110,7 @@ impl Part {
     pub(super) fn set(&mut self, set: Vec<Endpoint>, now: Instant) {
         let mut whole = normalise(set);
         let before = self.whole.take().unwrap_or_default();
-        // The names by which pods have their places stay known when the next answer doesn't tell them.
+        // Pods are placed by name, so names stay known if the next answer lacks them.
         recall(&before, &mut whole);
         let is_new = whole != before || self.order.is_empty();
         self.whole = Some(whole);
@@ -120,7 +120,7 @@ impl Part {
         }
     }
 
-    /// Forgets pods that nobody waits for and that aren't there.
+    /// Forgets pods that no request waits for and that aren't there.
     fn forget(&mut self, now: Instant) {
         let whole = &self.whole;
         self.wanted
@@ -141,7 +141,7 @@ impl Part {
         self.order = order(whole, near, ranked.unwrap_or(self.alone), self.size);
     }
 
-    /// Waits for a change of the order that comes from the client's peers.
+    /// Waits until a change among the client's peers changes the order.
     pub(super) fn poll_peers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let Some(peers) = &mut self.peers else {
@@ -155,15 +155,15 @@ impl Part {
         }
     }
 
-    /// The client goes on in another runtime.
+    /// The background task goes on in another runtime.
     pub(super) fn moved(&mut self) {
         if let Some(peers) = &mut self.peers {
             peers.source.refresh();
         }
     }
 
-    /// A request waits for this pod, until then at the most. True if that may change the set: a name that no pod has, of
-    /// which there may be any number, doesn't.
+    /// A request waits for this pod, at most until then. True if that may change the set. A name that no pod has
+    /// doesn't change it, because there may be any number of them.
     pub(super) fn want(&mut self, pod: PodId, until: Instant, now: Instant) -> bool {
         if let Some(known) = self.wanted.get_mut(&pod) {
             // Another request may wait for longer.
@@ -178,32 +178,32 @@ impl Part {
         is_there
     }
 
-    /// Requests that leave this pod out find no other one. Nothing else is kept in mind than pods that are there.
+    /// Requests that leave this pod out find no other one. Remembered only if the pod is there.
     pub(super) fn leave_out(&mut self, pod: PodId, now: Instant) {
         if self.left_out.contains_key(&pod) || is_there(&self.whole, &pod) {
             self.left_out.insert(pod, now + LEFT_OUT);
         }
     }
 
-    /// A broadcast wants all pods. True if nobody else does.
+    /// A broadcast wants all pods. True if it is the only one.
     pub(super) fn widen(&mut self) -> bool {
         self.broadcasts += 1;
         self.broadcasts == 1
     }
 
-    /// A broadcast is over that wanted all pods. True if nobody else does.
+    /// A broadcast that wanted all pods is over. True if it was the last one.
     pub(super) fn narrow(&mut self) -> bool {
         self.broadcasts = self.broadcasts.saturating_sub(1);
         self.broadcasts == 0
     }
 
-    /// When it has to be fitted again, whatever the pods do.
+    /// When to call [`fit`](Self::fit) again, whatever the pods do.
     pub(super) fn due(&self) -> Option<Instant> {
         let left_out = self.left_out.values().copied().min();
         left_out.into_iter().chain(self.extent.due()).min()
     }
 
-    /// Takes as many pods as have to be, by which of them may accept requests. True if that changes the set.
+    /// Adapts the number of pods to how many of them may accept requests. True if that changes the set.
     pub(super) fn fit(
         &mut self,
         fitting: &mut Fitting,
@@ -225,13 +225,13 @@ impl Part {
                 ENDPOINTS,
                 here(),
                 substitutes = now - self.size,
-                "too few pods of the subset accept requests: others join it"
+                "too few pods of the subset accept requests; substitutes join it"
             );
         }
         is_change
     }
 
-    /// What the balancer's set is; none before discovery's first answer.
+    /// The balancer's set; `None` before discovery's first answer.
     pub(super) fn chosen(&self) -> Option<(Vec<Endpoint>, Proximities)> {
         let whole = self.whole.as_deref()?;
         let mut is_chosen = vec![false; whole.len()];
@@ -244,7 +244,8 @@ impl Part {
         let indices: Vec<_> = (0..whole.len()).filter(is_here).collect();
         let endpoint = |&index: &usize| match is_chosen[index] {
             true => whole[index].clone(),
-            // Who is here because it is asked for or for a broadcast only gets no other requests, unless there is nobody else.
+            // It is here only because it is asked for, or for a broadcast. It gets other requests only as the last
+            // resort.
             false => whole[index].clone().with_weight(0),
         };
         let part: Vec<_> = indices.iter().map(endpoint).collect();
@@ -254,13 +255,13 @@ impl Part {
     }
 }
 
-/// Whether a pod of discovery's last set is this one.
+/// Whether discovery's last set has this pod.
 fn is_there(whole: &Option<Vec<Endpoint>>, pod: &PodId) -> bool {
     whole.iter().flatten().any(|endpoint| pod.is(endpoint))
 }
 
 impl Peers {
-    /// True if it tells anything new.
+    /// Takes in an answer about the peers. True if it is news.
     fn take(&mut self, answer: Result<Vec<Endpoint>, BoxError>) -> bool {
         let answer = answer.map_err(|error| PeersFailed(error.into()).into());
         self.failures.note(&answer);
@@ -275,7 +276,7 @@ impl Peers {
                 here(),
                 me = &*self.me,
                 peers = set.len(),
-                "the client isn't among its own peers yet; its subset is as it was, or a random one"
+                "the client isn't among its peers; its subset stays as it was, or is random"
             );
         }
         self.is_absent = is_absent;
@@ -299,7 +300,7 @@ mod tests {
         Endpoint::new(([10, 0, 0, host], 80).into()).with_hostname(format!("web-{host}"))
     }
 
-    /// A part of one of the pods from 1 to 9, and the moment.
+    /// A subset of one of the pods from 1 to 9, and the time.
     fn part() -> (Part, Instant) {
         let now = Instant::now();
         let mut part = Part::new(Subset::of(1), LocalityPreference::default(), || 0);
@@ -342,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_no_pod_has_are_few() {
+    fn names_that_no_pod_has_are_forgotten() {
         let (mut part, now) = part();
         for second in 0..1000 {
             let now = now + second * SECOND;

@@ -1,4 +1,4 @@
-//! Which endpoint has a request: the one that was picked for it, or another one where that refuses.
+//! Places a request at an endpoint: the one that was picked for it, or another one if that refuses.
 
 use std::{
     sync::Arc,
@@ -9,7 +9,9 @@ use futures_util::future::{BoxFuture, poll_fn};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{errand::Errand, reconnect::Refusal, shared::Shared, waiting::Placement};
+use super::{
+    reconnect::Refusal, request_context::RequestContext, shared::Shared, waiting::Placement,
+};
 use crate::{
     attempts::AttemptOutcome,
     counters::{Wait, WaitCause},
@@ -19,15 +21,15 @@ use crate::{
 };
 
 pin_project! {
-    /// Where a request stands.
+    /// The stage of a request.
     #[project = StateProjection]
     pub(super) enum State<S, F, Req> {
-        /// An endpoint has been picked and is not ready yet; the request is still here. Boxed, because most are ready, and all
-        /// requests are moved.
+        /// The endpoint that was picked is not ready yet; the request is still here. Boxed, because most are ready, and
+        /// the state of every request is moved.
         Unsent { unready: Box<Unready<S, Req>> },
-        /// The endpoint has the request. Its service is gone from here, so that the request doesn't keep a removed
-        /// endpoint's connections open; and so is the balancer, which the guard leads back to.
-        Sent { #[pin] future: F, in_flight: Option<InFlight>, errand: Errand },
+        /// The endpoint has the request. This holds neither its service, which would keep a removed endpoint's
+        /// connections open, nor the balancer, which `Shared::of` finds by the guard.
+        Sent { #[pin] future: F, in_flight: Option<InFlight>, context: RequestContext },
         /// No endpoint accepts requests.
         Waiting { waiting: Box<Waiting<S, Req>> },
         Failed { error: Option<Error> },
@@ -35,19 +37,19 @@ pin_project! {
 }
 
 impl<S, F, Req> State<S, F, Req> {
-    /// A request that is over. Each error leaves the balancer this way, and gets the service's name here.
+    /// A request that has failed. Each error leaves the balancer this way, and gets the service's name here.
     #[cold]
     pub(super) fn failed(service: Option<&Arc<str>>, error: Error) -> Self {
         let error = Some(error.of_service(service));
         Self::Failed { error }
     }
 
-    /// A request that is over, and that no endpoint has had. A second try that finds no other endpoint is none: the first one goes
-    /// on.
+    /// A request that has failed before any endpoint had it. A second try that finds no other endpoint is neither
+    /// counted nor recorded, because the first one goes on.
     #[cold]
-    pub(super) fn unplaced(shared: &Shared<S>, errand: &mut Errand, error: Error) -> Self {
-        let is_only_others = errand.route().is_only_others();
-        if let Some(recording) = errand.recording() {
+    pub(super) fn unplaced(shared: &Shared<S>, context: &mut RequestContext, error: Error) -> Self {
+        let is_only_others = context.route().is_only_others();
+        if let Some(recording) = context.recording() {
             let is_none = is_only_others && recording.discard();
             if !is_none {
                 recording.fail(&error, |error| AttemptOutcome::Unsent { error });
@@ -60,13 +62,13 @@ impl<S, F, Req> State<S, F, Req> {
     }
 }
 
-/// A request that waits for a change.
+/// A request that found no endpoint, and waits for a change.
 pub(super) struct Waiting<S, Req> {
     pub(super) change: BoxFuture<'static, ()>,
     /// Counts its time.
     pub(super) wait: Option<Wait>,
     pub(super) request: Option<Req>,
-    pub(super) errand: Errand,
+    pub(super) context: RequestContext,
     /// What `Shared::cut_off` was.
     pub(super) cut_off: u64,
     pub(super) shared: Arc<Shared<S>>,
@@ -76,7 +78,7 @@ pub(super) struct Waiting<S, Req> {
 pub(super) struct Unready<S, Req> {
     pub(super) service: S,
     pub(super) held: Option<Held<Req>>,
-    /// Once it has been polled: that pod may leave.
+    /// Set once the service has been polled: the endpoint may leave while the request waits for it.
     pub(super) change: Option<BoxFuture<'static, ()>>,
     /// Counts its time.
     pub(super) _wait: Option<Wait>,
@@ -87,10 +89,10 @@ pub(super) struct Unready<S, Req> {
 pub(super) struct Held<Req> {
     pub(super) request: Req,
     pub(super) in_flight: InFlight,
-    pub(super) errand: Errand,
+    pub(super) context: RequestContext,
 }
 
-/// Brings a request to an endpoint that is ready or may become so, past those that refuse.
+/// Brings a request to an endpoint that is ready or may become ready, past those that refuse.
 #[inline]
 pub(super) fn place<S, Req>(shared: &Arc<Shared<S>>, request: Req) -> State<S, S::Future, Req>
 where
@@ -98,88 +100,89 @@ where
     S::Error: Into<BoxError>,
 {
     let Some((service, in_flight)) = shared.pick() else {
-        return place_errand(shared, request, Errand::default());
+        return place_in_context(shared, request, RequestContext::default());
     };
-    let mut errand = Errand::default();
-    match offer(shared, service, in_flight, request, &mut errand) {
+    let mut context = RequestContext::default();
+    match offer(shared, service, in_flight, request, &mut context) {
         Ok(state) => state,
-        Err(request) => place_errand(shared, request, errand),
+        Err(request) => place_in_context(shared, request, context),
     }
 }
 
-/// Brings a request to where its errand leads.
+/// Brings a request to an endpoint of its route.
 ///
-/// A loop: thousands of endpoints may refuse one after another, and the stack must not grow with them.
+/// A loop, because thousands of endpoints may refuse one after another, and the stack must not grow with them.
 #[cold]
-pub(super) fn place_errand<S, Req>(
+pub(super) fn place_in_context<S, Req>(
     shared: &Arc<Shared<S>>,
     request: Req,
-    errand: Errand,
+    context: RequestContext,
 ) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
-    place_again(shared, request, errand, None)
+    place_again(shared, request, context, None)
 }
 
-/// The same for a request that has waited.
+/// [`place_in_context`] for a request that has waited.
 pub(super) fn place_again<S, Req>(
     shared: &Arc<Shared<S>>,
     mut request: Req,
-    mut errand: Errand,
+    mut context: RequestContext,
     mut wait: Option<Wait>,
 ) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
-    if let Err(error) = leaves_out_a_name(errand.route()) {
-        errand.seeks(shared.policy);
-        errand.failed(&error, |error| AttemptOutcome::Unsent { error });
+    if let Err(error) = leaves_out_a_name(context.route()) {
+        context.seeks(shared.policy);
+        context.failed(&error, |error| AttemptOutcome::Unsent { error });
         return State::failed(shared.signals.service(), error);
     }
-    shared.ask_for(errand.route());
+    shared.ask_for(context.route());
     loop {
-        errand.seeks(shared.policy);
+        context.seeks(shared.policy);
         let cut_off = shared.cut_off();
-        let (service, in_flight) = match shared.pick_routed(errand.route()) {
+        let (service, in_flight) = match shared.pick_routed(context.route()) {
             Some(picked) => picked,
-            None if errand.route().is_only_others() => {
-                return State::unplaced(shared, &mut errand, shared.no_other());
+            None if context.route().is_only_others() => {
+                return State::unplaced(shared, &mut context, shared.no_other());
             }
-            None => match shared.pick_or_wait(&mut errand) {
+            None => match shared.pick_or_wait(&mut context) {
                 Ok(Placement::Picked(service, in_flight)) => (service, in_flight),
                 Ok(Placement::Waiting(change)) => {
-                    let cause = shared.wait_cause(errand.route());
+                    let cause = shared.wait_cause(context.route());
                     let wait = wait.filter(|wait| wait.is_for(cause));
-                    errand.waits_for(cause);
+                    context.waits_for(cause);
                     let waiting = Box::new(Waiting {
                         change,
                         wait: wait.or_else(|| shared.wait(cause)),
                         request: Some(request),
-                        errand,
+                        context,
                         cut_off,
                         shared: shared.clone(),
                     });
                     return State::Waiting { waiting };
                 }
                 Err(error) => {
-                    return State::unplaced(shared, &mut errand, error);
+                    return State::unplaced(shared, &mut context, error);
                 }
             },
         };
-        errand.placed();
-        shared.record_pick(&mut errand, &in_flight, None);
+        context.placed();
+        shared.record_pick(&mut context, &in_flight, None);
         wait = None;
-        match offer(shared, service, in_flight, request, &mut errand) {
+        match offer(shared, service, in_flight, request, &mut context) {
             Ok(state) => return state,
             Err(refused) => request = refused,
         }
     }
 }
 
-/// An empty name is that of a variable which isn't set: the one that was meant would get the request.
+/// Fails if the route leaves out a pod with an empty name. It comes from an unset variable, and the pod that was meant
+/// would get the request.
 pub(super) fn leaves_out_a_name(route: &Route) -> Result<(), Error> {
     match route.left_out().and_then(PodId::name) {
         Some("") => Err(Error::pod_unreachable("", PodState::NamelessLeftOut, None)),
@@ -187,34 +190,36 @@ pub(super) fn leaves_out_a_name(route: &Route) -> Result<(), Error> {
     }
 }
 
-/// Gives a request to the endpoint that has been picked for it, or to another one if that is busy; gives it back if one refuses.
+/// Gives a request to the endpoint that has been picked for it, or to another one if that is busy. Gives the request
+/// back if one refuses it.
 #[inline]
 pub(super) fn offer<S, Req>(
     shared: &Arc<Shared<S>>,
     mut service: S,
     mut in_flight: InFlight,
     request: Req,
-    errand: &mut Errand,
+    context: &mut RequestContext,
 ) -> Result<State<S, S::Future, Req>, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
     loop {
-        // Most are. One that is not is polled again, by the task that is to be woken, before anything can be missed.
+        // A waker that wakes nobody, because most are ready. Otherwise the request's own task polls again before it
+        // waits.
         match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => {
-                errand.sent();
+                context.sent();
                 return Ok(State::Sent {
                     future: service.call(request),
                     in_flight: Some(in_flight),
-                    errand: std::mem::take(errand),
+                    context: std::mem::take(context),
                 });
             }
             Poll::Ready(Err(error)) => match error.into().downcast::<Busy>() {
-                Err(error) => return refuse(shared, in_flight, error, request, errand),
+                Err(error) => return refuse(shared, in_flight, error, request, context),
                 Ok(busy) => {
-                    if let Some(beside) = shared.pick_beside(errand, &mut in_flight, *busy) {
+                    if let Some(beside) = shared.pick_beside(context, &mut in_flight, *busy) {
                         (service, in_flight) = beside;
                         continue;
                     }
@@ -222,14 +227,14 @@ where
             },
             Poll::Pending => {}
         }
-        errand.waits_for(WaitCause::Connection);
+        context.waits_for(WaitCause::Connection);
         return Ok(State::Unsent {
             unready: Box::new(Unready {
                 service,
                 held: Some(Held {
                     request,
                     in_flight,
-                    errand: std::mem::take(errand),
+                    context: std::mem::take(context),
                 }),
                 change: None,
                 _wait: shared.wait(WaitCause::Connection),
@@ -239,34 +244,35 @@ where
     }
 }
 
-/// Gives a request back that its endpoint has refused before it had it; ends it where that is none of the endpoint's doing.
+/// Gives back a request that its endpoint's `poll_ready` refused; fails the request if there is no runtime, which isn't
+/// the endpoint's fault.
 #[cold]
 pub(super) fn refuse<S, Req>(
     shared: &Shared<S>,
     in_flight: InFlight,
     error: BoxError,
     request: Req,
-    errand: &mut Errand,
+    context: &mut RequestContext,
 ) -> Result<State<S, S::Future, Req>, Req>
 where
     S: Service<Req> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
 {
     if error.is::<NoRuntime>() {
-        errand.failed(&*error, |error| AttemptOutcome::Unsent { error });
+        context.failed(&*error, |error| AttemptOutcome::Unsent { error });
         return Ok(State::failed(shared.signals.service(), Error::no_runtime()));
     }
-    errand.failed(&*error, |error| AttemptOutcome::Refused { error });
+    context.failed(&*error, |error| AttemptOutcome::Refused { error });
     shared.refused(in_flight, Refusal::NotReady, false, error, ready::<S, Req>);
     Err(request)
 }
 
-/// Takes a request back that its endpoint has not sent; any other error is the endpoint's answer.
+/// Takes back a request that was [`Unsent`]; any other error is the endpoint's answer.
 #[cold]
 pub(super) fn take_back<S, Req>(
     in_flight: InFlight,
     error: BoxError,
-    mut errand: Errand,
+    mut context: RequestContext,
 ) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
@@ -274,15 +280,15 @@ where
     Req: 'static,
 {
     if error.is::<NoRuntime>() {
-        errand.failed(&*error, |error| AttemptOutcome::Unsent { error });
+        context.failed(&*error, |error| AttemptOutcome::Unsent { error });
         return State::failed(in_flight.member().signals().service(), Error::no_runtime());
     }
     let unsent = match error.downcast::<Unsent<Req>>() {
         Ok(unsent) => unsent,
-        Err(error) => return fail(in_flight, error, errand),
+        Err(error) => return fail(in_flight, error, context),
     };
     let (request, error) = unsent.into_parts();
-    errand.failed(&*error, |error| AttemptOutcome::Refused { error });
+    context.failed(&*error, |error| AttemptOutcome::Refused { error });
     let Some(shared) = Shared::<S>::of(&in_flight) else {
         let error = Error::closed(Some(error.into()));
         return State::failed(in_flight.member().signals().service(), error);
@@ -294,18 +300,19 @@ where
         error,
         ready::<S, Req>,
     );
-    place_errand(&shared, request, errand)
+    place_in_context(&shared, request, context)
 }
 
-/// How many requests in a row an endpoint refuses before it is passed over. One alone may be that its limit was lowered a
-/// moment ago.
+/// How many requests in a row an endpoint refuses before it is passed over. A single refusal may mean that it has just
+/// lowered its limit.
 const REFUSED_IN_A_ROW: u32 = 3;
 
-/// The endpoint had the request, and failed. In some ways of failing it is passed over, as one that accepts no requests.
+/// The endpoint had the request, and failed. After some errors ([`Suspect`], repeated [`Refused`]) it is passed over as
+/// unreachable.
 fn fail<S, Req>(
     mut in_flight: InFlight,
     error: BoxError,
-    mut errand: Errand,
+    mut context: RequestContext,
 ) -> State<S, S::Future, Req>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
@@ -318,14 +325,14 @@ where
         Ok(suspect) => (true, suspect.0),
         Err(error) => match error.downcast::<Refused>() {
             Ok(refused) => {
-                errand.failed(&*refused.0, |error| AttemptOutcome::Unprocessed { error });
+                context.failed(&*refused.0, |error| AttemptOutcome::Unprocessed { error });
                 (refuses(&in_flight), refused.0)
             }
             Err(error) => (false, error),
         },
     };
-    // If it hasn't ended.
-    errand.failed(&*error, |error| AttemptOutcome::Lost { error });
+    // Has no effect if the attempt was recorded as `Unprocessed` above.
+    context.failed(&*error, |error| AttemptOutcome::Lost { error });
     if in_flight.member().tally().is_some()
         && let Some(shared) = Shared::<S>::of(&in_flight)
     {
@@ -340,13 +347,13 @@ where
     State::failed(service.as_ref(), Error::endpoint_failed(endpoint, error))
 }
 
-/// Whether an endpoint that has refused one more request refuses them all, as far as can be told.
+/// Counts one more refusal. True if the endpoint probably refuses all requests.
 fn refuses(in_flight: &InFlight) -> bool {
     let in_a_row = in_flight.member().stats().refused();
     in_a_row >= REFUSED_IN_A_ROW || in_flight.member().is_unreachable()
 }
 
-/// Waits for the readiness of a service of `Req`, for room as well.
+/// Waits until a service of `Req` is ready; also while it is [`Busy`].
 pub(super) fn ready<S, Req>(mut service: S) -> BoxFuture<'static, Result<(), BoxError>>
 where
     S: Service<Req> + Send + 'static,

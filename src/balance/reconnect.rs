@@ -10,9 +10,9 @@
 //!       └───────────────────────────────────────────────────────── no, or it is accepted ────┘
 //! ```
 //!
-//! An attempt drives an endpoint's `poll_ready` in the background, so that no caller pays for finding out. It proves enough
-//! for a service that connects there. A service that took requests and handed them back has shown that its readiness
-//! means little, so one request is let through to it first.
+//! An attempt drives an endpoint's `poll_ready` in the background, so that no caller pays for finding out. For a
+//! service that connects there, that is proof enough. If a service has handed requests back, its readiness proves
+//! little, so it gets one request first, as a trial.
 
 use std::time::Duration;
 
@@ -27,11 +27,11 @@ const MIN_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 const JITTER: f64 = 0.2;
 
-/// The longest pause while requests wait for the endpoint, or for any at all: one that is back has to be found within a
-/// second.
+/// The longest pause while requests wait for this endpoint, or for any: an endpoint that is back has to be found within
+/// a second.
 const MAX_HURRIED_PAUSE: Duration = Duration::from_millis(500);
 
-/// In a large set that refuses, each endpoint adds this much to that pause.
+/// Each endpoint that refuses adds this much to that pause, so that a large set isn't tried too often.
 const PAUSE_PER_ENDPOINT: Duration = Duration::from_millis(1);
 
 /// How an endpoint refused a request.
@@ -64,7 +64,7 @@ impl Reconnect {
         new
     }
 
-    /// Of an endpoint that has not refused yet, and is to be tried before it gets requests.
+    /// The state of an endpoint that has not refused yet, but is tried before it gets requests.
     pub(super) fn at_once(refusal: Refusal, now: Instant) -> Self {
         Self {
             refusal,
@@ -89,7 +89,7 @@ impl Reconnect {
         }
     }
 
-    /// Requests wait for this very endpoint, until then at the most.
+    /// Requests wait for this very endpoint, at most until then.
     pub(super) fn want(&mut self, until: Instant) {
         self.wanted_until = self.wanted_until.max(Some(until));
         self.due = self.hurried(0);
@@ -104,12 +104,12 @@ impl Reconnect {
         self.refusal
     }
 
-    /// When it has to be tried again, unless that is being done.
+    /// When to try it again, unless it is being tried.
     pub(super) fn due(&self) -> Option<Instant> {
         (!self.is_busy).then_some(self.due)
     }
 
-    /// When it has to be tried again while none of so many endpoints accepts requests.
+    /// When to try it again while none of `refusing` endpoints accepts requests.
     pub(super) fn hurried_due(&self, refusing: usize) -> Option<Instant> {
         (!self.is_busy).then(|| self.hurried(refusing))
     }
@@ -120,13 +120,13 @@ impl Reconnect {
         self.due.min(self.since + pause)
     }
 
-    /// An attempt begins. What comes of it is told by [`refused`](Self::refused), or by dropping this.
+    /// An attempt begins. If it fails, [`refused`](Self::refused) is called; if it succeeds, this is dropped.
     pub(super) fn begin(&mut self) {
         self.is_busy = true;
     }
 }
 
-/// Ends an attempt, or a check, when its member leaves the set.
+/// Aborts an attempt or a check when it is dropped, as when its member leaves the set.
 #[derive(Debug)]
 pub(super) struct Running(AbortHandle);
 
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_waited_for_is_tried_within_half_a_second() {
+    fn an_endpoint_that_requests_wait_for_is_tried_within_half_a_second() {
         let (now, rng) = (Instant::now(), &mut SmallRng::seed_from_u64(5));
         let mut reconnect = Reconnect::new(Refusal::NotReady, now, rng);
         (0..10).for_each(|_| reconnect.refused(Refusal::NotReady, now, rng));

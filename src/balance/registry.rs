@@ -1,8 +1,8 @@
-//! All that the background task knows of the endpoints, a life each.
+//! All that the background task knows of the endpoints: one `Life` for each member.
 //!
-//! Discovery's answer is compared with the set before, once, when the next snapshot is written; what has joined and left by
-//! that, joins and leaves here. What is told of a member finds it by its number: of one that has left nothing is here any
-//! more, whatever has its address now.
+//! Discovery's answer is compared with the set before only once, when the next snapshot is written. What joins and
+//! leaves there joins and leaves here. Events find a member by its number, so an event of a member that has left finds
+//! nothing, even if another endpoint has its address now.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -33,22 +33,22 @@ pub(super) type Lives<S> = BTreeMap<MemberId, Life<S>>;
 
 /// What is known of one member.
 pub(super) struct Life<S> {
-    /// The endpoint, with all that has been learnt of it.
+    /// The endpoint, with what has been learnt of it since it joined.
     pub(super) endpoint: Endpoint,
     pub(super) member: Arc<Member>,
     pub(super) service: S,
     pub(super) health: EndpointHealth,
-    /// If the balancer makes health checks.
+    /// The state of its health checks, if the balancer makes any.
     pub(super) check: Option<CheckState>,
-    /// What its checks leave to one another.
+    /// What one check keeps for the next, such as a connection.
     pub(super) kept: Kept,
-    /// While it refuses requests.
+    /// Set while it refuses requests.
     pub(super) reconnect: Option<Reconnect>,
-    /// While an attempt to reach it runs.
+    /// Set while an attempt to reach it runs.
     pub(super) running: Option<Running>,
-    /// While a check of it runs.
+    /// Set while a check of it runs.
     pub(super) checking: Option<Running>,
-    /// How it stood when that was last told, and when it was to be tried again.
+    /// Its standing and next trial when the history was last told of them.
     pub(super) told: (Standing, Option<Instant>),
     /// Since when it is new, for slow start.
     pub(super) new_since: Option<Instant>,
@@ -56,13 +56,13 @@ pub(super) struct Life<S> {
 
 /// How a set has changed.
 pub(super) struct Change<S> {
-    /// What is here now, and wasn't.
+    /// The members that joined.
     pub(super) joined: Vec<MemberId>,
-    /// What was here, and isn't any more.
+    /// The members that left.
     pub(super) left: Vec<Life<S>>,
-    /// How many stay, but with something else known of them.
+    /// How many stayed, but something about them changed.
     pub(super) altered: usize,
-    /// There was nothing before.
+    /// The set was empty before.
     pub(super) is_first: bool,
 }
 
@@ -78,7 +78,7 @@ where
         }
     }
 
-    /// The set is now this, in whatever order. None if nothing changes by it.
+    /// Replaces the set, which may be in any order. `None` if nothing changes.
     pub(super) fn update(
         &mut self,
         current: &Current<S>,
@@ -132,7 +132,7 @@ impl<S> Life<S> {
         }
     }
 
-    /// How it stands now, and when it is tried again.
+    /// Its standing now, and when it is tried again.
     pub(super) fn standing(&self) -> (Standing, Option<Instant>) {
         let standing = Standing::of(&self.member, self.health.complaint_so_far());
         let next_trial = match (standing, &self.reconnect) {
@@ -143,9 +143,10 @@ impl<S> Life<S> {
         (standing, next_trial)
     }
 
-    /// Whether it accepts requests, or may: it is new, and is to be found ready, or to pass a check, first. By what is known of
-    /// it, and not by whether picks take it: how many members there are decides on a panic, which takes back those that are out,
-    /// and on how many may be ejected, and this decides on how many there are.
+    /// Whether it accepts requests, or may accept them because it is new and not tried yet.
+    ///
+    /// It goes by what is known of the endpoint, not by whether picks take it. A panic and the ejection limit depend on
+    /// how many members there are, and how many there are depends on this: going by picks would be a circle.
     pub(super) fn may_accept(&self) -> bool {
         let refuses = self.reconnect.as_ref().is_none_or(Reconnect::has_refused);
         let fails = self.check.as_ref().is_some_and(CheckState::has_failed);

@@ -1,4 +1,4 @@
-//! The endpoints of a balancer, for those who ask them one by one.
+//! The endpoints of a balancer, for a broadcast, which sends to them one by one.
 
 use std::sync::Arc;
 
@@ -19,15 +19,15 @@ use crate::{
     route::{PodId, Route, Target},
 };
 
-/// The endpoints of a balancer, which it keeps going.
+/// The endpoints of a balancer. Keeps the balancer running.
 pub(crate) struct Roster {
     set: Arc<dyn Set>,
-    /// Which of them isn't asked.
+    /// Says which endpoint to leave out.
     route: Route,
     _handle: Arc<Handle>,
 }
 
-/// Keeps all pods in a set that is a subset otherwise.
+/// Keeps all pods in the balancer's set, in spite of its subset, until dropped.
 pub(crate) struct Whole(Arc<dyn Set>);
 
 impl Drop for Whole {
@@ -36,7 +36,7 @@ impl Drop for Whole {
     }
 }
 
-/// All endpoints, as long as what keeps them in the set is there.
+/// All endpoints, and the guard that keeps them in the set.
 type Gathered = (Vec<Target>, Option<Whole>);
 
 trait Set: Send + Sync {
@@ -46,7 +46,7 @@ trait Set: Send + Sync {
 
     fn leaves_out(&self, route: &Route, target: &Target) -> bool;
 
-    /// All that the route doesn't leave out.
+    /// The endpoints that the route doesn't leave out.
     fn targets(&self, route: &Route) -> Vec<Target>;
 
     fn gather(self: Arc<Self>, route: Route) -> BoxFuture<'static, Result<Gathered, Error>>;
@@ -70,39 +70,39 @@ impl Roster {
         }
     }
 
-    /// All but one. Where it is asked for by a name, discovery looks for that from now on.
+    /// Leaves one pod out. If it is given by name, discovery looks for the name from now on.
     pub(crate) fn leave_out(&mut self, pod: PodId) {
         self.route = Route::new().leave_out(pod);
         self.set.ask_for(&self.route);
     }
 
-    /// The name of their service.
+    /// The name of the service, if it is known.
     pub(crate) fn service(&self) -> Option<&Arc<str>> {
         self.set.service()
     }
 
-    /// Those to be asked now.
+    /// The endpoints to send to now.
     pub(crate) fn targets(&self) -> Vec<Target> {
         self.set.targets(&self.route)
     }
 
-    /// Whether it is one to be asked, by what is known of it now.
+    /// Whether to send to this target, by what is known of it now.
     pub(crate) fn has(&self, target: &Target) -> bool {
         self.route.is_empty() || !self.set.leaves_out(&self.route, target)
     }
 
-    /// Those to be asked now, and those outside of the balancer's subset as well. Where there are none, waits for the first as a
-    /// request does, and fails as one.
+    /// The endpoints to send to now, including those outside of the balancer's subset. If there are none, waits for the
+    /// first as a request does, and fails as a request does.
     pub(crate) fn gather(&self) -> BoxFuture<'static, Result<Gathered, Error>> {
         self.set.clone().gather(self.route.clone())
     }
 
-    /// Those to be asked now, where there is no time to [`gather`](Self::gather); or why there is none.
+    /// The endpoints to send to now, if there is no time to [`gather`](Self::gather); or the error that there are none.
     pub(crate) fn gathered(&self) -> Result<Vec<Target>, Error> {
         self.set.gathered(&self.route)
     }
 
-    /// The set has changed, since this was made or since the last time.
+    /// Yields whenever the set has changed since this was made, or since the last item.
     pub(crate) fn changes(&self) -> BoxStream<'static, ()> {
         self.set.changes()
     }
@@ -166,7 +166,7 @@ impl<S: Send + Sync + 'static> Set for Shared<S> {
     }
 }
 
-/// Takes all pods into a set that is a subset. What the caller gets, or gives up before, takes that back.
+/// Takes all pods into the set of a balancer with a subset. Dropping the guard, or this future, undoes that.
 async fn widen<S: Send + Sync + 'static>(shared: &Arc<Shared<S>>) -> Result<Whole, Error> {
     let (sender, is_done) = oneshot::channel();
     let _ = shared.events.send(Event::Widen(sender));

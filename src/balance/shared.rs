@@ -1,4 +1,4 @@
-//! What the clones of a balancer, their requests and the background task have in common.
+//! What the clones of a balancer, their requests and the background task share.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -15,8 +15,8 @@ use tokio::{
 };
 
 use super::{
-    asked::Asked, errand::Errand, generator::Generator, history::History, reconnect::Refusal,
-    starter::Starter,
+    asked::Asked, generator::Generator, history::History, reconnect::Refusal,
+    request_context::RequestContext, starter::Starter,
 };
 use crate::{
     attempts::PickReason,
@@ -43,16 +43,16 @@ pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) enum ReadyTimeout {
     /// It waits until the outage has lasted this long, and fails at once after that.
     Bounded(Duration),
-    /// It waits for as long as it takes.
+    /// It waits without limit.
     Forever,
 }
 
-/// Waits for a service's readiness; made where the type of its requests is known.
+/// Waits until a service is ready. Made where the type of its requests is known.
 pub(super) type ReadyFn<S> = fn(S) -> BoxFuture<'static, Result<(), BoxError>>;
 
 /// What requests tell the background task.
 pub(super) enum Event<S> {
-    /// An endpoint refused a request, and so is how to find out when it accepts some again.
+    /// An endpoint refused a request; `ready` finds out when it accepts requests again.
     Refused {
         member: Arc<Member>,
         refusal: Refusal,
@@ -60,24 +60,24 @@ pub(super) enum Event<S> {
     },
     /// An endpoint has accepted its trial request.
     Accepted(Arc<Member>),
-    /// Requests wait for this very endpoint, until then at the most.
+    /// Requests wait for this very endpoint, at most until then.
     Wanted(Arc<Member>, Instant),
-    /// Requests ask for the pod of this name, or leave it out by it: discovery may have to look for it.
+    /// Requests ask for the pod of this name, or leave it out: discovery may have to look for it.
     Asked(Box<str>),
-    /// A request waits for this pod, until then at the most. The balancer's subset may have it, or take it in.
+    /// A request waits for this pod, at most until then. The balancer's subset may have it, or take it in.
     Named(PodId, Instant),
     /// Requests that leave this pod out find no other one in the balancer's subset.
     LeftOut(PodId),
-    /// A request would fail, and waits until all that was told before has been done.
+    /// A request would fail, and waits until the task has handled all events before this one.
     Heard(oneshot::Sender<()>),
-    /// A broadcast wants all pods, whatever the balancer's subset; it is told when the set has them.
+    /// A broadcast wants all pods, whatever the balancer's subset; the sender is told when the set has them.
     Widen(oneshot::Sender<()>),
-    /// One that wanted all pods is over.
+    /// A broadcast that wanted all pods is over.
     Narrow,
 }
 
 impl<S> Event<S> {
-    /// Whether it says how an endpoint fares.
+    /// Whether it is about an endpoint's state.
     pub(super) fn is_of_endpoint(&self) -> bool {
         matches!(
             self,
@@ -90,34 +90,34 @@ pub(super) struct Shared<S> {
     pub(super) current: Step<Current<S>>,
     pub(super) signals: Arc<Signals>,
     pub(super) generator: Generator,
-    /// Set for good once there is an answer, or no use in waiting for one before calling.
+    /// Set for good once discovery has answered, or it is no use to wait for that in `poll_ready`.
     pub(super) opened: AtomicBool,
-    /// Told when `opened` is set.
+    /// Notified when `opened` is set.
     pub(super) opening: Step<Arc<Notify>>,
-    /// A request found no endpoint.
+    /// Notified when a request found no endpoint.
     pub(super) starved: Step<Arc<Notify>>,
-    /// The set has changed.
+    /// Sent when the set has changed.
     pub(super) members: watch::Sender<()>,
-    /// A request that found no endpoint may find one now. Those that wait are woken in the order in which they came, and
-    /// hold a share of this.
+    /// Notified when a request that found no endpoint may find one now. Requests that wait are woken in the order in
+    /// which they came, and each holds a clone of the `Arc`: see `is_awaited`.
     pub(super) changes: Step<Arc<Notify>>,
     pub(super) events: Step<mpsc::UnboundedSender<Event<S>>>,
     pub(super) ready_timeout: ReadyTimeout,
-    /// The set is a part of what discovery finds.
+    /// The set is a subset of what discovery finds.
     pub(super) is_part: bool,
     pub(super) asked: Asked,
     closed: AtomicBool,
     /// How often the background task's runtime has ended before discovery had answered.
     cut_off: AtomicU64,
     notes: Mutex<Notes>,
-    /// Where requests are counted.
+    /// Kept only if requests are counted.
     history: Option<Mutex<History>>,
     /// The policy's name.
     pub(super) policy: &'static str,
     starter: OnceLock<Weak<Starter>>,
 }
 
-/// What errors and staleness tell of the past.
+/// What errors and `staleness` need to know of the past.
 #[derive(Default)]
 pub(super) struct Notes {
     pub(super) last_answer: Option<Instant>,
@@ -129,7 +129,7 @@ pub(super) struct Notes {
     pub(super) left: VecDeque<(Endpoint, Instant)>,
 }
 
-/// How many endpoints that have left are kept in mind.
+/// How many endpoints that have left are remembered.
 const LEFT: usize = 64;
 
 impl<S> Shared<S> {
@@ -163,21 +163,22 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Says what starts the background task, once.
+    /// Sets what starts the background task. Called once.
     pub(super) fn set_starter(&self, starter: &Arc<Starter>) {
         let attendant: Arc<dyn Attendant> = starter.clone();
         self.signals.attended_by(Arc::downgrade(&attendant));
         let _ = self.starter.set(Arc::downgrade(starter));
     }
 
-    /// Starts the background task, unless it runs. For requests: each that finds no endpoint sees to it. False if it can't
-    /// be started here.
+    /// Starts the background task, unless it runs. Each request that finds no endpoint calls this. False if there is no
+    /// runtime here to start it in.
     pub(super) fn start(&self) -> bool {
         let starter = self.starter.get().and_then(Weak::upgrade);
         starter.is_none_or(|starter| starter.start())
     }
 
-    /// The background task's runtime has ended. Whoever waits tries again, and starts it in another one.
+    /// The background task's runtime has ended. Wakes all that wait: they try again, and start the task in another
+    /// runtime.
     pub(super) fn suspend(&self) {
         if !self.current.load().is_discovered() {
             self.cut_off.fetch_add(1, Ordering::AcqRel);
@@ -188,30 +189,31 @@ impl<S> Shared<S> {
         self.members.send_replace(());
     }
 
-    /// To be compared with a later one: they differ if the background task's runtime has ended meanwhile, and with it the
-    /// only thing that was waited for.
+    /// Compare it with a later value: they differ if the background task's runtime has ended meanwhile, before
+    /// discovery's first answer, so that the wait for this answer is lost.
     pub(super) fn cut_off(&self) -> u64 {
         self.cut_off.load(Ordering::Acquire)
     }
 
-    /// Lets calls through: from now on, each finds out for itself how it stands.
+    /// Ends the wait in `poll_ready`, for good: from now on each request finds out in `call` whether there are
+    /// endpoints.
     pub(super) fn open(&self) {
         if !self.opened.swap(true, Ordering::AcqRel) {
             self.opening.notify_waiters();
         }
     }
 
-    /// When calls are let through whatever discovery does.
+    /// When `poll_ready` stops waiting, even if discovery hasn't answered.
     pub(super) fn opens_at(&self, started: Instant) -> Option<Instant> {
         match self.ready_timeout {
             _ if self.opened.load(Ordering::Acquire) => None,
-            // One beyond the end of time never comes.
+            // A time beyond the clock's range never comes.
             ReadyTimeout::Bounded(timeout) => started.checked_add(timeout),
             ReadyTimeout::Forever => None,
         }
     }
 
-    /// The background task has ended; nothing that is waited for will come.
+    /// The background task has ended for good: wakes all that wait, to fail.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.open();
@@ -223,7 +225,7 @@ impl<S> Shared<S> {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Lets the requests that wait try again.
+    /// Wakes the requests that wait, to try again.
     pub(super) fn wake(&self) {
         self.changes.notify_waiters();
     }
@@ -233,12 +235,12 @@ impl<S> Shared<S> {
         Arc::strong_count(&self.changes) > 1
     }
 
-    /// Discovery has answered; what it failed before is over.
+    /// Discovery has answered: its last error is forgotten.
     pub(super) fn note_answer(&self, answered: Option<Instant>) {
         let mut notes = self.notes();
         notes.last_answer = answered;
         let error = notes.last_error.take();
-        // An error is the user's, and may look at the balancer when it is dropped.
+        // Dropped outside of the lock: the error is the user's, and its `Drop` may call the balancer.
         drop(notes);
         drop(error);
     }
@@ -248,7 +250,7 @@ impl<S> Shared<S> {
         drop(before);
     }
 
-    /// A member has refused a request, an attempt or a check.
+    /// Keeps why a member refused a request or an attempt, or failed a check.
     pub(super) fn note_refusal(&self, id: MemberId, endpoint: &Endpoint, why: SharedError) {
         let last = error::Refusal {
             endpoint: endpoint.clone(),
@@ -262,33 +264,34 @@ impl<S> Shared<S> {
         drop((before, its_own));
     }
 
-    /// What has happened, where that is kept. No pick takes this lock.
+    /// What has happened, if that is kept. No pick takes this lock.
     pub(super) fn history(&self) -> Option<MutexGuard<'_, History>> {
         let history = self.history.as_ref()?;
         Some(history.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A request of `member` has failed with this. Not kept if somebody else is at it, or another one was just now.
+    /// A request of `member` has failed with this. Not kept if the lock is taken, or if an error was kept just before.
     #[cold]
     pub(super) fn note_failure(&self, member: &MemberRef, error: &BoxError) {
         self.keep_text(member.id(), &**error);
     }
 
-    /// Keeps the error's text as the endpoint's last one. Requests neither wait for whoever explains, nor format an error each.
+    /// Keeps the error's text as the endpoint's last one. `try_lock`, because requests mustn't wait for `explain`; and
+    /// the text is made only if it will be kept.
     fn keep_text(&self, id: MemberId, error: &(dyn StdError + 'static)) {
         let now = Instant::now();
         let history = || self.history.as_ref()?.try_lock().ok();
         if !history().is_some_and(|history| history.wants_error(id, now)) {
             return;
         }
-        // An error is the user's, and may look at the balancer when it is shown.
+        // Formatted outside of the lock: the error is the user's, and its `Display` may call the balancer.
         let text = chain(error);
         if let Some(mut history) = history() {
             history.note_error(id, text, now);
         }
     }
 
-    /// Members have left the set: why they refused is of no interest any more.
+    /// Forgets why members refused that have left the set.
     pub(super) fn forget_refusals(&self) {
         let snapshot = self.current.load();
         let members: BTreeSet<_> = snapshot.members().iter().map(|it| it.id()).collect();
@@ -300,7 +303,7 @@ impl<S> Shared<S> {
         drop(left);
     }
 
-    /// Endpoints have left the set.
+    /// Remembers the named endpoints that have left the set.
     pub(super) fn note_left<'a>(&self, endpoints: impl Iterator<Item = &'a Endpoint>) {
         let now = Instant::now();
         let is_named = |it: &&Endpoint| it.name().is_some();
@@ -311,7 +314,7 @@ impl<S> Shared<S> {
         notes.left.truncate(LEFT);
     }
 
-    /// Has discovery told of the pods that are asked for by name, or left out by it: it may have to look for them.
+    /// Tells discovery which pods are asked for, or left out, by name: it may have to look for them.
     pub(super) fn ask_for(&self, route: &Route) {
         if route.is_empty() || !self.asked.is_of_use() {
             return;
@@ -328,19 +331,19 @@ impl<S> Shared<S> {
         }
     }
 
-    /// A request begins to wait for this, if that is counted.
+    /// Counts a request that begins to wait, if requests are counted.
     pub(super) fn wait(&self, cause: WaitCause) -> Option<Wait> {
         Some(self.signals.tally()?.wait(cause))
     }
 
-    /// A request fails that no endpoint has had.
+    /// Counts a request that fails before any endpoint had it.
     pub(super) fn count_unplaced(&self) {
         if let Some(tally) = self.signals.tally() {
             tally.unplaced();
         }
     }
 
-    /// What a request waits for that finds no endpoint.
+    /// What a request that finds no endpoint waits for.
     pub(super) fn wait_cause(&self, route: &Route) -> WaitCause {
         match self.current.load().is_discovered() {
             false => WaitCause::Discovery,
@@ -349,17 +352,18 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Writes which endpoint a request goes to, and why, where its attempts are written. By its own route, or `beside` others.
+    /// Records which endpoint a request goes to, and why, if its attempts are recorded. The pick went by the request's
+    /// own route, or by `beside`.
     pub(super) fn record_pick(
         &self,
-        errand: &mut Errand,
+        context: &mut RequestContext,
         in_flight: &InFlight,
         beside: Option<&Route>,
     ) {
-        if errand.recording().is_none() {
+        if context.recording().is_none() {
             return;
         }
-        let route = beside.unwrap_or(errand.route());
+        let route = beside.unwrap_or(context.route());
         let is_panic = || self.history().is_some_and(|history| history.is_panic);
         let (snapshot, endpoint) = (self.current.load(), in_flight.endpoint());
         let why = snapshot.why(route, in_flight);
@@ -368,12 +372,12 @@ impl<S> Shared<S> {
             true => PickReason::Panic,
             false => why,
         };
-        if let Some(recording) = errand.recording() {
+        if let Some(recording) = context.recording() {
             recording.picked(snapshot.known(endpoint).unwrap_or(endpoint), why);
         }
     }
 
-    /// That the background task has ended, or will not come to an answer.
+    /// The error that the background task has ended, or will not get an answer.
     pub(super) fn closed(&self) -> Error {
         let last = self.notes().last_refusal.clone();
         Error::closed(last.map(|last| last.why))
@@ -383,7 +387,7 @@ impl<S> Shared<S> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An endpoint refused the request of `in_flight`; it goes to another one, unless it `is_lost`.
+    /// An endpoint refused the request of `in_flight`. The request goes to another endpoint, unless it `is_lost`.
     #[cold]
     pub(super) fn refused(
         &self,
@@ -397,10 +401,10 @@ impl<S> Shared<S> {
         let why = Line(&*error);
         match is_lost {
             true => {
-                debug!(REQUESTS, service, %endpoint, error = %why, "request lost: its endpoint is passed over");
+                debug!(REQUESTS, service, %endpoint, error = %why, "request lost; its endpoint is passed over");
             }
             false => {
-                debug!(REQUESTS, service, %endpoint, error = %why, "request refused, unsent; it is offered again");
+                debug!(REQUESTS, service, %endpoint, error = %why, "endpoint refused the request, unsent; it goes to another endpoint");
             }
         }
         let id = in_flight.member().id();
@@ -411,11 +415,11 @@ impl<S> Shared<S> {
             Refusal::HandedBack => Some(TurnedDown::HandedBack),
         });
         let trial = in_flight.end_trial();
-        // Of the many requests that meet a pod that has just gone, one tells.
+        // When many requests meet a pod that has just gone, only one tells the background task.
         if (in_flight.member().refuse() || trial)
             && let Some(member) = in_flight.member().member()
         {
-            // An error means that the background task is gone, and with it the need to tell it anything.
+            // An error means that the background task has ended: there is nobody to tell.
             let _ = self.events.send(Event::Refused {
                 member,
                 refusal,
@@ -432,7 +436,7 @@ impl<S: Send + Sync + 'static> Shared<S> {
         in_flight.member().signals().owner()
     }
 
-    /// The endpoint has answered the request of `in_flight`; unless the answer is whole, its end may be far away.
+    /// The endpoint has answered the request of `in_flight`. If the answer `is_whole`, nothing of it is still to come.
     #[inline]
     pub(super) fn accepted(in_flight: &mut InFlight, is_whole: bool) {
         in_flight.answer(is_whole);
@@ -440,7 +444,8 @@ impl<S: Send + Sync + 'static> Shared<S> {
         in_flight.member().signals().outage.end();
     }
 
-    /// The endpoint took the request of `in_flight`, whatever came of it: if that was a trial, it has passed.
+    /// The endpoint took the request of `in_flight`, whatever came of it: if it was a trial, the endpoint accepts
+    /// requests again.
     #[inline]
     pub(super) fn end_trial(in_flight: &mut InFlight) {
         if in_flight.end_trial() {
@@ -450,7 +455,7 @@ impl<S: Send + Sync + 'static> Shared<S> {
 
     #[cold]
     fn accepted_trial(member: &MemberRef) {
-        // A trial of one that is ejected, and no more, is judged by what comes of it.
+        // If the endpoint was only ejected, outlier detection judges the trial by its outcome.
         if member.accept()
             && let (Some(member), Some(shared)) =
                 (member.member(), member.signals().owner::<Self>())
@@ -462,16 +467,16 @@ impl<S: Send + Sync + 'static> Shared<S> {
 }
 
 impl<S: Clone> Shared<S> {
-    /// Picks an endpoint: its service, and the guard of a request that is counted in.
+    /// Picks an endpoint: a clone of its service, and the guard that counts the request.
     #[inline]
     pub(super) fn pick(&self) -> Option<(S, InFlight)> {
         let snapshot = self.current.load();
         let picked = snapshot.pick(&const { Route::new() }, &mut &self.generator)?;
-        // The guard is there first: should the clone panic, the request is counted out again.
+        // The guard exists before the clone is made: if that panics, the request is counted out again.
         Some((picked.service.clone(), picked.in_flight))
     }
 
-    /// Picks an endpoint for a request that says where it wants to go.
+    /// Picks an endpoint for a request with a route.
     pub(super) fn pick_routed(&self, route: &Route) -> Option<(S, InFlight)> {
         let snapshot = self.current.load();
         let picked = snapshot.pick_routed(route, &mut &self.generator)?;

@@ -1,8 +1,8 @@
 //! Slow start: a new endpoint's share grows with its age.
 //!
-//! From a tenth of its fair share it grows to all of it, linearly over the window; Envoy's slow start does the same, with
-//! weights. What a client finds in the beginning is not new. It is suspended while most of the endpoints are new: they have
-//! nobody to leave their requests to.
+//! The share grows linearly over the window, from a tenth to all of it, as in Envoy's slow start, which uses weights.
+//! Endpoints of discovery's first answer are not new. Slow start is suspended while most of the endpoints are new,
+//! because too few others could take their requests.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::{endpoint::Counted, member::Checked, signals::Signals};
 /// The share that a new endpoint begins with.
 const FIRST: f64 = 0.1;
 
-/// How long an endpoint is new.
+/// Slow start's setting: how long an endpoint is new.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SlowStart {
-    /// Zero: it is off.
+    /// Zero if slow start is off.
     window: Duration,
 }
 
@@ -26,19 +26,19 @@ impl SlowStart {
         Self { window }
     }
 
-    /// This member has joined others that are there already.
+    /// This member has joined a set that was there before.
     pub(super) fn join<S>(&self, life: &mut Life<S>, now: Instant) {
         if !self.window.is_zero() {
             life.new_since = Some(now);
         }
     }
 
-    /// Gives the new ones the shares of their age.
+    /// Sets each new endpoint's share by its age.
     pub(super) fn review<S>(&self, lives: &mut Lives<S>, signals: &Signals, now: Instant) {
         if self.window.is_zero() {
             return;
         }
-        // One that doesn't count has no share that another could leave it.
+        // Endpoints that don't count, such as those of weight zero, have no share.
         let counted = Counted::of(lives.values().map(|life| life.endpoint.weight()));
         let (mut all, mut new) = (0, 0);
         for life in lives.values_mut() {
@@ -54,14 +54,14 @@ impl SlowStart {
                 Some(since) if !is_suspended => self.share(since, now),
                 _ => 1.0,
             };
-            life.member.set_warmth(share);
+            life.member.set_slow_start_share(share);
         }
-        signals.set_warming(new > 0 && !is_suspended);
+        signals.set_slow_start(new > 0 && !is_suspended);
     }
 
     fn is_new<S>(&self, life: &mut Life<S>, now: Instant) -> bool {
         if life.new_since.is_some() && life.member.stats().checked() == Checked::Pending {
-            // It gets nothing before its first check has passed.
+            // It gets no requests before its first check has passed, so its window hasn't begun.
             life.new_since = Some(now);
         }
         life.new_since = life
@@ -96,7 +96,7 @@ mod tests {
     }
 
     impl Fixture {
-        /// With so many endpoints that aren't new.
+        /// With `old` endpoints that aren't new.
         fn new(old: usize) -> Self {
             let now = Instant::now();
             let mut fixture = Self {
@@ -145,33 +145,38 @@ mod tests {
     fn the_share_grows_from_a_tenth_to_all_of_it() {
         let mut fixture = Fixture::new(2);
         let member = fixture.join();
-        for (later, warmth) in [(0.0, 0.1), (0.5, 0.1), (1.5, 0.2), (3.0, 0.5), (4.9, 0.99)] {
+        for (later, slow_start_share) in
+            [(0.0, 0.1), (0.5, 0.1), (1.5, 0.2), (3.0, 0.5), (4.9, 0.99)]
+        {
             fixture.review(later);
-            assert!((member.warmth() - warmth).abs() < 1e-6, "{warmth}");
+            assert!(
+                (member.slow_start_share() - slow_start_share).abs() < 1e-6,
+                "{slow_start_share}"
+            );
             assert!(fixture.signals.has_flags());
         }
         fixture.review(0.1);
-        assert_eq!(member.warmth(), 1.0);
+        assert_eq!(member.slow_start_share(), 1.0);
         assert!(!fixture.signals.has_flags(), "nobody is new any more");
     }
 
     #[test]
-    fn what_is_held_back_for_its_check_stays_new() {
+    fn an_endpoint_held_back_for_its_first_check_stays_new() {
         let mut fixture = Fixture::new(2);
         let member = fixture.join();
         member.hold_back();
         fixture.review(20.0);
         member.stats().set_checked(Checked::Passes);
         fixture.review(2.0);
-        assert!((member.warmth() - 0.2).abs() < 1e-6);
+        assert!((member.slow_start_share() - 0.2).abs() < 1e-6);
     }
 
     #[test]
-    fn where_most_are_new_none_is() {
+    fn while_most_endpoints_are_new_all_get_their_full_shares() {
         let mut fixture = Fixture::new(1);
         let first = [fixture.join(), fixture.join()];
         fixture.review(0.0);
-        assert!(first.iter().all(|member| member.warmth() == 1.0));
+        assert!(first.iter().all(|member| member.slow_start_share() == 1.0));
         assert!(!fixture.signals.has_flags());
         let life = fixture.life();
         fixture.lives.insert(life.member.id(), life);
@@ -179,12 +184,12 @@ mod tests {
         assert!(
             first
                 .iter()
-                .all(|member| (member.warmth() - 0.2).abs() < 1e-6)
+                .all(|member| (member.slow_start_share() - 0.2).abs() < 1e-6)
         );
     }
 
     #[test]
-    fn new_ones_without_weight_neither_suspend_it_nor_begin_it() {
+    fn new_endpoints_without_weight_neither_suspend_nor_begin_slow_start() {
         let mut fixture = Fixture::new(4);
         for _ in 0..20 {
             fixture.join_of(0);
@@ -193,12 +198,12 @@ mod tests {
         assert!(!fixture.signals.has_flags(), "they get nothing anyway");
         let member = fixture.join();
         fixture.review(2.0);
-        assert!((member.warmth() - 0.2).abs() < 1e-6);
+        assert!((member.slow_start_share() - 0.2).abs() < 1e-6);
         assert!(fixture.signals.has_flags());
     }
 
     #[test]
-    fn where_none_has_weight_those_without_are_new_too() {
+    fn if_no_endpoint_has_weight_new_ones_start_slowly_too() {
         let mut fixture = Fixture::new(0);
         for _ in 0..2 {
             let life = fixture.life_of(0);
@@ -206,12 +211,12 @@ mod tests {
         }
         let member = fixture.join_of(0);
         fixture.review(2.0);
-        assert!((member.warmth() - 0.2).abs() < 1e-6);
+        assert!((member.slow_start_share() - 0.2).abs() < 1e-6);
         assert!(fixture.signals.has_flags());
     }
 
     #[test]
-    fn who_leaves_warms_up_no_more() {
+    fn an_endpoint_that_leaves_ends_its_slow_start() {
         let mut fixture = Fixture::new(2);
         let member = fixture.join();
         fixture.review(1.0);

@@ -1,16 +1,17 @@
-//! Where the background task runs: in the runtime that the balancer is built in or first used in, and in another one once
-//! that has ended or stands still.
+//! Where the background task runs: in the runtime that the balancer is built or first used in. When that has ended, or
+//! nobody drives it, the task moves to another one.
 //!
 //! ```text
 //!            a runtime is there            its runtime ends
-//!  ┌────────┐ ────────────────▶ ┌─────────┐ ──────────────▶ ┌────────┐  the next who needs it, in whatever runtime,
-//!  │ vacant │                   │ running │                 │ vacant │  starts it there
+//!  ┌────────┐ ────────────────▶ ┌─────────┐ ──────────────▶ ┌────────┐  the next request that needs it starts it
+//!  │ vacant │                   │ running │                 │ vacant │  in its own runtime
 //!  └────────┘                   └─────────┘                 └────────┘
-//!                                  │   ▲ somebody in another runtime needs it, and nobody has driven its own
-//!                                  └───┘ (current-thread) one for a second: it goes on in that other one
+//!                                  │   ▲ a request in another runtime needs it, and its own (current-thread)
+//!                                  └───┘ runtime hasn't been driven for a second: it moves to that other one
 //! ```
 //!
-//! What the task knows stays here when it moves; what belongs to a runtime, timers and attempts under way, begins anew.
+//! When the task moves, it keeps what it knows. What belongs to a runtime, such as timers and attempts under way,
+//! begins anew.
 
 use std::{
     fmt,
@@ -30,26 +31,26 @@ use crate::{
     sync::{Mutex, MutexGuard},
 };
 
-/// How long a runtime may leave the background task alone that has been woken, before another one takes it over.
+/// How long the background task may stay unpolled after it was woken, before another runtime takes it over.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// The background task, which can go on in another runtime.
 pub(super) trait Background: Send + 'static {
-    /// Goes on. Ready when there is nothing left to do, for good.
+    /// Does what there is to do. Ready when the task has ended for good.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// The name of the service.
     fn service(&self) -> Option<Arc<str>>;
 
-    /// It goes on in another runtime: what belonged to the last one is dead.
+    /// The task goes on in another runtime: what belonged to the last one is dead.
     fn moved(&mut self);
 
-    /// Tells those who wait for it that its runtime has ended: one of them may start it in another one. Called without any
-    /// lock.
+    /// Makes a function that wakes the waiters when the task's runtime has ended, so that one of them starts the task
+    /// in another runtime. The function is called without any lock.
     fn suspended(&self) -> Box<dyn FnOnce()>;
 }
 
-/// Starts the background task, when there is a runtime to do so.
+/// Starts the background task when there is a runtime for it.
 pub(super) struct Starter {
     place: Mutex<Place>,
 }
@@ -57,16 +58,16 @@ pub(super) struct Starter {
 struct Place {
     /// None once it has ended for good.
     task: Option<Box<dyn Background>>,
-    /// Where it runs, if it does.
+    /// The runtime that it runs in, if it runs.
     home: Option<Home>,
-    /// Where it ran last.
+    /// The runtime that it ran in last.
     last: Option<Home>,
-    /// How often it has been started: an earlier start's task ends when it learns of a later one.
+    /// How often it has been started. A spawned future ends when there has been a later start.
     starts: u64,
     /// How often it has been polled.
     polls: u64,
     waker: Option<Waker>,
-    /// Somebody waits to see whether its runtime is driven.
+    /// A `Watch` waits to see whether its runtime is driven.
     is_watched: bool,
 }
 
@@ -89,14 +90,14 @@ impl Starter {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The background task, for those who run it themselves.
+    /// Takes the background task, for tests that run it themselves.
     #[cfg(all(test, tower_headless_shuttle))]
     pub(super) fn take(&self) -> Option<futures_util::future::BoxFuture<'static, ()>> {
         let mut task = self.lock().task.take()?;
         Some(Box::pin(poll_fn(move |cx| task.poll(cx))))
     }
 
-    /// None while somebody has it.
+    /// `None` while another caller holds the lock.
     fn try_lock(&self) -> Option<MutexGuard<'_, Place>> {
         match self.place.try_lock() {
             Ok(place) => Some(place),
@@ -105,13 +106,12 @@ impl Starter {
         }
     }
 
-    /// Starts the background task if it doesn't run and there is a runtime to do it. True unless it had to be started, and
-    /// couldn't be, for want of one.
+    /// Starts the background task if it doesn't run. False if there is no runtime here, or the one here is ending.
     pub(super) fn start(self: &Arc<Self>) -> bool {
         let Some(here) = Home::here() else {
             return false;
         };
-        // If it is locked, it is being polled, or started, and perhaps by whoever calls this.
+        // If it is locked, it is being polled or started, perhaps by the caller itself.
         let Some(mut place) = self.try_lock() else {
             return true;
         };
@@ -135,7 +135,7 @@ impl Starter {
         }
     }
 
-    /// Runs in the runtime that this is called in. One that is about to end drops the task at once.
+    /// Spawns the task in the current runtime. A runtime that is ending drops it at once.
     fn spawn(self: &Arc<Self>, start: u64) {
         let shift = Shift {
             starter: self.clone(),
@@ -149,7 +149,7 @@ impl Starter {
         place.task.is_none() || (place.home.is_some() && place.starts == start)
     }
 
-    /// Takes the task over to this runtime if its own doesn't poll it for so long, though it is woken.
+    /// Wakes the task, and moves it to this runtime if its own doesn't poll it within `STANDSTILL`.
     fn watch(self: &Arc<Self>, waker: Option<Waker>, polls: u64) {
         if let Some(waker) = waker {
             waker.wake();
@@ -174,7 +174,7 @@ impl Starter {
         let service = place.task.as_ref().and_then(|task| task.service());
         debug!(
             ENDPOINTS,
-            service, "the background task's runtime stands still: it goes on in another one"
+            service, "nothing drives the background task's runtime; the task moves to another one"
         );
         let start = place.start(here);
         drop(place);
@@ -195,7 +195,7 @@ impl fmt::Debug for Starter {
 }
 
 impl Place {
-    /// The number of the start that it is now for `here` to make.
+    /// Assigns the task to `here`. Returns the number of this start.
     fn start(&mut self, here: Home) -> u64 {
         self.starts += 1;
         self.home = Some(here);
@@ -203,7 +203,7 @@ impl Place {
     }
 }
 
-/// The task in one runtime.
+/// The future that polls the task in one runtime.
 struct Shift {
     starter: Arc<Starter>,
     start: u64,
@@ -234,7 +234,7 @@ impl Shift {
         }
         let has_moved = last.is_some() && last != home;
         *last = *home;
-        // A panic ends it for good: what it was about is half done.
+        // A panic ends the task for good, because its state may be half changed.
         let polled = catch_unwind(AssertUnwindSafe(|| {
             if has_moved {
                 task.moved();
@@ -257,7 +257,7 @@ impl Shift {
     }
 }
 
-/// Its runtime has ended, or the task has.
+/// Dropped when its runtime ends, or when the task has ended.
 impl Drop for Shift {
     fn drop(&mut self) {
         let mut place = self.starter.lock();
@@ -274,7 +274,7 @@ impl Drop for Shift {
     }
 }
 
-/// Somebody waits to see whether the task's runtime is driven.
+/// The wait to see whether the task's runtime is driven.
 struct Watch(Weak<Starter>);
 
 impl Drop for Watch {

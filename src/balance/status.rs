@@ -10,18 +10,19 @@ use crate::{
 
 /// One endpoint as [`Balance::endpoints`](super::Balance::endpoints) shows it.
 ///
-/// Its `Display` says first what keeps requests away: `web-0 (10.244.1.7:80): far, unreachable, 0 in flight`. With a
-/// [`Subset`](crate::Subset), a pod outside of it that is there for requests by its name, or for a broadcast, has `weight 0`.
+/// Its `Display` begins with what keeps requests away: `web-0 (10.244.1.7:80): far, unreachable, 0 in flight`. With a
+/// [`Subset`](crate::Subset), a pod outside of the subset has `weight 0`; it is in the set for requests by its name, or
+/// for a broadcast.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EndpointStatus {
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// How many requests of this balancer it has at the moment.
+    /// How many requests of this balancer are in flight there now.
     pub in_flight: u32,
     /// Whether it is picked, and if not, why not.
     pub state: EndpointState,
-    /// Whether it is one of those that come first, for being near the client; none where that makes no difference.
+    /// Whether it is preferred because it is near the client; `None` if the balancer has no preference.
     pub proximity: Option<Proximity>,
 }
 
@@ -31,23 +32,26 @@ pub struct EndpointStatus {
 pub enum EndpointState {
     /// It gets requests.
     Available,
-    /// It is passed over because of what its requests have come to ([`OutlierDetection`](crate::OutlierDetection)), until a request that tries it
-    /// succeeds; because it is slow ([`Hedge`](crate::Hedge#slow-pods)), until one is answered in time; or because its checks fail ([`HealthCheck`](crate::HealthCheck)), until they pass.
+    /// It is passed over for one of three reasons:
+    ///
+    /// - its requests failed ([`OutlierDetection`](crate::OutlierDetection)), until a trial request succeeds;
+    /// - it is slow ([`Hedge`](crate::Hedge#slow-pods)), until a trial request is answered in time;
+    /// - its checks fail ([`HealthCheck`](crate::HealthCheck)), until they pass.
     Ejected(EjectionReason),
-    /// It is new, and gets no request [before it has passed a check](crate::HealthCheck::require_initial_pass), or, where
-    /// pods are connected to ahead, before it is connected.
+    /// It is new, and gets no request before [it has passed a check](crate::HealthCheck::require_initial_pass) or, if
+    /// the client connects to pods ahead, before it is connected.
     Pending,
-    /// It refused a request, and gets none until it has been found to accept them again.
+    /// It refused a request, and gets none until it accepts requests again.
     Unreachable,
 }
 
-/// Whether an endpoint comes first, for being [near](crate::guide::near_pods).
+/// Whether an endpoint is preferred because it is [near](crate::guide::near_pods).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Proximity {
-    /// It does.
+    /// It is near, and preferred.
     Near,
-    /// It gets only what is too much for the near ones, which may be nothing.
+    /// It gets only what exceeds the near ones' fair share, which may be nothing.
     Far,
 }
 
@@ -127,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_keeps_requests_away_is_said_first() {
+    fn display_begins_with_what_keeps_requests_away() {
         let endpoint = Endpoint::new(([10, 244, 1, 7], 80).into());
         let mut status = EndpointStatus {
             endpoint: endpoint.clone(),

@@ -1,4 +1,4 @@
-//! What becomes of a request that finds no endpoint: whether it waits, for what, and until when.
+//! A request that finds no endpoint: whether it waits, for what, and until when.
 
 use std::{
     future::{Future, poll_fn},
@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     asked,
-    errand::Errand,
+    request_context::RequestContext,
     shared::{Event, Notes, READY_TIMEOUT, ReadyTimeout, Shared},
 };
 use crate::{
@@ -31,100 +31,100 @@ use crate::{
     route::{Route, Target},
 };
 
-/// How long a pod is tried often that requests wait for without a deadline, each time that they look.
+/// For requests that wait for a pod without a deadline: how long the pod is tried often, each time that they look.
 const WANTED: Duration = Duration::from_secs(60);
 
 /// Where a request goes.
 pub(super) enum Placement<S> {
     Picked(S, InFlight),
-    /// Nowhere before this future has ended.
+    /// It waits until this future has ended.
     Waiting(BoxFuture<'static, ()>),
 }
 
 impl<S: Clone> Shared<S> {
-    /// For a request that found no endpoint: another look, and then a wait for one if that has a chance.
-    pub(super) fn pick_or_wait(&self, errand: &mut Errand) -> Result<Placement<S>, Error> {
-        // Enabled before the second look, so that no change falls between the look and the wait.
+    /// For a request that found no endpoint: picks once more, then waits if there is something to wait for.
+    pub(super) fn pick_or_wait(&self, context: &mut RequestContext) -> Result<Placement<S>, Error> {
+        // Enabled before the second pick, so that no change between the pick and the wait is missed.
         let change = self.next_change();
-        let has_been_heard = errand.has_been_heard();
-        if let Some((service, in_flight)) = self.pick_routed(errand.route()) {
+        let has_been_heard = context.has_been_heard();
+        if let Some((service, in_flight)) = self.pick_routed(context.route()) {
             return Ok(Placement::Picked(service, in_flight));
         }
         self.is_running()?;
         self.starved.notify_one();
         let now = Instant::now();
-        let wait = match errand.route().is_for_one() {
-            true => self.wait_for_one(change, now, errand),
-            false => self.wait_for_any(change, now, errand.route()),
+        let wait = match context.route().is_for_one() {
+            true => self.wait_for_one(change, now, context),
+            false => self.wait_for_any(change, now, context.route()),
         };
         let wait = wait.or_else(|error| match has_been_heard {
             true => Err(error),
-            false => self.tell(errand).ok_or(error),
+            false => self.tell(context).ok_or(error),
         });
         wait.map(Placement::Waiting)
     }
 
-    /// Another endpoint for a request that finds no room at this one, if there is one that it hasn't asked for room before. From now
-    /// on it waits up to the ready timeout, counted from when it began to wait.
+    /// For a request that finds no room at this endpoint: another one that it hasn't asked for room, if there is one.
+    /// The request waits up to the ready timeout in all, counted from when it began to wait.
     pub(super) fn pick_beside(
         &self,
-        errand: &mut Errand,
+        context: &mut RequestContext,
         in_flight: &mut InFlight,
         busy: Busy,
     ) -> Option<(S, InFlight)> {
         let why = busy.why.clone();
-        let beside = errand.busy(in_flight.endpoint(), busy.why).clone();
+        let beside = context.busy(in_flight.endpoint(), busy.why).clone();
         let now = Instant::now();
         let since = now.checked_sub(busy.waited).unwrap_or(now);
-        let deadline = errand.deadline(|| self.deadline(since));
-        if errand.route().is_for_one() {
+        let deadline = context.deadline(|| self.deadline(since));
+        if context.route().is_for_one() {
             return None;
         }
-        // Who waits in no line may look at all of them.
+        // A request that didn't wait in line may still ask all endpoints.
         if !busy.waited.is_zero() && deadline.is_some_and(|deadline| deadline <= now) {
-            errand.is_late();
+            context.is_late();
         }
         let picked = self.pick_routed(&beside);
         match &picked {
             Some((_, placed)) => {
                 in_flight.found_no_room();
-                if let Some(recording) = errand.recording() {
+                if let Some(recording) = context.recording() {
                     recording.fail(&*why, |error| AttemptOutcome::Busy { error });
                     recording.seek(self.policy);
-                    self.record_pick(errand, placed, Some(&beside));
+                    self.record_pick(context, placed, Some(&beside));
                 }
             }
-            None => errand.ask_again(),
+            None => context.ask_again(),
         }
         picked
     }
 
-    /// A wait for the one endpoint that will do.
+    /// A wait for the one endpoint of a request, or the error if the request may not wait.
     fn wait_for_one(
         &self,
         change: Pin<Box<OwnedNotified>>,
         now: Instant,
-        errand: &mut Errand,
+        context: &mut RequestContext,
     ) -> Result<BoxFuture<'static, ()>, Error> {
-        let deadline = errand.deadline(|| self.deadline(now));
-        self.may_wait_for(errand.route(), now, deadline)?;
-        // Who waits for longer goes on asking.
+        let deadline = context.deadline(|| self.deadline(now));
+        self.may_wait_for(context.route(), now, deadline)?;
+        // A longer wait is cut into parts: each tells discovery again that the pod is asked for.
         let ask = now + asked::EVERY;
         let next = deadline.map_or(ask, |deadline| deadline.min(ask));
         Ok(until(change, Some(next)))
     }
 
-    /// Where the set is a part of the pods, others may be taken into it for a request that would fail: waits until the background
-    /// task has heard of it, once. That is no wait for an endpoint, and not bounded by the ready timeout.
-    fn tell(&self, errand: &mut Errand) -> Option<BoxFuture<'static, ()>> {
+    /// With a subset, the background task may take in other pods for a request that would fail: waits, once, until the
+    /// task has heard of the request. The ready timeout doesn't bound this, because it is no wait for an endpoint.
+    fn tell(&self, context: &mut RequestContext) -> Option<BoxFuture<'static, ()>> {
         if !self.is_part || !self.current.load().is_discovered() {
             return None;
         }
-        let route = errand.route().clone();
-        // Before it is told: woken, too, if the task's runtime ends.
+        let route = context.route().clone();
+        // Enabled before the task is told. Also wakes the request if the task's runtime ends.
         let change = self.next_change();
-        let heard = errand.heard(|| {
-            // What was told before there was a set may be forgotten.
+        let heard = context.heard(|| {
+            // Told again: the task may have dropped what it heard before there was a set.
             if let Some(pod) = route.requested() {
                 let _ = self.events.send(Event::Named(pod.clone(), Instant::now()));
             }
@@ -140,7 +140,8 @@ impl<S: Clone> Shared<S> {
 }
 
 impl<S> Shared<S> {
-    /// All endpoints but what `route` leaves out, each to be asked for alone; waits for the first as a request does.
+    /// All endpoints that `route` doesn't leave out, as targets of one request each. Waits for the first as a request
+    /// does.
     pub(super) async fn wait_for_targets(&self, route: &Route) -> Result<Vec<Target>, Error> {
         let cut_off = self.cut_off();
         loop {
@@ -161,13 +162,13 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Waits until the background task has done something, in whatever runtime.
+    /// Waits until the background task has done something, in whatever runtime it runs.
     pub(super) async fn wait_for_task(
         &self,
         mut is_done: oneshot::Receiver<()>,
     ) -> Result<(), Error> {
         loop {
-            // Told, too, if the task's runtime ends: it goes on in this one then.
+            // Also wakes if the task's runtime ends: `is_running` then starts the task in this one.
             let change = self.next_change();
             self.is_running()?;
             if let Either::Left((done, _)) = select(&mut is_done, change).await {
@@ -176,7 +177,7 @@ impl<S> Shared<S> {
         }
     }
 
-    /// A wait for any endpoint, if that has a chance.
+    /// A wait for any endpoint, or the error if there is nothing to wait for.
     fn wait_for_any(
         &self,
         change: Pin<Box<OwnedNotified>>,
@@ -192,11 +193,11 @@ impl<S> Shared<S> {
         Ok(until(change, deadline))
     }
 
-    /// Waits until discovery has answered, for as long as the ready timeout from now on.
+    /// Waits until discovery has answered, up to the ready timeout from now on.
     pub(super) async fn wait_for_discovery(&self) -> Result<(), Error> {
         let (cut_off, now) = (self.cut_off(), Instant::now());
         let deadline = match self.ready_timeout {
-            // Requests don't wait; who calls this does.
+            // Requests never wait, but a caller of this does.
             ReadyTimeout::Bounded(Duration::ZERO) => Some(now + READY_TIMEOUT),
             _ => self.deadline(now),
         };
@@ -220,13 +221,13 @@ impl<S> Shared<S> {
         }
     }
 
-    /// For a request that waits for nothing: no endpoint takes it of those that it may go to.
+    /// The error of a request that doesn't wait: no endpoint that it may go to takes it.
     pub(super) fn no_other(&self) -> Error {
         let last = self.notes().last_refusal.clone();
         Error::unreachable(self.current.load().members().len(), last)
     }
 
-    /// Waits for the next change that may concern requests; from now on, and not from its first poll.
+    /// Waits for the next change that may concern requests; counted from now on, not from the first poll.
     fn next_change(&self) -> Pin<Box<OwnedNotified>> {
         let mut change = Box::pin(self.changes.clone().notified_owned());
         change.as_mut().enable();
@@ -236,25 +237,32 @@ impl<S> Shared<S> {
     /// For a request whose endpoint isn't ready yet: waits for the next change, or for its deadline if it has one.
     pub(super) fn change_or_deadline(
         &self,
-        errand: &mut Errand,
+        context: &mut RequestContext,
         at: &Endpoint,
     ) -> BoxFuture<'static, ()> {
-        let deadline = self.ready_deadline(errand, at, Instant::now());
+        let deadline = self.ready_deadline(context, at, Instant::now());
         until(self.next_change(), deadline)
     }
 
-    /// Until when a request that has been brought to `at` waits for room there, or one for one pod for it to become ready. Where
-    /// requests never wait for one that accepts, this one has accepted, and is waited for as any other is.
-    fn ready_deadline(&self, errand: &mut Errand, at: &Endpoint, now: Instant) -> Option<Instant> {
-        if errand.waits_for_room(at).is_some() {
-            return errand.deadline(|| None);
+    /// Until when a request that has been brought to `at` waits there: any request for room, a request for one pod also
+    /// until the pod is ready. Without a deadline if requests never wait: that is about endpoints that refuse, and this
+    /// one hasn't.
+    fn ready_deadline(
+        &self,
+        context: &mut RequestContext,
+        at: &Endpoint,
+        now: Instant,
+    ) -> Option<Instant> {
+        if context.waits_for_room(at).is_some() {
+            return context.deadline(|| None);
         }
         let is_bounded = self.ready_timeout != ReadyTimeout::Bounded(Duration::ZERO);
-        let is_for_one = errand.route().is_for_one();
-        (is_bounded && is_for_one).then(|| errand.deadline(|| self.deadline(now)))?
+        let is_for_one = context.route().is_for_one();
+        (is_bounded && is_for_one).then(|| context.deadline(|| self.deadline(now)))?
     }
 
-    /// Until when a request waits that waits since then; none waits for ever. One beyond the end of time never comes.
+    /// Until when a request waits that began to wait at `since`; `None` if there is no limit, or it is beyond the
+    /// clock's range.
     fn deadline(&self, since: Instant) -> Option<Instant> {
         match self.ready_timeout {
             ReadyTimeout::Bounded(timeout) => since.checked_add(timeout),
@@ -262,7 +270,7 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Whether there is something to wait for, and time.
+    /// Whether a request may wait: there is something to wait for, and time is left.
     fn may_wait(
         &self,
         now: Instant,
@@ -291,8 +299,8 @@ impl<S> Shared<S> {
         })
     }
 
-    /// Whether a request may go on waiting for its one pod. One that is asked for by name may be away: a StatefulSet's come
-    /// back.
+    /// Whether a request may go on waiting for its one pod. A pod that is asked for by name may be away, because a
+    /// StatefulSet's pods come back.
     fn may_wait_for(
         &self,
         route: &Route,
@@ -314,7 +322,7 @@ impl<S> Shared<S> {
                 let state = PodState::Ambiguous(ambiguous.0);
                 return Err(Error::pod_unreachable(pod.to_string(), state, None));
             }
-            // Also if it is there: perhaps as a substitute, or for a broadcast, which would take it along when they leave.
+            // Also if the pod is in the set: it may leave again if it is there only as a substitute or for a broadcast.
             if self.is_part {
                 let until = deadline.unwrap_or(now + WANTED);
                 let _ = self.events.send(Event::Named(pod.clone(), until));
@@ -351,7 +359,7 @@ impl<S> Shared<S> {
                 PodState::Away(Away::new(snapshot.endpoints(), last))
             }
         };
-        // It may be away for want of an answer.
+        // Without a refusal: the pod may be missing because discovery fails.
         let cause = cause.or_else(|| notes.last_error.clone());
         Err(Error::pod_unreachable(pod.to_string(), state, cause))
     }
@@ -365,7 +373,7 @@ impl<S> Shared<S> {
         Error::no_endpoints(why, notes.last_error.clone())
     }
 
-    /// What a request that waits for an endpoint would fail with if it waited no longer.
+    /// The error that a request that waits for an endpoint would fail with if it stopped waiting now.
     #[cfg(feature = "http")]
     pub(super) fn gives_up(&self, route: &Route) -> Option<Error> {
         let now = Instant::now();
@@ -376,7 +384,7 @@ impl<S> Shared<S> {
         error.err().map(Error::so_far)
     }
 
-    /// Why an endpoint refuses that has been picked for a request, while it does.
+    /// Why the endpoint that was picked for a request refuses, while it does.
     #[cfg(feature = "http")]
     pub(super) fn refusal_of(&self, picked: &InFlight) -> Option<SharedError> {
         let member = picked.member();
@@ -385,7 +393,7 @@ impl<S> Shared<S> {
             .then(|| self.notes().refusals.get(&member.id()).cloned())?
     }
 
-    /// Why the one endpoint that a request is for refuses, while it does.
+    /// Why the one endpoint of a request refuses, while it does.
     pub(super) fn refusal(&self, route: &Route) -> Option<SharedError> {
         let snapshot = self.current.load();
         let mut refusing = snapshot
@@ -395,8 +403,8 @@ impl<S> Shared<S> {
         refusing.find_map(|member| notes.refusals.get(&member.id()).cloned())
     }
 
-    /// Whether a request has been placed where it must not go, by what is known now: at another pod than the one that it is for,
-    /// or at the one that it leaves out.
+    /// Whether a request has been placed where it must not go, by what is known now: at a pod that it isn't for, or one
+    /// that it leaves out.
     pub(super) fn is_lost(&self, route: &Route, in_flight: &InFlight) -> bool {
         if route.is_empty() {
             return false;
@@ -409,21 +417,26 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Why a request for one pod waits no longer for it to become ready, or any request for room, if its time is up.
-    pub(super) fn is_over(&self, errand: &mut Errand, in_flight: &mut InFlight) -> Option<Error> {
+    /// If its time is up: the error of a request for one pod that waits until the pod is ready, or of any request that
+    /// waits for room.
+    pub(super) fn is_over(
+        &self,
+        context: &mut RequestContext,
+        in_flight: &mut InFlight,
+    ) -> Option<Error> {
         let now = Instant::now();
-        let deadline = self.ready_deadline(errand, in_flight.endpoint(), now);
+        let deadline = self.ready_deadline(context, in_flight.endpoint(), now);
         if deadline.is_none_or(|deadline| deadline > now) {
             return None;
         }
-        let Some(last) = errand.waits_for_room(in_flight.endpoint()) else {
-            return self.may_wait_for(errand.route(), now, deadline).err();
+        let Some(last) = context.waits_for_room(in_flight.endpoint()) else {
+            return self.may_wait_for(context.route(), now, deadline).err();
         };
         in_flight.found_no_room();
-        Some(self.busy(errand.route(), last))
+        Some(self.busy(context.route(), last))
     }
 
-    /// That no endpoint has room for a request.
+    /// The error that no endpoint has room for a request.
     fn busy(&self, route: &Route, last: &Refusal) -> Error {
         match (route.requested(), route.requested_member()) {
             (Some(pod), None) => {
@@ -438,7 +451,7 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Whether anything can still change.
+    /// Fails if nothing can change any more: there is no runtime, or the background task has ended.
     fn is_running(&self) -> Result<(), Error> {
         if runtime::Handle::try_current().is_err() {
             return Err(Error::no_runtime());
@@ -450,7 +463,7 @@ impl<S> Shared<S> {
     }
 }
 
-/// Waits for a change, but not beyond the deadline. Woken or out of time, the request learns anew how it stands.
+/// Waits for a change, but not beyond the deadline. After either, the request looks again.
 fn until(mut change: Pin<Box<OwnedNotified>>, deadline: Option<Instant>) -> BoxFuture<'static, ()> {
     let Some(deadline) = deadline else {
         return change;

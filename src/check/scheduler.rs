@@ -1,4 +1,4 @@
-//! Which endpoint has to be checked when, and what follows from the answers. Pure: takes `now` and the generator.
+//! When to check which endpoint, and what follows from the results. Pure: takes `now` and the generator.
 //!
 //! Each member is either in the queue, by the time when it is due, or being checked.
 
@@ -15,24 +15,24 @@ use crate::{
 
 const JITTER: f64 = 0.1;
 
-/// The longest time until an endpoint that has to pass its first check is asked again.
+/// The longest time until an endpoint that has to pass its first check is checked again.
 const IMPATIENT: Duration = Duration::from_secs(1);
 
 /// The checks of a balancer's members.
 #[derive(Debug)]
 pub(crate) struct CheckScheduler {
     pace: Pace,
-    /// Those that are not being checked.
+    /// The members that are not being checked, by when they are due.
     queue: BTreeSet<(Instant, MemberId)>,
-    /// How many checks are running, those of members that have left among them.
+    /// How many checks are running, including those of members that have left.
     running: usize,
 }
 
-/// What is known of one member from its checks.
+/// The state of one member's checks.
 #[derive(Debug)]
 pub(crate) struct CheckState {
     checked: Checked,
-    /// How many checks in a row have said what the last one said.
+    /// How many checks in a row had the last result.
     in_a_row: u32,
     has_passed_last: bool,
     turn: Turn,
@@ -53,7 +53,7 @@ impl CheckScheduler {
         }
     }
 
-    /// A member has joined. It is checked at some time, lest all are at the same time; at once if it has to pass first.
+    /// A member has joined. Its first check is at a random time, to spread them; at once if it has to pass first.
     pub(crate) fn join(&mut self, id: MemberId, now: Instant, rng: &mut impl Rng) -> CheckState {
         let (checked, due) = match self.pace.require_initial_pass {
             true => (Checked::Pending, now),
@@ -93,7 +93,7 @@ impl CheckScheduler {
         self.queue.pop_first().map(|(_, id)| id)
     }
 
-    /// Begins the check of a member; it has to [end](Self::end), whatever becomes of it and of the member.
+    /// Begins the check of a member. It has to [end](Self::end) even if it is aborted or the member leaves.
     pub(crate) fn begin(&mut self, state: &mut CheckState, now: Instant) {
         self.running += 1;
         state.turn = Turn::Running { since: now };
@@ -109,7 +109,7 @@ impl CheckScheduler {
         self.running = 0;
     }
 
-    /// A check of this member that was running has come to nothing: it is due again.
+    /// A running check of this member was lost: it is due again.
     pub(crate) fn restart(&mut self, id: MemberId, state: &mut CheckState, now: Instant) {
         if let Turn::Running { .. } = state.turn {
             state.turn = Turn::Due(now);
@@ -117,7 +117,7 @@ impl CheckScheduler {
         }
     }
 
-    /// What the check of a member that is still in the set has come to. Returns how it stands from now on.
+    /// Takes in the result of a check of a member that is still in the set. Returns its new state.
     pub(crate) fn tell(
         &mut self,
         id: MemberId,
@@ -147,7 +147,7 @@ impl CheckState {
         self.checked
     }
 
-    /// Whether its checks say that it should get no requests. Not as long as it is to pass the first one, and none has ended yet.
+    /// Whether its checks have failed. False while a new endpoint's first check hasn't ended.
     pub(crate) fn has_failed(&self) -> bool {
         match self.checked {
             Checked::Passes => false,
@@ -230,7 +230,7 @@ mod tests {
             Some(id)
         }
 
-        /// How the member stands after its check; none if it has left.
+        /// The member's state after its check; `None` if it has left.
         fn end(&mut self, id: MemberId, has_passed: bool) -> Option<Checked> {
             self.scheduler.end();
             let (state, now) = (self.states.get_mut(&id)?, self.now);
@@ -246,7 +246,7 @@ mod tests {
             self.take().expect("it is due")
         }
 
-        /// What becomes of the one member.
+        /// The states of the one member after each of these results.
         fn run(&mut self, results: &[bool]) -> Vec<Checked> {
             let run = |&has_passed: &bool| {
                 let id = self.next();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn three_failures_in_a_row_put_out_and_one_success_takes_back() {
+    fn three_failures_in_a_row_eject_and_one_success_readmits() {
         use Checked::{Fails, Passes};
         let mut set = set(|_| {});
         set.join();
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_successes_as_are_asked_for_take_back() {
+    fn readmission_takes_as_many_successes_as_are_set() {
         use Checked::{Fails, Passes, Pending};
         let mut set = set(|pace| {
             (pace.failures, pace.successes) = (1, 2);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_waited_for_is_asked_at_once_and_again_after_a_second() {
+    fn an_endpoint_that_has_to_pass_first_is_checked_at_once_and_every_second() {
         let mut set = set(|pace| pace.require_initial_pass = true);
         set.join();
         assert_eq!(set.scheduler.due(), Some(set.now));
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_run_than_may() {
+    fn no_more_checks_run_than_the_concurrency_allows() {
         let mut set = set(|pace| (pace.concurrency, pace.require_initial_pass) = (3, true));
         (0..10).for_each(|_| _ = set.join());
         let running: Vec<_> = std::iter::from_fn(|| set.take()).collect();
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_check_of_one_that_has_left_says_nothing_and_gives_its_place_back() {
+    fn the_check_of_a_member_that_has_left_has_no_result_and_frees_its_place() {
         let mut set = set(|pace| (pace.failures, pace.concurrency) = (1, 1));
         set.join();
         let left = set.next();
@@ -352,13 +352,13 @@ mod tests {
         assert_eq!((set.scheduler.queue.len(), set.scheduler.running), (1, 0));
     }
 
-    /// What happens to a set.
+    /// A thing that happens to a set.
     #[derive(Clone, Debug)]
     enum Step {
         Admit(Vec<u8>),
         Wait(u64),
         Begin,
-        /// Of those that run, which, and whether it passes.
+        /// Which running check ends, and whether it passes.
         End(usize, bool),
     }
 
@@ -373,7 +373,7 @@ mod tests {
         vec(step, 1..300)
     }
 
-    /// What a member's checks have said, and what that comes to.
+    /// The state after these results, by the simplest code.
     fn judged(pace: &Pace, results: &[bool]) -> Checked {
         let mut checked = match pace.require_initial_pass {
             true => Checked::Pending,
@@ -394,11 +394,11 @@ mod tests {
         checked
     }
 
-    /// The set, and what should be so by the simplest account of it.
+    /// The set, and a naive model of it.
     struct Model {
         set: Set,
         pace: Pace,
-        /// Of each host in the set: its member, when its last check began, and what they have said.
+        /// For each host in the set: its member, when its last check began, and the results.
         stays: HashMap<u8, (MemberId, Option<Instant>, Vec<bool>)>,
         running: Vec<MemberId>,
     }
@@ -450,7 +450,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn members_stand_as_their_own_results_say(
+        fn a_members_state_follows_from_its_own_results(
             steps in steps(),
             (failures, successes, concurrency) in (1_u32..4, 1_u32..4, 1_usize..5),
             require_initial_pass: bool,
@@ -469,7 +469,7 @@ mod tests {
                     }
                     Step::End(..) => {}
                 }
-                // Nobody is forgotten: who is in the set is in the queue, or is being checked.
+                // No member is lost: each is in the queue, or is being checked.
                 let here = model.stays.values().filter(|(id, ..)| model.running.contains(id));
                 let queued = model.set.scheduler.queue.len();
                 prop_assert_eq!(queued + here.count(), model.stays.len());

@@ -14,12 +14,12 @@ use crate::{
     outcome::{ByStatus, ClassifyHttp, Outcome},
 };
 
-/// A request ends when the body of its HTTP response has: at the end of the stream, at an error, or when it is
-/// dropped.
+/// A [`Completion`] that ends a request when the body of its HTTP response ends: at the end of the stream, at an error,
+/// or when it is dropped.
 ///
-/// What came of it is the status' to say, [of HTTP and of gRPC](ByStatus), unless there is a
-/// [classifier](ClassifyHttp) of one's own. A body that breaks off is a failure; one that is dropped is what its head
-/// said.
+/// The outcome goes by the status, [of HTTP and of gRPC](ByStatus), unless you give it your own
+/// [classifier](ClassifyHttp). A body that breaks off is a failure. If the body is dropped, the outcome of the head
+/// counts.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
 pub struct OnBodyEnd<C = ByStatus>(C);
@@ -32,7 +32,7 @@ impl OnBodyEnd {
 }
 
 impl<C> OnBodyEnd<C> {
-    /// Outcomes are what `classify` says.
+    /// `classify` decides the outcomes.
     pub const fn by(classify: C) -> Self {
         Self(classify)
     }
@@ -105,7 +105,7 @@ impl<B: Body, C: ClassifyHttp> Body for CountedBody<B, C> {
 }
 
 impl InFlight {
-    /// What a frame of the response says of how the endpoint does.
+    /// Reports an outcome if a frame of the response has one.
     #[inline]
     pub(crate) fn look_at<D, E>(
         &mut self,

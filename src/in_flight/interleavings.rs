@@ -1,5 +1,5 @@
-//! Requests that begin, are answered, fail and are given up on several threads, while the background task looks at what
-//! came of them.
+//! Requests that begin, are answered, fail and are cancelled on several threads, while the background task reviews
+//! them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use shuttle::thread;
 use super::*;
 use crate::{interleavings::explore, member::Slots, signals::Signals};
 
-/// What may become of a request.
+/// How a request may end.
 const ENDS: [fn(&mut InFlight); 6] = [
     |request| request.answer(true),
     |request| request.answer(false),
@@ -20,7 +20,7 @@ const ENDS: [fn(&mut InFlight); 6] = [
     },
     |request| request.report(Outcome::Overload),
     |request| request.refuse(None),
-    // Its caller gives it up.
+    // Its caller cancels it.
     |request| request.wait(),
 ];
 
@@ -42,7 +42,7 @@ fn requests(member: &Arc<Member>, thread: usize) {
     }
 }
 
-/// Counts out the penalties there are, as the background task does; returns the verdict, if there is one.
+/// Ends the penalties, as the background task does. Returns the verdict, if there is one.
 fn review(member: &Member) -> Option<Verdict> {
     let penalties = member.stats().take_penalties();
     member.stats().forget_penalties(penalties);
@@ -51,7 +51,7 @@ fn review(member: &Member) -> Option<Verdict> {
 }
 
 #[test]
-fn what_is_counted_in_is_counted_out() {
+fn every_request_counted_in_is_counted_out() {
     explore(|| {
         let member = member();
         let threads: Vec<_> = (0..3)
@@ -105,8 +105,8 @@ fn one_request_at_a_time_tries_an_ejected_endpoint_and_is_judged_once() {
     });
 }
 
-/// Offers the next trial if the last one has ended without an answer, as the background task does once it is woken; returns
-/// whether that says something of the endpoint.
+/// Offers the next trial if the last one ended without an answer, as the background task does when it is woken. Returns
+/// whether the trial's end says something about the endpoint.
 fn offer_next(member: &Member) -> Option<bool> {
     member.signals().review.notified().now_or_never()?;
     let verdict = member.stats().take_trial()?;

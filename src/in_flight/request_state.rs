@@ -1,7 +1,7 @@
-//! What has become of a request so far, in one word.
+//! A request's state so far, in one word.
 //!
-//! A guard is moved several times on its way through a call, and a pair of words goes in registers: with a field for each of
-//! these a request took 20 ns longer.
+//! A guard is moved several times during a call, and two words are passed in registers: with a field for each part, a
+//! request took 20 ns longer.
 //!
 //! ```text
 //!  63                            24 23              8     7        6   5       3      2        1       0
@@ -19,7 +19,7 @@ const HALF_OPEN: u64 = 1 << 1;
 const ANSWERED: u64 = 1 << 2;
 const OUTCOME: u32 = 3;
 const OUTCOMES: u64 = 0b111 << OUTCOME;
-/// To be ignored, and counted already.
+/// Ignored, and counted already.
 const COUNTED: u64 = 5;
 const WAITS: u64 = 1 << 6;
 const STREAMS: u64 = 1 << 7;
@@ -29,7 +29,7 @@ const SINCE: u32 = 24;
 /// A tick has 2⁷ = 128 ns.
 const TICK: u32 = 7;
 
-/// The ticks begin anew after 2⁴⁰, which is 39 hours.
+/// Ticks wrap after 2⁴⁰, which is 39 hours.
 const TICKS: u64 = u64::MAX >> SINCE;
 
 /// A request's state so far.
@@ -37,8 +37,8 @@ const TICKS: u64 = u64::MAX >> SINCE;
 pub(super) struct RequestState(u64);
 
 impl RequestState {
-    /// It has been picked: as a `trial`, to find out whether the endpoint accepts requests again, or whether it is well
-    /// again (`half_open`).
+    /// A request that has just been picked. It may be a trial, of an endpoint that refuses requests or of one that is
+    /// ejected (`is_half_open`).
     #[inline]
     pub(super) fn new(is_trial: bool, is_half_open: bool) -> Self {
         Self((u64::from(is_trial) * TRIAL) | (u64::from(is_half_open) * HALF_OPEN))
@@ -63,7 +63,7 @@ impl RequestState {
         self.0 & STREAMS != 0
     }
 
-    /// Whether there is more to do at its end than for most.
+    /// Whether its end needs more work than most requests'.
     #[inline]
     pub(super) fn is_special(self) -> bool {
         self.0 & (TRIAL | HALF_OPEN | STREAMS) != 0
@@ -74,13 +74,13 @@ impl RequestState {
         self.0 & TRIAL != 0
     }
 
-    /// It is no trial any more; whether it was.
+    /// It is no longer a trial. True if it was.
     #[inline]
     pub(super) fn end_trial(&mut self) -> bool {
         self.take(TRIAL)
     }
 
-    /// It is no longer the one request of a half-open endpoint; whether it was.
+    /// It is no longer the one request of a half-open endpoint. True if it was.
     #[inline]
     pub(super) fn end_half_open(&mut self) -> bool {
         self.take(HALF_OPEN)
@@ -103,7 +103,7 @@ impl RequestState {
         self.0 |= ANSWERED;
     }
 
-    /// What is known to have come of it.
+    /// The outcome reported so far.
     #[inline]
     pub(super) fn outcome(self) -> Option<Outcome> {
         match (self.0 & OUTCOMES) >> OUTCOME {
@@ -131,7 +131,7 @@ impl RequestState {
         self.0 & WAITS != 0
     }
 
-    /// It waits from `now`, in nanoseconds of any clock, when its endpoint has begun so many answers.
+    /// It waits from `now`, in nanoseconds of any clock; its endpoint has begun `answers` answers by now.
     #[inline]
     pub(super) fn wait(&mut self, now: u64, answers: u32) {
         self.end_wait();
@@ -143,14 +143,14 @@ impl RequestState {
         self.0 &= (WAITS - 1) | STREAMS;
     }
 
-    /// Its answer has begun after so many nanoseconds: from now on it has waited for that long.
+    /// Its answer has begun after `nanos` nanoseconds: keeps this in place of the beginning of the wait.
     pub(super) fn keep_wait(&mut self, nanos: u64) {
         if self.waits() {
             self.0 = (self.0 & !(TICKS << SINCE)) | ((nanos >> TICK) << SINCE);
         }
     }
 
-    /// How long it has waited for its answer, in nanoseconds, once that [is kept](Self::keep_wait).
+    /// How long it waited for its answer, in nanoseconds, once that [is kept](Self::keep_wait).
     #[inline]
     pub(super) fn kept_wait(self) -> u64 {
         if self.waits() {
@@ -160,25 +160,25 @@ impl RequestState {
         }
     }
 
-    /// It has been counted as what it came to.
+    /// Marks it as counted already.
     pub(super) fn count(&mut self) {
         self.0 = (self.0 & !OUTCOMES) | (COUNTED << OUTCOME);
     }
 
-    /// Whether it has been counted as what it came to.
+    /// Whether it has been counted already.
     pub(super) fn is_counted(self) -> bool {
         (self.0 & OUTCOMES) >> OUTCOME == COUNTED
     }
 
-    /// How long it has waited, to a tick, if it has begun to.
+    /// How long it has waited, to within a tick, if it waits.
     #[inline]
     pub(super) fn waited(self, now: u64) -> Option<Duration> {
         let ticks = (now >> TICK).wrapping_sub(self.0 >> SINCE) & TICKS;
         self.waits().then(|| Duration::from_nanos(ticks << TICK))
     }
 
-    /// Whether its endpoint, which has begun so many answers, has begun none while it has waited. In one of 65,536 cases in
-    /// which it has, this doesn't know.
+    /// Whether its endpoint, which has begun `answers` answers by now, has begun none while it waited. Wrong in one of
+    /// 65,536 cases, because it compares 16 bits.
     pub(super) fn has_seen_none_of(self, answers: u32) -> bool {
         (self.0 >> ANSWERS) as u16 == answers as u16
     }
@@ -191,7 +191,7 @@ mod tests {
     const HOUR: u64 = 3_600_000_000_000;
 
     #[test]
-    fn what_is_written_is_read_and_disturbs_nothing_else() {
+    fn each_part_is_read_as_written_and_changes_no_other() {
         let outcomes = [
             Outcome::Success,
             Outcome::Failure,
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_right_to_a_tick_whatever_the_time() {
+    fn waits_are_right_to_within_a_tick_at_any_time() {
         for begun in [0, 1, 127, 128, HOUR, 39 * HOUR, 1_000_000 * HOUR + 1] {
             for wait in [0, 1_000, 1_000_000_000, 38 * HOUR] {
                 let mut state = RequestState::new(false, false);

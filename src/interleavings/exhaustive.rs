@@ -5,10 +5,10 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-/// So often a thread may be interrupted where it could go on. Loom's authors have found most faults with two or three.
+/// How often a thread may be interrupted where it could go on. Loom's authors have found most faults with two or three.
 const INTERRUPTIONS: usize = 3;
 
-/// Runs `story` in every order of its threads. Returns in how many.
+/// Runs `story` in every order of its threads. Returns the number of orders.
 pub(crate) fn explore(story: impl Fn() + Send + Sync + 'static) -> usize {
     let orders = Arc::new(AtomicUsize::new(0));
     let counted = orders.clone();

@@ -14,17 +14,18 @@ use shuttle::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-/// How many orders of a story are tried by each of the two schedulers, unless time is up before.
+/// How many orders of a story each of the two schedulers tries, unless its time is up before.
 const ORDERS: usize = 1_000;
 const TIME: Duration = Duration::from_secs(4);
 
-/// After so many, a look at the clock. Shuttle's own limit of the time prints a seed as if its order had failed.
+/// How many orders are tried between checks of the clock. Shuttle's own time limit isn't used, because it prints a seed
+/// as if that order had failed.
 const BATCH: usize = 50;
 
-/// What a fault needs at most: so many interruptions in the right places (PCT's depth).
+/// The most interruptions in the right places that a fault may need to be found (PCT's depth).
 const DEPTH: usize = 3;
 
-/// A story that takes longer waits for something that never comes.
+/// The most steps of a story. A longer one waits for something that never comes.
 const STEPS: usize = 5_000;
 
 const STACK: usize = 1 << 18;
@@ -57,7 +58,7 @@ fn config() -> Config {
     config
 }
 
-/// Something that the checker doesn't know: before each access it may let others go first.
+/// A primitive that the checker doesn't know: before each access, other threads may run.
 #[derive(Debug)]
 pub(crate) struct Step<T> {
     it: T,

@@ -1,30 +1,32 @@
-//! How long nearly all of an endpoint's answers take to begin at most: the 95th percentile, estimated in one word.
+//! The 95th percentile of the times until an endpoint's answers begin, estimated in one word.
 //!
-//! Each sample moves the estimate by a part of itself: up by 19 steps if the sample is above, down by one step if it isn't.
-//! It rests where one of twenty is above (Ma, Muthukrishnan and Sandler, "Frugal Streaming for Estimating Quantiles", 2013).
-//! With these steps it is right to about a tenth, is ten times as large after 26 samples that say so, and as small
-//! again after 480. How far a sample is above doesn't matter: one that was cut short counts as well as any.
+//! Each sample moves the estimate by a factor: up by 19 steps if the sample is above it, otherwise down by one step. It
+//! settles where one of twenty samples is above (Ma, Muthukrishnan and Sandler, "Frugal Streaming for Estimating
+//! Quantiles", 2013). With these steps it is right to about a tenth. It grows tenfold after 26 samples that are above,
+//! and shrinks again after 480 below. How far a sample is above doesn't matter, so a request that was cut short counts
+//! as well as any.
 //!
-//! The first samples come with dials, TLS handshakes and cold caches, and may be a hundred times too large. So the steps are
-//! larger at first: 2/n at sample n, which takes back a factor of (n/20)² by then, a hundred by sample 200 (Robbins and Monro,
-//! "A Stochastic Approximation Method", 1951), but none makes more than twice as much. From sample 420 on they are those above.
+//! The first samples include dials, TLS handshakes and cold caches, and may be a hundred times too large. So the steps
+//! are larger at first: 2/n at sample n, which undoes a factor of (n/20)² by then, a hundred by sample 200 (Robbins and
+//! Monro, "A Stochastic Approximation Method", 1951). No step more than doubles the estimate. From sample 420 on the
+//! steps are constant.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-/// A step down makes 0.48 % less: 19 of these undo a step up.
+/// A step down is 0.48 %: 19 of these undo one step up.
 const UP: f32 = 1.095;
 const DOWN: f32 = 0.995_235;
 
-/// The largest of so many samples is the first estimate.
+/// The first estimate is the largest of this many samples.
 const FIRST: u64 = 20;
 
-/// For so many samples the steps are larger than that.
+/// The steps are larger up to this sample.
 const YOUNG: u64 = 420;
 
-/// The least that a timer tells, in nanoseconds.
+/// The least estimate, in nanoseconds: a timer's resolution.
 const LEAST: f32 = 1e6;
 
 /// The number of samples, up to [`YOUNG`], above the estimate in nanoseconds.
@@ -32,7 +34,7 @@ const LEAST: f32 = 1e6;
 pub(crate) struct Percentile(AtomicU64);
 
 impl Percentile {
-    /// An answer took so long. If several threads say so at the same time, one of their samples may be lost, and no more.
+    /// Adds the time that an answer took. If several threads add at the same time, some of their samples may be lost.
     #[inline]
     pub(crate) fn add(&self, sample: Duration) {
         let (count, estimate) = self.load();
@@ -47,14 +49,14 @@ impl Percentile {
         self.0.store(count << 32 | estimate, Relaxed);
     }
 
-    /// An answer would have taken at least so long.
+    /// Adds a request that was cut short: its answer would have taken at least this long.
     pub(crate) fn add_at_least(&self, waited: Duration) {
         if waited.as_nanos() as f32 > self.load().1 {
             self.add(waited);
         }
     }
 
-    /// The estimate in nanoseconds, once there were enough samples.
+    /// The estimate in nanoseconds, once there are enough samples.
     pub(crate) fn get(&self) -> Option<f64> {
         let (count, estimate) = self.load();
         (count >= FIRST).then_some(f64::from(estimate))
@@ -83,7 +85,7 @@ fn down(count: u64) -> f32 {
     }
 }
 
-/// The logarithm of a step down after so many samples.
+/// The logarithm of a step down after `count` samples.
 #[cold]
 fn young_step(count: u64) -> f32 {
     2.0 / count as f32
@@ -96,7 +98,8 @@ mod tests {
 
     const MILLI: Duration = Duration::from_millis(1);
 
-    /// Samples with a mean of so many milliseconds, exponentially distributed, whose 95th percentile is 3.0 times that.
+    /// Adds exponentially distributed samples with a mean of `mean` milliseconds; their 95th percentile is 3.0 times
+    /// that.
     fn add(percentile: &Percentile, mean: f64, times: usize, rng: &mut SmallRng) {
         for _ in 0..times {
             let sample = -(1.0 - rng.random::<f64>()).ln() * mean;
@@ -109,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_twenty_is_above_it() {
+    fn one_sample_of_twenty_is_above_the_estimate() {
         for seed in 0..20 {
             let (percentile, rng) = (Percentile::default(), &mut SmallRng::seed_from_u64(seed));
             add(&percentile, 10.0, 2_000, rng);
@@ -118,8 +121,8 @@ mod tests {
         }
     }
 
-    /// The middle one of the estimates of many runs after so many samples, and the 5th and the 95th of 100, as parts of the
-    /// right one; the first so many samples are a hundred times too large.
+    /// The median of the estimates of many runs after `samples` samples, and their 5th and 95th percentiles, relative
+    /// to the right value. The first `slow` samples are a hundred times too large.
     fn estimates(slow: usize, samples: usize) -> [f64; 3] {
         let run = |seed| {
             let (percentile, rng) = (Percentile::default(), &mut SmallRng::seed_from_u64(seed));
@@ -133,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_hundred_times_too_large_at_first_is_made_good_soon() {
+    fn first_samples_a_hundred_times_too_large_are_corrected_by_sample_200() {
         let [middle, _, high] = estimates(20, 150);
         assert!(middle < 2.5 && high < 4.0, "{middle}, {high}");
         let [middle, low, high] = estimates(20, 200);
@@ -142,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_about_right_from_the_first_and_to_a_tenth_later() {
+    fn the_estimate_is_about_right_at_first_and_to_a_tenth_later() {
         for samples in [20, 30, 40, 60, 100, 200] {
             let [middle, low, high] = estimates(0, samples);
             assert!((0.85..1.2).contains(&middle), "{middle} after {samples}");
@@ -156,13 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn the_steps_of_the_first_samples_go_over_into_the_later_ones() {
+    fn the_larger_first_steps_meet_the_constant_ones() {
         let is_close = |one: f32, other: f32| (one / other - 1.0).abs() < 1e-3;
         assert!(is_close(up(YOUNG - 1), UP) && is_close(down(YOUNG - 1), DOWN));
     }
 
     #[test]
-    fn it_follows_upwards_at_once_and_downwards_later() {
+    fn the_estimate_rises_at_once_and_falls_later() {
         let (percentile, rng) = (Percentile::default(), &mut SmallRng::seed_from_u64(3));
         add(&percentile, 10.0, 1_000, rng);
         add(&percentile, 1_000.0, 100, rng);
@@ -172,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_before_there_are_samples_enough() {
+    fn there_is_no_estimate_before_twenty_samples() {
         let percentile = Percentile::default();
         (1..20).for_each(|_| percentile.add(MILLI));
         assert_eq!(percentile.get(), None);
@@ -181,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_short_says_something_only_above_the_estimate() {
+    fn a_request_cut_short_counts_only_if_it_waited_longer_than_the_estimate() {
         let percentile = Percentile::default();
         (0..20).for_each(|_| percentile.add(10 * MILLI));
         percentile.add_at_least(10 * MILLI);
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_never_less_than_a_timer_tells() {
+    fn the_estimate_is_never_below_a_timers_resolution() {
         let percentile = Percentile::default();
         (0..1_000).for_each(|_| percentile.add(Duration::ZERO));
         assert_eq!(estimate(&percentile), 1.0);

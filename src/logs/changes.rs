@@ -1,7 +1,8 @@
-//! How many changes of single endpoints are told as `info`.
+//! Limits how many changes of single endpoints are logged as `info`.
 //!
-//! A thousand pods may refuse at once, and one may come and go many times a second. The first few changes of a minute are told one
-//! by one. The others are counted, and told in one line when the minute is over; one by one they are for `debug`.
+//! A thousand pods may refuse at once, and one may come and go many times a second. The first few changes of a minute
+//! are logged as `info`, one by one. The others are logged as `debug`, counted, and summed up in one `info` line when
+//! the minute is over.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -12,13 +13,14 @@ use tokio::time::Instant;
 
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// How many are told in that time: more than a usual rollout of a few pods makes.
+/// How many changes are logged in that time: more than a usual rollout of a few pods makes.
 const MOST: u32 = 20;
 
-/// The same for panics, which are of the whole set: no number of single endpoints keeps one from being told.
+/// How many panics are logged in that time. Their limit is their own, because a panic is about the whole set: changes
+/// of single endpoints shouldn't hide it.
 const MOST_PANICS: u32 = 6;
 
-/// What has changed of an endpoint, or of all.
+/// A change of an endpoint, or of the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Refuses,
@@ -27,13 +29,13 @@ pub(crate) enum Change {
     Readmitted,
     FailsChecks,
     PassesChecks,
-    /// All get requests since too few are healthy, or that is over.
+    /// A panic begins or ends: all get requests because too few are healthy.
     Panic,
 }
 
 const KINDS: usize = 7;
 
-/// How often that was not told, by [`Change`].
+/// How many changes were not logged as `info`, by [`Change`].
 pub(crate) type Untold = [u32; KINDS];
 
 /// The changes of one balancer's endpoints.
@@ -49,11 +51,11 @@ struct Period {
 }
 
 impl Changes {
-    /// There is one more. Whether it is told by itself.
+    /// Counts one more change. True if it is logged by itself, as `info`.
     pub(crate) fn is_told(&self, change: Change, now: Instant) -> bool {
         let mut period = self.lock();
         let is_over = period.due().is_none_or(|due| due <= now);
-        // What was not told keeps its period until that has been.
+        // A period with untold changes goes on until these have been summed up.
         if is_over && period.untold == Untold::default() {
             *period = Period {
                 began: Some(now),
@@ -72,13 +74,13 @@ impl Changes {
         is_told
     }
 
-    /// When those that were not told are to be.
+    /// When to sum up the untold changes, if there are any.
     pub(crate) fn due(&self) -> Option<Instant> {
         let period = self.lock();
         period.due().filter(|_| period.untold != Untold::default())
     }
 
-    /// Those that were not told, if it is time to.
+    /// The untold changes, if they are due.
     pub(crate) fn take_due(&self, now: Instant) -> Option<Untold> {
         self.due().filter(|due| *due <= now)?;
         Some(std::mem::take(&mut *self.lock()).untold)
@@ -107,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_told_is_told_once_when_the_minute_is_over() {
+    fn untold_changes_are_summed_up_once_when_the_minute_is_over() {
         let (changes, now) = (Changes::default(), Instant::now());
         for _ in 0..MOST {
             assert!(changes.is_told(Change::Refuses, now));

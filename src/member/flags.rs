@@ -1,4 +1,4 @@
-//! The flags of a status word; the picture is with the [word](super::status_word).
+//! The flags of a status word, which is drawn in [`status_word`](super::status_word).
 
 pub(super) const REMOVED: u32 = 1 << 31;
 pub(super) const UNREACHABLE: u32 = 1 << 30;

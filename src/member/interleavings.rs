@@ -1,4 +1,4 @@
-//! Members in the hands of several threads, in all interleavings.
+//! Members used by several threads, in all interleavings.
 
 mod requests;
 mod slots;

@@ -1,4 +1,4 @@
-//! A set of members, or a part of it, as policies see it.
+//! A set of members, or a part of one, as policies see it.
 
 use std::{
     collections::BTreeMap,
@@ -13,11 +13,10 @@ use super::{
 };
 use crate::{endpoint::Endpoint, latency::Latency};
 
-/// The endpoints that a [`Picker`](crate::Picker) chooses from, with their counters. They have the indices from zero, in the
-/// order of their addresses.
+/// The endpoints that a [`Picker`](crate::Picker) chooses from, with their counters.
 ///
-/// The set never changes: when endpoints join, leave, or change their weights, the policy prepares a new picker for a new one.
-/// The counters change all the time.
+/// They have indices from zero, in the order of their addresses. A set never changes: when endpoints join, leave or
+/// change their weights, the policy prepares a new picker for a new set. The counters change all the time.
 #[derive(Debug)]
 pub struct Members {
     /// What is known of the endpoints now.
@@ -25,11 +24,11 @@ pub struct Members {
     members: Box<[Arc<Member>]>,
     /// Empty if all are equal.
     weights: Box<[u32]>,
-    /// All lines there are, or those of a part; other endpoints may have words in them too.
+    /// All lines, or those of a part; they may also have words of other endpoints.
     lines: Arc<[Arc<Line>]>,
     /// How many of the lines, and how many lanes of each, hold any endpoint's word.
     used: (usize, usize),
-    /// In a part of a set: what makes the words of the other endpoints as large as those with a flag, line by line.
+    /// For a part of a set, line by line: masks that make other endpoints' words look flagged.
     masks: Box<[[u32; LANES]]>,
 }
 
@@ -50,34 +49,34 @@ impl Members {
     ///
     /// # Panics
     ///
-    /// Like all methods with an index: if it is not below [`len`](Self::len).
+    /// Panics, like all methods with an index, if the index is not below [`len`](Self::len).
     pub fn endpoint(&self, index: usize) -> &Endpoint {
         &self.endpoints[index]
     }
 
-    /// The endpoint's [weight](Endpoint::weight); 1 where all weights are equal.
+    /// The endpoint's [weight](Endpoint::weight); 1 if all weights are equal.
     pub fn weight(&self, index: usize) -> u32 {
         self.weights.get(index).copied().unwrap_or(1)
     }
 
-    /// Whether the endpoint is a part of the set by its weight, as [`Counted`](crate::endpoint::Counted) says.
+    /// Whether the endpoint counts as a part of the set, by its weight: see [`Counted`](crate::endpoint::Counted).
     pub(crate) fn counts(&self, index: usize) -> bool {
-        // Where none has weight, all are equal.
+        // If all weights are zero, they are equal, and `weight` is 1.
         self.weight(index) > 0
     }
 
-    /// Whether the endpoint gets requests now: it refuses none, is not ejected, and its checks say nothing against it.
+    /// Whether the endpoint gets requests now: it doesn't refuse them, isn't ejected, and doesn't fail its checks.
     #[inline]
     pub fn is_available(&self, index: usize) -> bool {
         self.word(index) < FLAGGED
     }
 
-    /// How many requests the endpoint has from this balancer, up to the ends of their responses.
+    /// How many requests of this balancer are in flight at the endpoint, up to the ends of their responses.
     pub fn in_flight(&self, index: usize) -> u32 {
         self.members[index].in_flight()
     }
 
-    /// The requests in flight, and for a while those that failed at once: by this number, failing fast attracts nothing.
+    /// The requests in flight, plus, for a while, those that failed. So an endpoint that fails fast doesn't look idle.
     pub fn load(&self, index: usize) -> u32 {
         let member = &self.members[index];
         member
@@ -88,11 +87,12 @@ impl Members {
     /// What part of its share the endpoint gets: below 1 while it is new ([slow start](crate::BalanceBuilder::slow_start)).
     #[inline]
     pub fn slow_start_share(&self, index: usize) -> f64 {
-        self.members[index].warmth()
+        self.members[index].slow_start_share()
     }
 
-    /// How long the endpoint takes to begin its answers: a moving average that believes bad news at once (peak EWMA). None
-    /// while nothing is known, or if the policy has no [`latency_decay`](crate::Policy::latency_decay).
+    /// How long the endpoint takes to begin its answers: a moving average in which peaks count at once (peak EWMA).
+    ///
+    /// `None` while nothing is known, or if the policy has no [`latency_decay`](crate::Policy::latency_decay).
     pub fn latency(&self, index: usize) -> Option<Duration> {
         match self.average(index) {
             0.0 => None,
@@ -102,7 +102,7 @@ impl Members {
 }
 
 impl Members {
-    /// `endpoints`, whose members are `members`, in the same order, and have their slots in `slots`.
+    /// A set of `endpoints` and their `members`, in the same order, whose slots are in `slots`.
     pub(crate) fn new(endpoints: Vec<Endpoint>, members: Vec<Arc<Member>>, slots: &Slots) -> Self {
         let taken = members.iter().filter_map(|member| member.word.slot());
         let used = taken.fold((0, 0), |(lines, lanes), slot| {
@@ -118,7 +118,7 @@ impl Members {
         }
     }
 
-    /// Those at `indices`.
+    /// The part of the set at `indices`.
     pub(crate) fn part(&self, indices: &[usize]) -> Self {
         let members: Box<[_]> = indices.iter().map(|&at| self.members[at].clone()).collect();
         let mut masks = BTreeMap::new();
@@ -136,14 +136,14 @@ impl Members {
                 false => indices.iter().map(|&at| self.weights[at]).collect(),
             },
             members,
-            // The few lines of a small part of a large set, and not all there are.
+            // Only the lines of this part: a small part of a large set has few.
             lines: masks.keys().map(|&line| self.lines[line].clone()).collect(),
             used: (masks.len(), self.used.1),
             masks: masks.into_values().collect(),
         }
     }
 
-    /// What is known of the endpoints now, by index.
+    /// The endpoints as they are known now, by index.
     pub(crate) fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
     }
@@ -154,18 +154,18 @@ impl Members {
         &self.members
     }
 
-    /// The weights, by index; none if they are equal, even at zero.
+    /// The weights, by index; empty if they are equal, even at zero.
     pub(crate) fn weights(&self) -> &[u32] {
         &self.weights
     }
 
-    /// Whether the words are packed and count requests, for who scans them.
+    /// Whether the words are packed and count requests.
     #[inline]
     pub(crate) fn are_packed(&self) -> bool {
         self.used.0 > 0
     }
 
-    /// The smallest word. In the moment of an update it may be that of an endpoint of the next set.
+    /// The smallest word. During an update it may belong to an endpoint of the next set.
     #[inline]
     pub(crate) fn min(&self) -> u32 {
         if !self.masks.is_empty() {
@@ -179,7 +179,7 @@ impl Members {
     }
 
     /// The smallest word of a part.
-    // Not inlined: whole sets should not carry it.
+    // Not inlined, to keep it out of picks of whole sets.
     #[inline(never)]
     fn masked_min(&self) -> u32 {
         self.masked_words().fold(u32::MAX, u32::min)
@@ -193,7 +193,7 @@ impl Members {
         })
     }
 
-    /// The load of the endpoints that are available, and how many those are.
+    /// The load of the available endpoints, and their number.
     pub(crate) fn available_load(&self) -> (u64, usize) {
         if !self.are_packed() {
             return sum((0..self.len()).map(|index| self.loaded(index)));
@@ -209,13 +209,13 @@ impl Members {
         self.lines[..lines].iter().fold((0, 0), add)
     }
 
-    /// The weight of the endpoints that are available.
+    /// The sum of the available endpoints' weights.
     pub(crate) fn available_weight(&self) -> u64 {
         let available = (0..self.len()).filter(|&index| self.is_available(index));
         available.map(|index| u64::from(self.weight(index))).sum()
     }
 
-    /// The load of the endpoints that are available and have no weight, where others have some.
+    /// The load of the available endpoints of weight zero, if others have weight.
     pub(crate) fn weightless_load(&self) -> u64 {
         let weights = self.weights.iter().enumerate();
         let weightless = weights.filter(|(_, weight)| **weight == 0);
@@ -225,7 +225,7 @@ impl Members {
             .sum()
     }
 
-    /// The load without the status flags, whether or not the word counts requests itself.
+    /// The load without the status flags, for either layout.
     #[inline]
     pub(crate) fn load_of(&self, index: usize) -> u32 {
         self.loaded(index) & COUNT
@@ -236,7 +236,7 @@ impl Members {
         self.members[index].word().load(Relaxed)
     }
 
-    /// Status flags plus load, whether or not the word counts requests itself.
+    /// Status flags plus load, for either layout.
     #[inline]
     pub(crate) fn loaded(&self, index: usize) -> u32 {
         self.members[index].loaded()
@@ -263,7 +263,7 @@ impl Members {
     }
 }
 
-/// The sum of the words without a flag, and how many those are.
+/// The sum of the words without a flag, and their number.
 #[inline]
 fn sum(words: impl Iterator<Item = u32>) -> (u64, usize) {
     // Without a branch: sixteen are added in a few nanoseconds.

@@ -1,7 +1,7 @@
-//! What an endpoint's requests have come to since the last review.
+//! An endpoint's request statistics, for the reviews of its health.
 //!
-//! Every request writes here, so it is little: one addition when its answer begins and one read when it ends, if all is well.
-//! The background task reads it at its leisure, and does what takes thought.
+//! Every request writes here, so a request does little: one addition when its answer begins and one read when it ends,
+//! if all is well. The background task reads the statistics, and does the rest.
 
 use std::{fmt, time::Duration};
 
@@ -10,40 +10,40 @@ use crate::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
-/// The answers stand above this bit, and what they took, in microseconds, below.
+/// One answer: the number of answers is above this bit, and the sum of their times, in microseconds, below it.
 const ANSWER: u64 = 1 << 40;
 
-/// So many requests in a row that were answered by a hedge first show that an endpoint is slow.
+/// An endpoint is slow after this many requests in a row whose hedge was answered first.
 pub(crate) const OVERTAKEN: u32 = 3;
 
-/// How many failure penalties an endpoint has at most.
+/// The most failure penalties of an endpoint.
 const MAX_PENALTIES: u32 = 64;
 
-/// What an endpoint's requests have come to.
+/// An endpoint's request statistics.
 #[derive(Debug, Default)]
 pub(crate) struct RequestStats {
-    /// The answers that have begun, and the sum of the time that they took to. It never goes back: what is new is the
-    /// difference.
+    /// The number of answers that have begun, and the sum of the times until then. Never reset: reviews take
+    /// differences.
     answers: AtomicU64,
     failures: AtomicU32,
-    /// Failures without an answer among them.
+    /// The failures without an answer.
     unanswered: AtomicU32,
-    /// Requests without a success among them that failed or were refused.
+    /// Requests in a row that failed or were refused.
     in_a_row: AtomicU32,
-    /// Requests that were hedged, and whose hedge was answered first, without an answer in time among them.
+    /// Requests in a row whose hedge was answered first; an answer in time ends the row.
     overtaken: AtomicU32,
-    /// Requests in flight whose answer has begun, where it may take long to end.
+    /// Requests in flight whose answer has begun, and may take long to end.
     streaming: AtomicU32,
-    /// Requests that were turned away and still count as load (failure penalties); those that are new, and all of them.
+    /// Failure penalties, by which failed requests still count as load: the new ones, and all of them.
     new_penalties: AtomicU32,
     penalties: AtomicU32,
-    /// What came of the one request of a half-open endpoint.
+    /// The verdict of the one request of a half-open endpoint.
     verdict: AtomicU8,
-    /// What came of the trial request of one that refuses, if nobody else says so.
+    /// How the trial request of an endpoint that refuses ended, if it was neither accepted nor refused.
     trial: AtomicU8,
     /// Why the endpoint is out, plus one; zero while it isn't.
     reason: AtomicU8,
-    /// What its checks say.
+    /// The state of its health checks.
     checked: AtomicU8,
 }
 
@@ -64,17 +64,17 @@ pub enum EjectionReason {
     Unresponsive,
     /// [Its health checks](crate::HealthCheck) fail.
     CheckFailed,
-    /// [It answers late](crate::Hedge#slow-pods): other endpoints had answered several of its requests first.
+    /// [It is slow](crate::Hedge#slow-pods): other endpoints answered several of its requests first.
     Slow,
 }
 
-/// How an endpoint stands with its checks; one without any passes.
+/// The state of an endpoint's health checks. An endpoint without checks passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Checked {
     #[default]
     Passes,
     Fails,
-    /// It is new, and is to pass one before it gets requests.
+    /// It is new, and has to pass a check before it gets requests.
     Pending,
 }
 
@@ -90,7 +90,7 @@ impl fmt::Display for EjectionReason {
     }
 }
 
-/// What came of the request that an ejected endpoint was tried with.
+/// What came of a trial request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Its answer has begun, and looks good.
@@ -99,9 +99,9 @@ pub(crate) enum Verdict {
     Failed,
     /// A hedge was answered first, or would have been.
     Late,
-    /// Its caller gave it up while it waited, or it says nothing of the endpoint.
+    /// Its caller cancelled it while it waited, or its outcome says nothing about the endpoint.
     GivenUp,
-    /// It was cancelled before the endpoint had it, or at once.
+    /// It was cancelled before the endpoint had it, or right after.
     Cancelled,
 }
 
@@ -115,14 +115,14 @@ impl Verdict {
         Self::Cancelled,
     ];
 
-    /// Zero is none.
+    /// A code above zero, because zero stands for no verdict.
     fn code(self) -> u8 {
         self as u8 + 1
     }
 }
 
 fn take(code: &AtomicU8) -> Option<Verdict> {
-    // A plain read first: most of the time there is nothing.
+    // A plain read first, because most of the time there is none.
     if code.load(Acquire) == 0 {
         return None;
     }
@@ -132,7 +132,7 @@ fn take(code: &AtomicU8) -> Option<Verdict> {
         .find(|verdict| verdict.code() == code)
 }
 
-/// Counters as they stand.
+/// The counters at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     answers: u64,
@@ -140,27 +140,27 @@ pub(crate) struct Counts {
     unanswered: u32,
 }
 
-/// What is new since some earlier counts.
+/// What is new since earlier [`Counts`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct News {
     pub(crate) answers: u32,
-    /// The answers' mean time; none without answers.
+    /// The answers' mean time; `None` without answers.
     pub(crate) mean: Option<Duration>,
     pub(crate) failures: u32,
-    /// Requests that have come to something.
+    /// Requests that were answered or failed.
     pub(crate) requests: u32,
 }
 
 impl RequestStats {
-    /// An answer has begun, after so long.
+    /// An answer has begun, `after` this time.
     #[inline]
     pub(crate) fn answered(&self, after: Duration) {
-        // The sum has room for twelve days: one wait can't fill it, and the sums' difference holds though they wrap.
+        // The sum has room for twelve days, so one wait can't fill it. It may wrap: only differences are used.
         let micros = (after.as_micros() as u64).min(u64::from(u32::MAX));
         self.answers.fetch_add(ANSWER + micros, Relaxed);
     }
 
-    /// How many answers have begun, counted anew after 2²⁴; to be compared with a later one.
+    /// How many answers have begun, modulo 2²⁴; to compare with a later value.
     #[inline]
     pub(crate) fn progress(&self) -> u32 {
         (self.answers.load(Relaxed) / ANSWER) as u32
@@ -173,12 +173,12 @@ impl RequestStats {
         }
     }
 
-    /// An endpoint refused a request that it had got; how many in a row that makes.
+    /// The endpoint refused a request that it had got. Returns how many in a row that makes.
     pub(crate) fn refused(&self) -> u32 {
         self.in_a_row.fetch_add(1, Relaxed) + 1
     }
 
-    /// A request has failed; how many in a row that makes.
+    /// A request has failed. Returns how many in a row that makes.
     pub(crate) fn failed(&self, answered: bool) -> u32 {
         self.failures.fetch_add(1, Relaxed);
         if !answered {
@@ -191,18 +191,18 @@ impl RequestStats {
         self.in_a_row.load(Relaxed)
     }
 
-    /// The failures so far are dealt with.
+    /// Forgets the failures so far, and the lost hedges.
     pub(crate) fn forget_failures(&self) {
         self.in_a_row.store(0, Relaxed);
         self.overtaken.store(0, Relaxed);
     }
 
-    /// A hedge was answered before the request; how many in a row that makes.
+    /// A hedge was answered before its request. Returns how many in a row that makes.
     pub(crate) fn lost(&self) -> u32 {
         self.overtaken.fetch_add(1, Relaxed) + 1
     }
 
-    /// There was an answer in time.
+    /// An answer came in time: ends the row of lost hedges.
     #[inline]
     pub(crate) fn keep_up(&self) {
         if self.overtaken.load(Relaxed) != 0 {
@@ -210,7 +210,7 @@ impl RequestStats {
         }
     }
 
-    /// How many requests in a row were answered by a hedge first.
+    /// How many requests in a row had their hedge answered first.
     pub(crate) fn overtaken(&self) -> u32 {
         self.overtaken.load(Relaxed)
     }
@@ -224,12 +224,12 @@ impl RequestStats {
         self.streaming.fetch_sub(1, Relaxed);
     }
 
-    /// How many answers have begun that may take long to end, and haven't.
+    /// How many answers have begun but not ended, of those that may take long.
     pub(crate) fn streaming(&self) -> u32 {
         self.streaming.load(Relaxed)
     }
 
-    /// Goes on counting a request that was turned away. If true, the background task counts it out.
+    /// Adds a failure penalty: a failed request goes on counting as load. If true, the background task ends it.
     pub(crate) fn penalise(&self) -> bool {
         if self.penalties.fetch_add(1, Relaxed) >= MAX_PENALTIES {
             self.penalties.fetch_sub(1, Relaxed);
@@ -252,7 +252,7 @@ impl RequestStats {
         self.penalties.load(Relaxed)
     }
 
-    /// So many penalties are over.
+    /// Ends this many penalties.
     pub(crate) fn forget_penalties(&self, penalties: u32) {
         self.penalties.fetch_sub(penalties, Relaxed);
     }
@@ -266,12 +266,12 @@ impl RequestStats {
         take(&self.verdict)
     }
 
-    /// A trial request has ended without an answer, and without being refused.
+    /// A trial request has ended without an answer or a refusal.
     pub(crate) fn end_trial(&self, verdict: Verdict) {
         self.trial.store(verdict.code(), Release);
     }
 
-    /// How a trial request has ended without an answer, unless that was taken before.
+    /// How a trial request ended without an answer or a refusal, unless that was taken before.
     pub(crate) fn take_trial(&self) -> Option<Verdict> {
         take(&self.trial)
     }
@@ -288,7 +288,7 @@ impl RequestStats {
         self.reason.store(reason, Relaxed);
     }
 
-    /// Why the endpoint is out, if it is.
+    /// Why the endpoint is ejected, if it is.
     pub(crate) fn reason(&self) -> Option<EjectionReason> {
         match self.reason.load(Relaxed) {
             1 => Some(EjectionReason::ConsecutiveFailures),
@@ -304,7 +304,7 @@ impl RequestStats {
         self.checked.store(checked as u8, Relaxed);
     }
 
-    /// What the endpoint's checks say.
+    /// The state of the endpoint's health checks.
     pub(crate) fn checked(&self) -> Checked {
         const FAILS: u8 = Checked::Fails as u8;
         const PENDING: u8 = Checked::Pending as u8;
@@ -315,7 +315,7 @@ impl RequestStats {
         }
     }
 
-    /// What is new since `seen`, which becomes what there is now.
+    /// What is new since `seen`, which is set to the present counts.
     pub(crate) fn news(&self, seen: &mut Counts) -> News {
         let now = Counts {
             answers: self.answers.load(Relaxed),
@@ -340,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn news_are_what_was_not_seen() {
+    fn news_is_the_difference_since_it_was_last_taken() {
         let (record, mut seen) = (RequestStats::default(), Counts::default());
         assert_eq!(record.news(&mut seen), News::default());
         for millis in [1, 2, 3] {
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_may_wrap() {
+    fn news_is_right_even_if_sums_wrap() {
         let (record, mut seen) = (RequestStats::default(), Counts::default());
         let day = Duration::from_secs(3_600);
         for _ in 0..600 {
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_ends_the_row() {
+    fn a_success_ends_a_row_of_failures() {
         let record = RequestStats::default();
         assert_eq!([record.failed(true), record.failed(true)], [1, 2]);
         record.succeeded();

@@ -1,7 +1,7 @@
 //! The slots of packed status words.
 //!
-//! The lowest free slot goes first, so that the words in use stay together. A member gives its slot back when its last
-//! request has ended and no snapshot has it any more: the slot is free when its last holder drops it, and no sooner.
+//! The lowest free slot is taken first, so that the words in use stay together. A member gives its slot back when its
+//! last request has ended and no snapshot has it any more: only then does the last holder drop it.
 
 use std::{
     cmp::Reverse,
@@ -124,7 +124,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // Whoever scans the line passes it over until it is taken again.
+        // Scans skip the word until it is taken again.
         self.word().store(REMOVED, Relaxed);
         lock(&self.numbers).free.push(Reverse(self.number));
     }

@@ -1,4 +1,4 @@
-//! All endpoints' health at one time: which ones have to be out, and whether that is ignored.
+//! Judges all endpoints of a set at once: which are ejected, and whether a panic ignores that.
 
 use std::{cmp::Reverse, time::Duration};
 
@@ -11,10 +11,10 @@ use crate::{
     member::{Checked, EjectionReason, Member},
 };
 
-/// How much of the usual time is taken from the last review.
+/// The weight of the last review in the usual time.
 const FRESH: f64 = 0.2;
 
-/// Judges the endpoints of a set, from review to review.
+/// Judges the endpoints of a set, review by review.
 #[derive(Debug)]
 pub(crate) struct OutlierDetector {
     settings: OutlierDetection,
@@ -25,7 +25,7 @@ pub(crate) struct OutlierDetector {
     due: Option<Instant>,
 }
 
-/// One endpoint in a review: its health so far, what has been observed since, and what is decided.
+/// One endpoint in a review: its health so far, what has been observed since, and the decision.
 #[derive(Debug)]
 pub(crate) struct Case<'a> {
     pub(crate) member: &'a Member,
@@ -33,13 +33,13 @@ pub(crate) struct Case<'a> {
     observation: Observation,
     was_out: bool,
     weight: u32,
-    /// It is there for requests of its own only, and not for all others: it has no part in how many of the set may be out.
+    /// It gets only requests that ask for it (weight zero), so it doesn't count for how many of the set may be out.
     is_extra: bool,
     pub(crate) decision: Decision,
 }
 
 impl<'a> Case<'a> {
-    /// Takes note of what has become of `member`'s requests since the last review. Its endpoint has this weight by now.
+    /// Observes how `member`'s requests ended since the last review. `weight` is its endpoint's present weight.
     pub(crate) fn observe(member: &'a Member, weight: u32, health: &'a mut EndpointHealth) -> Self {
         let observation = Observation::of(member, health.seen());
         Self {
@@ -65,8 +65,8 @@ impl OutlierDetector {
         }
     }
 
-    /// How long an answer takes to begin, usually: of each endpoint the mean, of those the median, and of that an average
-    /// over the last reviews. None before the first answer.
+    /// How long an answer usually takes to begin: the median of the endpoints' means, averaged over the last reviews.
+    /// `None` before the first answer.
     pub(crate) fn usual(&self) -> Option<Duration> {
         self.usual
     }
@@ -86,7 +86,7 @@ impl OutlierDetector {
         self.due
     }
 
-    /// Looks at all endpoints of the set, and decides of each what has to be done.
+    /// Judges all endpoints of the set, and makes a decision for each.
     pub(crate) fn review(&mut self, cases: &mut [Case<'_>], now: Instant, rng: &mut impl Rng) {
         let counted = Counted::of(cases.iter().map(|case| case.weight));
         for case in cases.iter_mut() {
@@ -120,14 +120,14 @@ impl OutlierDetector {
         });
     }
 
-    /// What becomes of those that are out, and which others should be.
+    /// Updates the endpoints that are out. Returns which others should be out, and why, the worst first.
     fn reconsider(
         &mut self,
         cases: &mut [Case<'_>],
         now: Instant,
         rng: &mut impl Rng,
     ) -> Vec<(usize, EjectionReason)> {
-        // Those that are there for requests of their own may get none: a silence isn't measured against them.
+        // Endpoints of weight zero may get no requests, so their answers say nothing about a silence.
         let counted = cases.iter().filter(|case| !case.is_extra).count();
         let mut set = SetStats {
             answers: self.answers,
@@ -139,7 +139,7 @@ impl OutlierDetector {
             set.others = counted - usize::from(!case.is_extra);
             let observation = &case.observation;
             if case.health.is_out() {
-                // What has failed meanwhile is dealt with, whether it is taken back or not.
+                // Its failures meanwhile belong to this ejection, so they make no new complaint.
                 case.health
                     .reconsider(&self.settings, observation, &set, now, rng);
                 continue;
@@ -151,7 +151,7 @@ impl OutlierDetector {
                 complaints.push((index, reason));
             }
         }
-        // If not all of them can be out, the worst are; the slow ones last.
+        // If not all of them can be out, the worst are. Slow ones come last.
         complaints.sort_by_key(|&(index, reason)| {
             let is_slow = reason == EjectionReason::Slow;
             (is_slow, Reverse(cases[index].observation.in_a_row))
@@ -159,7 +159,7 @@ impl OutlierDetector {
         complaints
     }
 
-    /// Puts out as many as may be; returns how many endpoints are left.
+    /// Ejects as many as may be out. Returns how many endpoints are available.
     fn eject(
         &mut self,
         complaints: Vec<(usize, EjectionReason)>,
@@ -172,7 +172,7 @@ impl OutlierDetector {
             let is_slow = reason == EjectionReason::Slow;
             let is_extra = cases[index].is_extra;
             let may_be_out = match is_extra {
-                // Where no other one is available, it gets their requests.
+                // If no other one is available, it serves as the last resort.
                 true => tally.available > 0,
                 false if is_slow => tally.has_room_for_slow(&self.settings),
                 false => tally.has_room(&self.settings),
@@ -191,7 +191,7 @@ impl OutlierDetector {
         tally.available
     }
 
-    /// Takes back slow endpoints, the least slow ones first, as many as others need the room of, or are needed to serve.
+    /// Takes back slow endpoints, the least slow first, until there is room for failing ones and enough are available.
     fn take_back_slow(&self, tally: &mut Tally, cases: &mut [Case<'_>], now: Instant) {
         if tally.slow == 0 || !tally.lacks_room(&self.settings) {
             return;
@@ -210,9 +210,9 @@ impl OutlierDetector {
         }
     }
 
-    /// Takes back as many as are out beyond what may be: the set has shrunk, or those that were extra count, since none has
-    /// weight any more. First those that accept requests, and of those the ones whose next trial is nearest: they have been out
-    /// for long, or have failed less often. In a panic all of them serve as it is.
+    /// Takes endpoints back if more are out than may be: the set has shrunk, or extra endpoints count now because none
+    /// has weight any more. Those that accept requests come first, and of those the ones whose next trial is nearest,
+    /// because they have been out for long or have failed less often. Not in a panic, when all of them serve anyway.
     fn take_back_the_rest(&self, tally: &mut Tally, cases: &mut [Case<'_>], now: Instant) {
         if !tally.has_too_many_out(&self.settings) {
             return;
@@ -239,16 +239,17 @@ impl OutlierDetector {
     }
 }
 
-/// How many endpoints there are, and how many of them are out; those that are extra count in neither.
+/// How many endpoints there are, and how many of them are out. Extra endpoints don't count.
 #[derive(Debug)]
 struct Tally {
     members: usize,
-    /// Ejected. One that refuses, or fails its checks, uses up nothing, unless it is ejected besides.
+    /// Those that are ejected. Endpoints that refuse, or fail their checks, don't use up room unless they are also
+    /// ejected.
     out: usize,
-    /// Ejected for being slow, of those.
+    /// Of these, the ones ejected for being slow.
     slow: usize,
     available: usize,
-    /// Those that would be available, if they weren't ejected for being slow.
+    /// Those that would be available if they weren't ejected for being slow.
     spare: usize,
 }
 
@@ -265,12 +266,12 @@ impl Tally {
         }
     }
 
-    /// Whether one that fails may be out: slow ones yield.
+    /// Whether one more failing endpoint may be out: slow ones make room for it.
     fn has_room(&self, settings: &OutlierDetection) -> bool {
         self.out - self.slow < settings.may_be_out(self.members) && self.available + self.spare > 1
     }
 
-    /// Whether a slow one may be out.
+    /// Whether one more slow endpoint may be out.
     fn has_room_for_slow(&self, settings: &OutlierDetection) -> bool {
         let left = self.available.saturating_sub(1);
         self.out < settings.may_be_out(self.members)
@@ -278,7 +279,7 @@ impl Tally {
             && !settings.is_panic(left, self.members)
     }
 
-    /// Whether slow ones are out whose room others need, or that are needed themselves.
+    /// Whether slow endpoints have to come back: failing ones need their room, or too few are available.
     fn lacks_room(&self, settings: &OutlierDetection) -> bool {
         self.out > settings.may_be_out(self.members)
             || self.available == 0
@@ -299,7 +300,7 @@ impl Tally {
         }
     }
 
-    /// One that is ejected will be so no more.
+    /// Counts an ejected endpoint that will be readmitted.
     fn come_back(&mut self, case: &Case<'_>) {
         let is_slow = usize::from(case.health.is_slow());
         (self.out, self.slow) = (self.out - 1, self.slow - is_slow);
@@ -310,7 +311,7 @@ impl Tally {
 }
 
 impl Case<'_> {
-    /// Whether there is reason to have it out, by its requests or its checks, and it is not.
+    /// Whether it would be out by its requests or its checks, but gets requests.
     pub(crate) fn is_spared(&self) -> bool {
         let fails = self.member.stats().checked() == Checked::Fails;
         (self.health.is_bad() || fails) && self.member.is_available()
@@ -318,7 +319,7 @@ impl Case<'_> {
 
     fn decide(&mut self, is_panic: bool, now: Instant) {
         if is_panic && self.health.is_half_open() {
-            // It has requests enough to show how it is.
+            // In a panic it gets enough requests to show how it does, without a trial.
             self.health.readmit(now);
         }
         self.decision = Decision {
@@ -330,7 +331,7 @@ impl Case<'_> {
     }
 }
 
-/// How many endpoints there are to speak of.
+/// How many endpoints count: all but new ones that have passed no check, and extra ones.
 fn members(cases: &[Case<'_>]) -> usize {
     cases
         .iter()

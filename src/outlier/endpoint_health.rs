@@ -1,4 +1,4 @@
-//! One endpoint's health: the state machine of the picture above.
+//! One endpoint's health: the state machine that is drawn in `outlier.rs`.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use super::{Observation, OutlierDetection, observation::SetStats, pauses::Pauses, window::Window};
 use crate::member::{Counts, EjectionReason, OVERTAKEN, Verdict};
 
-/// How long a good beginning may stay without an end before it is taken for a success: the answer may be a stream.
+/// How long a trial's good answer may go on before it counts as a success: it may be a stream.
 const LONG_ANSWER: Duration = Duration::from_secs(1);
 
-/// How long it is from a trial request that was given up to the next one; twice as long after each one more.
+/// The pause between a trial request that was given up and the next one; it doubles with each more in a row.
 const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,22 +39,23 @@ pub(crate) struct EndpointHealth {
     window: Window,
     seen: Counts,
     pauses: Pauses,
-    /// Those after a trial that was late.
+    /// The pauses after late answers.
     slow_pauses: Pauses,
-    /// Since when it has had requests and answered none, and what the others had answered by then.
+    /// Since when it has had requests and answered none, and how many answers the set had by then.
     quiet: Option<(Instant, u64)>,
-    /// One request may try it now, and that hasn't been told.
+    /// One request may try it now, and the decision hasn't said so yet.
     may_be_tried: bool,
     /// How many trial requests in a row were given up.
     given_up: u32,
-    /// It fails or is silent, and is in for want of room only: as many are out as may be, or it is the last one.
+    /// It fails or hangs, and isn't ejected only because as many are out as may be, or it is the last one.
     lacks_room: bool,
 }
 
-/// A silence counts from so many requests on: those of fewer may be the slow ones that there always are.
+/// The least number of waiting requests that make an endpoint unresponsive. Fewer may be the slow requests that there
+/// always are.
 const WAITING: u32 = 5;
 
-/// A silence counts if the others have answered so many, each, meanwhile.
+/// The least number of answers, on average for each other endpoint, while this one answers nothing.
 const OTHERS_ANSWERS: u64 = 10;
 
 impl EndpointHealth {
@@ -86,12 +87,12 @@ impl EndpointHealth {
         self.is_out().then_some(self.reason)
     }
 
-    /// Why it is out, or should be and is not for want of room.
+    /// Why it is out, or would be if there were room.
     pub(crate) fn complaint_so_far(&self) -> Option<EjectionReason> {
         self.is_bad().then_some(self.reason)
     }
 
-    /// Whether it is out, or should be and is not for want of room. One that is just slow should not have to be: it answers.
+    /// Whether it is out, or would be if there were room. A slow endpoint without room isn't bad: it answers.
     pub(crate) fn is_bad(&self) -> bool {
         self.is_out() || self.lacks_room
     }
@@ -100,7 +101,7 @@ impl EndpointHealth {
         self.reason() == Some(EjectionReason::Slow)
     }
 
-    /// How long it was out the last time for being slow: the longer, the slower it has been.
+    /// How long it was last out for being slow: the longer, the slower it has been.
     pub(super) fn slow_pause(&self) -> Duration {
         self.slow_pauses.last()
     }
@@ -109,7 +110,7 @@ impl EndpointHealth {
         matches!(self.state, State::HalfOpen { .. })
     }
 
-    /// Whether one request may try it from now on; told once.
+    /// Whether one request may try it from now on; true only once.
     pub(super) fn take_trial(&mut self) -> bool {
         std::mem::take(&mut self.may_be_tried) && self.is_half_open()
     }
@@ -123,7 +124,7 @@ impl EndpointHealth {
         }
     }
 
-    /// Why it should be out, though it isn't.
+    /// Why an endpoint that isn't out should be.
     pub(super) fn complaint(
         &mut self,
         settings: &OutlierDetection,
@@ -137,7 +138,7 @@ impl EndpointHealth {
         worse.or_else(|| is_slow.then_some(EjectionReason::Slow))
     }
 
-    /// What its requests say against it, but that others are faster.
+    /// The complaint against it, other than being slow.
     fn worse_than_slow(
         &mut self,
         settings: &OutlierDetection,
@@ -150,7 +151,7 @@ impl EndpointHealth {
             .or_else(|| is_unresponsive.then_some(EjectionReason::Unresponsive))
     }
 
-    /// What its requests' failures say.
+    /// The complaint by its requests' failures.
     fn failure(
         &mut self,
         settings: &OutlierDetection,
@@ -165,7 +166,7 @@ impl EndpointHealth {
             let rate = settings.success_rate;
             rate.is_some_and(|rate| self.window.is_below(rate))
         };
-        // The window is looked at when there is something new in it, or what it said has not been acted on.
+        // The window is judged only if it has new failures, or if its last complaint found no room.
         let is_due = news.failures > 0 || self.lacks_room;
         match () {
             () if many => Some(EjectionReason::ConsecutiveFailures),
@@ -174,7 +175,7 @@ impl EndpointHealth {
         }
     }
 
-    /// Whether it has left so many requests waiting for so long while the others answered theirs.
+    /// Whether it has left several requests waiting for too long while the others answered theirs.
     fn is_unresponsive(&mut self, observation: &Observation, set: &SetStats, now: Instant) -> bool {
         if observation.news.requests > 0 || observation.waiting == 0 {
             self.quiet = None;
@@ -196,13 +197,13 @@ impl EndpointHealth {
             .map_or(Duration::ZERO, |(since, _)| now.duration_since(since))
     }
 
-    /// It has to stay in though there is a complaint.
+    /// Notes that it has to stay in, in spite of a complaint.
     pub(super) fn lack_room(&mut self, reason: EjectionReason) {
         self.lacks_room = reason != EjectionReason::Slow;
         self.reason = reason;
     }
 
-    /// Puts it out.
+    /// Ejects it.
     pub(super) fn eject(
         &mut self,
         reason: EjectionReason,
@@ -228,13 +229,13 @@ impl EndpointHealth {
         self.state = State::Ejected { until: now + pause };
     }
 
-    /// To be late is no failure: whatever it is out for, it is tried as soon as a slow one.
+    /// Pauses after a late answer. That is no failure: whatever it is out for, it is tried as soon as a slow endpoint.
     fn pause_late(&mut self, now: Instant, rng: &mut impl Rng) {
         let until = now + self.slow_pauses.late(now, rng);
         self.state = State::Ejected { until };
     }
 
-    /// Its one trial has failed: what does so is no longer just slow, if there is a rule against it.
+    /// Its one trial has failed. If there is a `rule` against that, a slow endpoint is now out for this reason.
     fn fail(
         &mut self,
         rule: Option<EjectionReason>,
@@ -250,7 +251,7 @@ impl EndpointHealth {
         self.pause(settings, now, rng);
     }
 
-    /// What its record and the time say of one that is out.
+    /// Updates the state of an endpoint that is out, by its observation and the time.
     pub(super) fn reconsider(
         &mut self,
         settings: &OutlierDetection,
@@ -263,12 +264,12 @@ impl EndpointHealth {
             && let Some(reason) = self.worse_than_slow(settings, observation, set, now)
             && !observation.is_out_anyway
         {
-            // What it still has, such as requests for it alone, fails or hangs.
+            // The requests that it still gets, such as those for it alone, fail or hang.
             return self.eject(reason, settings, now, rng);
         }
         match (self.state, observation.verdict) {
             (State::Healthy, _) => {}
-            // It was not hung, or is so no more: no pause, for it has answered what it had.
+            // It answers again, so it is healthy at once, without a pause.
             (State::Unresponsive { .. }, _) if observation.news.answers > 0 => {
                 self.state = State::Healthy;
                 self.quiet = None;
@@ -276,7 +277,7 @@ impl EndpointHealth {
             (State::Unresponsive { .. }, _) if observation.waiting == 0 => {
                 self.pause(settings, now, rng)
             }
-            // Late, perhaps, but a success.
+            // A success, even if it comes late.
             (State::HalfOpen { .. } | State::Ejected { .. }, Some(Verdict::Passed)) => {
                 self.readmit(now);
             }
@@ -285,11 +286,12 @@ impl EndpointHealth {
             }
             (State::HalfOpen { .. }, Some(Verdict::Late)) => self.pause_late(now, rng),
             (State::HalfOpen { .. }, Some(Verdict::GivenUp)) if self.is_slow() => {
-                // It was late for its caller.
+                // It was too late for its caller.
                 self.pause_late(now, rng);
             }
             (State::HalfOpen { .. }, Some(Verdict::GivenUp)) => {
-                // It says little of the endpoint. The next one is not the very next, lest a hung endpoint get them all.
+                // A trial that was given up proves little. The next one comes after a pause, or a hung endpoint would
+                // get them all.
                 let pause = AGAIN.saturating_mul(2_u32.saturating_pow(self.given_up));
                 self.given_up += 1;
                 let until = now + pause.min(settings.max_ejection);
@@ -307,14 +309,14 @@ impl EndpointHealth {
                 },
                 None,
             ) => {
-                // Once nothing waits, what did is no request that hangs.
+                // If nothing waits any more, no request hangs.
                 let waits = (observation.waiting > 0).then(|| waits.unwrap_or(now));
                 self.state = State::HalfOpen {
                     waits,
                     answered: None,
                 };
                 if waits.is_some_and(|since| now >= since + settings.min_ejection) {
-                    // Its one request hangs, and would for ever.
+                    // Its one request hangs, perhaps for ever.
                     self.fail(settings.rule_of_silence(), settings, now, rng);
                 }
             }
@@ -333,7 +335,7 @@ impl EndpointHealth {
         }
     }
 
-    /// Lets one request try it.
+    /// Becomes half-open: one request may try it.
     fn open(&mut self) {
         self.may_be_tried = true;
         self.state = State::HalfOpen {
@@ -342,7 +344,7 @@ impl EndpointHealth {
         };
     }
 
-    /// Takes it back.
+    /// Readmits it.
     pub(super) fn readmit(&mut self, now: Instant) {
         self.state = State::Healthy;
         self.pauses.end(now);

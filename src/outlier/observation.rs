@@ -1,15 +1,15 @@
-//! What the detector is told of an endpoint, and what it decides.
+//! What the detector observes of an endpoint, and what it decides.
 
 use std::time::Duration;
 
 use crate::member::{Checked, Counts, EjectionReason, Member, News, Verdict};
 
-/// What an endpoint's counters say.
+/// What an endpoint's counters say in a review.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Observation {
     pub(crate) news: News,
     pub(crate) in_a_row: u32,
-    /// Requests in a row that were answered by a hedge first.
+    /// Requests in a row whose hedge was answered first.
     pub(crate) overtaken: u32,
     /// Requests without an answer yet.
     pub(crate) waiting: u32,
@@ -21,7 +21,7 @@ pub(crate) struct Observation {
 }
 
 impl Observation {
-    /// What is new of `member` since `seen`, which becomes what there is now.
+    /// Observes `member` since `seen`, and sets `seen` to the present counts.
     pub(super) fn of(member: &Member, seen: &mut Counts) -> Self {
         let stats = member.stats();
         let checked = stats.checked();
@@ -31,32 +31,32 @@ impl Observation {
             overtaken: stats.overtaken(),
             waiting: member.waiting(),
             verdict: stats.take_verdict(),
-            // Whatever its requests come to.
+            // Regardless of its requests.
             is_out_anyway: member.is_unreachable() || checked != Checked::Passes,
             is_pending: checked == Checked::Pending,
         }
     }
 }
 
-/// What has to be done with an endpoint.
+/// What to do with an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// Why no pick may take it, if none may.
+    /// Why it is ejected, if it is.
     pub(crate) out: Option<EjectionReason>,
-    /// Its state has changed: the failures that it has in a row are dealt with.
+    /// It was ejected or readmitted: its failures in a row begin at zero.
     pub(crate) is_news: bool,
-    /// From now on one request may see how it is.
+    /// From now on one request may try it.
     pub(crate) becomes_half_open: bool,
-    /// How long it has had requests and answered none.
+    /// For how long it has had requests and answered none.
     pub(crate) quiet: Duration,
 }
 
-/// What the set is like while one endpoint is looked at.
+/// The set's statistics, for judging one endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SetStats {
-    /// How many answers there have been, of all endpoints that count.
+    /// How many answers all endpoints that count have begun.
     pub(super) answers: u64,
-    /// How many others there are of those.
+    /// How many other endpoints count.
     pub(super) others: usize,
     /// How long an endpoint may leave requests unanswered, if that is known.
     pub(super) unresponsive_limit: Option<Duration>,

@@ -1,4 +1,4 @@
-//! For how long an endpoint is out, each time longer than the time before.
+//! How long an endpoint is out: longer each time.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::backoff::Backoff;
 
 const JITTER: f64 = 0.1;
 
-/// An endpoint that was in for as long begins anew, unless it was out for longer.
+/// How long an endpoint has to serve for its pauses to begin anew; longer if its last pause was longer.
 const WELL: Duration = Duration::from_secs(30);
 
-/// A slow endpoint is tried sooner, for that costs a request some time and no more.
+/// A slow endpoint is tried sooner, because a trial costs a request only some time.
 const MIN_SLOW: Duration = Duration::from_millis(200);
 const MAX_SLOW: Duration = Duration::from_secs(5);
 const SLOW_JITTER: f64 = 0.2;
 
-/// A slow endpoint begins anew after so many times its last pause: then a hiccup now and then costs a fifth of its time at
-/// most, and is no reason to leave it out for longer than the hiccup.
+/// A slow endpoint's pauses begin anew once it has served for this many times the last one. So an endpoint with hiccups
+/// now and then loses at most a fifth of its time, and isn't out for longer than a hiccup.
 const KEPT_UP: u32 = 4;
 
 /// The pauses of one endpoint, of one kind.
@@ -27,12 +27,12 @@ const KEPT_UP: u32 = 4;
 pub(super) struct Pauses {
     backoff: Option<Backoff>,
     last: Duration,
-    /// When it first came back after the last one.
+    /// When the endpoint first came back after the last pause.
     returned: Option<Instant>,
 }
 
 impl Pauses {
-    /// The next one of an endpoint that fails.
+    /// The next pause of an endpoint that fails.
     pub(super) fn failed(
         &mut self,
         settings: &OutlierDetection,
@@ -44,14 +44,14 @@ impl Pauses {
         self.next(well, || Backoff::new(min, 2.0, max, JITTER), now, rng)
     }
 
-    /// The next one of an endpoint that is late.
+    /// The next pause of an endpoint that is late.
     pub(super) fn late(&mut self, now: Instant, rng: &mut impl Rng) -> Duration {
         let well = self.last * KEPT_UP;
         let backoff = || Backoff::new(MIN_SLOW, 2.0, MAX_SLOW, SLOW_JITTER);
         self.next(well, backoff, now, rng)
     }
 
-    /// The first one, if it was in for so long that its past is past.
+    /// The next pause; the first one again if the endpoint has served for `well`.
     fn next(
         &mut self,
         well: Duration,

@@ -1,4 +1,4 @@
-//! What health promises, on endpoints' real records and a time of its own.
+//! What outlier detection promises, on members' real statistics and in virtual time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
 const TICK: Duration = Duration::from_millis(25);
 const MILLI: Duration = Duration::from_millis(1);
 
-/// Endpoints as their requests' records show them.
+/// An endpoint, with its real statistics.
 struct Set {
     detector: OutlierDetector,
     pods: Vec<Pod>,
@@ -37,7 +37,7 @@ impl Pod {
         self.member.stats()
     }
 
-    /// So many requests, none of which is answered.
+    /// Begins requests that aren't answered.
     fn wait(&mut self, requests: usize) {
         self.requests = (0..requests).map(|_| self.member.member_ref()).collect();
     }
@@ -65,7 +65,7 @@ impl Set {
         }
     }
 
-    /// Those that come after so many have no weight.
+    /// Endpoints from this index on have no weight.
     fn weighted(mut self, first: usize) -> Self {
         let others = self.pods.iter_mut().skip(first);
         others.for_each(|pod| pod.weight = 0);
@@ -86,7 +86,7 @@ impl Set {
         }
     }
 
-    /// As the background task does it.
+    /// A review, as the background task makes it.
     fn review(&mut self) {
         let cases = self
             .pods
@@ -113,7 +113,7 @@ impl Set {
         self.decisions[pod].out.is_some()
     }
 
-    /// Waits until the pod may be tried, and tells for how long that was.
+    /// Waits until the pod may be tried. Returns how long that took.
     fn until_half_open(&mut self, pod: usize) -> Duration {
         let begun = self.now;
         while !self.decisions[pod].becomes_half_open {
@@ -129,7 +129,7 @@ impl Set {
     }
 }
 
-/// Within the jitter, and the tick that it is noticed at.
+/// Whether a pause is this long, give or take the jitter and a review's interval.
 fn about(pause: Duration, seconds: f64) -> bool {
     (seconds * 0.899..=seconds * 1.101 + 0.026).contains(&pause.as_secs_f64())
 }
@@ -192,7 +192,7 @@ fn pauses_double_to_the_longest_and_begin_anew_after_a_good_time() {
     set.until_half_open(0);
     set.judge(0, Verdict::Passed);
     assert!(!set.is_out(0));
-    // Not long enough in.
+    // It hasn't served for long enough.
     set.wait(Duration::from_secs(200));
     set.fail(0, 5);
     set.wait(TICK);
@@ -204,14 +204,14 @@ fn pauses_double_to_the_longest_and_begin_anew_after_a_good_time() {
     assert!(about(set.until_half_open(0), 5.0));
 }
 
-/// So many of its requests were answered by a hedge first.
+/// The endpoint loses `times` hedges in a row.
 fn lose(set: &Set, pod: usize, times: usize) {
     for _ in 0..times {
         set.pods[pod].stats().lost();
     }
 }
 
-/// A set whose first endpoint has lost as many hedges as pass it over.
+/// A set whose first endpoint has lost enough hedges to be ejected.
 fn with_a_loser(endpoints: usize, settings: OutlierDetection) -> Set {
     let mut set = Set::new(endpoints, settings);
     lose(&set, 0, 3);
@@ -239,7 +239,7 @@ fn three_lost_hedges_in_a_row_pass_an_endpoint_over_and_two_do_not() {
 }
 
 #[test]
-fn where_it_is_off_no_lost_hedge_ejects() {
+fn with_eject_slow_off_lost_hedges_eject_nobody() {
     for settings in [
         OutlierDetection::off(),
         OutlierDetection::new().eject_slow(false),
@@ -251,7 +251,7 @@ fn where_it_is_off_no_lost_hedge_ejects() {
     }
 }
 
-/// Within a slow one's jitter, and the tick that it is noticed at.
+/// Whether a slow endpoint's pause is this long, give or take its jitter and a review's interval.
 fn about_slow(pause: Duration, seconds: f64) -> bool {
     (seconds * 0.799..=seconds * 1.201 + 0.026).contains(&pause.as_secs_f64())
 }
@@ -271,13 +271,13 @@ fn a_slow_endpoint_is_tried_after_a_fifth_of_a_second_doubling_to_five() {
     set.until_half_open(0);
     set.judge(0, Verdict::Passed);
     assert!(!set.is_out(0));
-    // A failure is another matter, and has pauses of its own.
+    // Failures have their own pauses.
     set.fail(0, 5);
     set.review();
     assert!(about(set.until_half_open(0), 5.0));
 }
 
-/// A pause of its garbage collector now and then, say.
+/// For example, pauses of its garbage collector.
 #[test]
 fn a_hiccup_now_and_then_costs_a_fifth_of_a_second_each() {
     let mut set = Set::new(4, OutlierDetection::new());
@@ -289,7 +289,7 @@ fn a_hiccup_now_and_then_costs_a_fifth_of_a_second_each() {
         set.judge(0, Verdict::Passed);
         set.wait(Duration::from_secs(10));
     }
-    // One that is slow as soon as it is back stays out for longer each time.
+    // An endpoint that is slow again as soon as it is back is out for longer each time.
     for seconds in [0.2, 0.4, 0.8, 1.6] {
         lose(&set, 0, 3);
         set.review();
@@ -299,9 +299,9 @@ fn a_hiccup_now_and_then_costs_a_fifth_of_a_second_each() {
     }
 }
 
-/// Short absences for being slow, between them, are no excuse.
+/// Short ejections for being slow in between don't prevent that.
 #[test]
-fn the_pauses_of_failures_begin_anew_though_the_endpoint_is_slow_now_and_then() {
+fn the_pauses_of_failures_begin_anew_even_if_the_endpoint_is_slow_now_and_then() {
     let mut set = Set::new(4, OutlierDetection::new());
     set.fail(0, 5);
     set.review();
@@ -324,7 +324,7 @@ fn the_pauses_of_failures_begin_anew_though_the_endpoint_is_slow_now_and_then() 
 }
 
 #[test]
-fn a_slow_endpoint_serves_rather_than_one_that_fails() {
+fn slow_endpoints_make_room_for_failing_ones() {
     for len in [2, 3] {
         let mut set = with_a_loser(len, OutlierDetection::new());
         assert_eq!(set.out()[0], Some(EjectionReason::Slow));
@@ -332,7 +332,7 @@ fn a_slow_endpoint_serves_rather_than_one_that_fails() {
         set.review();
         assert!(!set.is_out(0), "of {len}");
         assert_eq!(set.out()[1], Some(EjectionReason::ConsecutiveFailures));
-        // Nor does it go out again while there is no room.
+        // It isn't ejected again while there is no room.
         lose(&set, 0, 30);
         set.wait(TICK);
         assert!(!set.is_out(0), "of {len}");
@@ -344,7 +344,7 @@ fn a_slow_endpoint_serves_rather_than_one_that_fails() {
 }
 
 #[test]
-fn the_least_slow_make_room_first_and_no_more_than_it_takes() {
+fn the_least_slow_endpoints_make_room_first_and_only_as_many_as_needed() {
     let mut set = with_a_loser(6, OutlierDetection::new());
     set.until_half_open(0);
     set.judge(0, Verdict::Late);
@@ -358,7 +358,7 @@ fn the_least_slow_make_room_first_and_no_more_than_it_takes() {
 }
 
 #[test]
-fn slow_endpoints_serve_before_it_comes_to_a_panic() {
+fn slow_endpoints_serve_again_before_there_is_a_panic() {
     let mut set = Set::new(10, OutlierDetection::new());
     (0..3).for_each(|pod| lose(&set, pod, 3));
     (3..5).for_each(|pod| set.fail(pod, 5));
@@ -371,7 +371,7 @@ fn slow_endpoints_serve_before_it_comes_to_a_panic() {
     let out: Vec<_> = (0..10).filter(|&pod| set.is_out(pod)).collect();
     assert_eq!(out.len(), 3, "{out:?}");
     assert_eq!(out[1..], [3, 4]);
-    // And none goes out that would bring one about.
+    // And none is ejected if that would cause a panic.
     (0..3).for_each(|pod| lose(&set, pod, 3));
     set.wait(TICK);
     assert_eq!(set.out().iter().flatten().count(), 3);
@@ -386,7 +386,7 @@ fn a_slow_endpoint_whose_trial_fails_is_out_for_that() {
         assert_eq!(set.out()[0], Some(EjectionReason::ConsecutiveFailures));
         assert!(about(set.until_half_open(0), seconds), "{seconds} s");
     }
-    // Unless failures eject none.
+    // Unless failures never eject.
     let mut set = with_a_loser(4, OutlierDetection::off().eject_slow(true));
     for seconds in [0.2, 0.4] {
         assert!(about_slow(set.until_half_open(0), seconds));
@@ -409,7 +409,7 @@ fn a_slow_endpoint_whose_trial_hangs_is_out_for_that() {
     assert!(about(set.until_half_open(0), 10.0));
 }
 
-/// Those that are for it alone, or of sessions that stay.
+/// Other requests are those for it alone, or of sticky sessions.
 #[test]
 fn a_slow_endpoint_whose_other_requests_fail_is_out_for_that() {
     let mut set = with_a_loser(4, OutlierDetection::new());
@@ -419,7 +419,7 @@ fn a_slow_endpoint_whose_other_requests_fail_is_out_for_that() {
     assert!(about(set.until_half_open(0), 5.0));
 }
 
-/// Those of its sessions, which go there though it is slow.
+/// Other requests are those of its sticky sessions, which go there although it is slow.
 #[test]
 fn a_slow_endpoint_whose_other_requests_hang_is_out_for_that() {
     let mut set = with_a_loser(4, OutlierDetection::new());
@@ -450,7 +450,7 @@ fn a_trial_that_loses_to_a_hedge_is_followed_by_another_one_soon() {
 }
 
 #[test]
-fn half_may_be_slow_and_never_the_last() {
+fn at_most_half_may_be_out_for_being_slow_and_never_the_last() {
     for (len, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (10, 5)] {
         let mut set = Set::new(len, OutlierDetection::new());
         (0..len).for_each(|pod| lose(&set, pod, 3));
@@ -466,11 +466,11 @@ fn half_may_be_slow_and_never_the_last() {
 }
 
 #[test]
-fn the_failures_of_one_crash_are_one_step() {
+fn the_many_failures_of_one_crash_are_one_ejection() {
     let mut set = Set::new(3, OutlierDetection::new());
     set.fail(0, 40);
     set.review();
-    // The rest of those that were there.
+    // The rest of the requests that were in flight.
     set.fail(0, 60);
     set.wait(TICK);
     assert!(about(set.until_half_open(0), 5.0));
@@ -493,7 +493,7 @@ fn a_long_answer_that_begins_well_is_a_success() {
 }
 
 #[test]
-fn a_probe_that_hangs_is_a_failure_until_it_succeeds() {
+fn a_trial_that_hangs_is_a_failure_until_one_succeeds() {
     let mut set = Set::new(3, OutlierDetection::new());
     set.fail(0, 5);
     set.review();
@@ -508,9 +508,9 @@ fn a_probe_that_hangs_is_a_failure_until_it_succeeds() {
     assert!(!set.is_out(0), "late, but a success");
 }
 
-/// Where there are few requests, the one that tries it comes long after it may.
+/// With few requests, the trial request may come long after it was allowed.
 #[test]
-fn a_probe_that_comes_late_does_not_hang() {
+fn a_trial_request_that_comes_late_does_not_count_as_hanging() {
     for is_slow in [false, true] {
         let mut set = Set::new(3, OutlierDetection::new());
         match is_slow {
@@ -530,9 +530,9 @@ fn a_probe_that_comes_late_does_not_hang() {
     }
 }
 
-/// One of a broadcast, say, is seen to wait, and one of another broadcast long after.
+/// A request of one broadcast is seen waiting, and one of another broadcast much later.
 #[test]
-fn what_others_ask_between_is_no_probe_that_hangs() {
+fn requests_of_broadcasts_do_not_count_as_a_hanging_trial() {
     let mut set = Set::new(3, OutlierDetection::new());
     set.fail(0, 5);
     set.review();
@@ -549,7 +549,7 @@ fn what_others_ask_between_is_no_probe_that_hangs() {
 }
 
 #[test]
-fn half_may_be_out_and_never_the_last() {
+fn at_most_half_may_be_out_and_never_the_last() {
     for (len, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (10, 5)] {
         let mut set = Set::new(len, OutlierDetection::new());
         (0..len).for_each(|pod| set.fail(pod, 10));
@@ -561,7 +561,7 @@ fn half_may_be_out_and_never_the_last() {
 }
 
 #[test]
-fn no_more_are_out_for_the_endpoints_without_weight() {
+fn endpoints_without_weight_do_not_raise_the_ejection_limit() {
     for weight_too in [false, true] {
         let mut set = Set::new(40, OutlierDetection::new()).weighted(4);
         let failing = if weight_too { 40 } else { 4 };
@@ -574,9 +574,9 @@ fn no_more_are_out_for_the_endpoints_without_weight() {
     }
 }
 
-/// As a subset's pods are asked by a broadcast, and then lose their weight.
+/// For example, a subset's pods that lose their weight when a broadcast has ended.
 #[test]
-fn those_that_were_extra_come_back_once_they_count_until_no_more_are_out_than_may_be() {
+fn endpoints_that_count_again_come_back_until_the_ejection_limit_holds() {
     let settings = OutlierDetection::new().panic_threshold(0.0);
     let mut set = Set::new(5, settings).weighted(1);
     set.pods[4].member.refuse();
@@ -589,14 +589,14 @@ fn those_that_were_extra_come_back_once_they_count_until_no_more_are_out_than_ma
     set.pods[0].weight = 0;
     set.wait(TICK);
     assert_eq!(out(&set), [1, 2], "of five: the next to be tried serves");
-    // One that refuses is not ejected, and stays as it is.
+    // An endpoint that refuses is not ejected, and stays as it is.
     assert!(set.pods[4].member.is_unreachable());
     set.wait(TICK);
     assert_eq!(out(&set), [1, 2]);
 }
 
 #[test]
-fn a_set_that_shrinks_takes_back_more_than_may_be_out() {
+fn a_set_that_shrinks_takes_back_endpoints_over_the_ejection_limit() {
     let settings = OutlierDetection::new().panic_threshold(0.0);
     let mut set = Set::new(6, settings);
     for pod in 0..3 {
@@ -612,9 +612,9 @@ fn a_set_that_shrinks_takes_back_more_than_may_be_out() {
     assert!(!set.is_out(0), "the last one");
 }
 
-/// What they have failed is kept for when the panic ends.
+/// Their failures are kept until the panic ends.
 #[test]
-fn in_a_panic_those_beyond_the_limit_stay_out_of_sight_only() {
+fn endpoints_over_the_limit_serve_in_a_panic_and_are_out_again_after_it() {
     let mut set = Set::new(6, OutlierDetection::new());
     (0..3).for_each(|pod| set.fail(pod, 5));
     set.review();
@@ -635,10 +635,10 @@ fn fail_half(set: &Set, pod: usize, times: usize) {
 }
 
 #[test]
-fn what_fails_and_may_not_be_out_is_bad_until_it_is_out_or_well() {
+fn a_failing_endpoint_without_room_is_bad_until_it_is_ejected_or_well() {
     for in_a_row in [false, true] {
         let mut set = Set::new(2, OutlierDetection::new()).weighted(1);
-        // The one that can't be spared.
+        // The only other one refuses, so this one may not be ejected.
         set.pods[1].member.refuse();
         match in_a_row {
             true => set.fail(0, 10),
@@ -649,7 +649,7 @@ fn what_fails_and_may_not_be_out_is_bad_until_it_is_out_or_well() {
             assert!(!set.is_out(0) && set.pods[0].health.is_bad());
             set.wait(TICK);
         }
-        // Another one that accepts requests.
+        // Another endpoint that accepts requests.
         set.pods[1].member.accept();
         set.pods[1].weight = 1;
         set.wait(TICK);
@@ -668,7 +668,7 @@ fn what_fails_and_may_not_be_out_is_bad_until_it_is_out_or_well() {
 }
 
 #[test]
-fn one_that_is_just_slow_and_may_not_be_out_is_not_bad() {
+fn a_slow_endpoint_without_room_is_not_bad() {
     let mut set = Set::new(1, OutlierDetection::new());
     lose(&set, 0, 9);
     set.review();
@@ -690,7 +690,7 @@ fn if_not_all_can_be_out_the_worst_are() {
 }
 
 #[test]
-fn panic_brings_back_the_ejected_and_not_those_that_refuse() {
+fn a_panic_brings_back_ejected_endpoints_but_not_refusing_ones() {
     let mut set = Set::new(10, OutlierDetection::new());
     (0..5).for_each(|pod| set.fail(pod, 5));
     set.review();
@@ -704,7 +704,7 @@ fn panic_brings_back_the_ejected_and_not_those_that_refuse() {
 }
 
 #[test]
-fn those_that_refuse_use_up_nothing() {
+fn refusing_endpoints_do_not_use_up_the_ejection_limit() {
     let mut set = Set::new(4, OutlierDetection::new().panic_threshold(0.0));
     set.pods[0].member.refuse();
     set.fail(0, 5);
@@ -714,7 +714,7 @@ fn those_that_refuse_use_up_nothing() {
     assert_eq!(out, [1, 2]);
 }
 
-/// A pod that answers nothing while the others do, with so many requests that wait for it.
+/// A pod that answers nothing while the others do, with `waiting` requests.
 fn hang(set: &mut Set, waiting: usize) {
     set.pods[0].wait(waiting);
     for _ in 0..8 {
@@ -724,7 +724,7 @@ fn hang(set: &mut Set, waiting: usize) {
 }
 
 #[test]
-fn several_requests_without_an_answer_are_a_silence() {
+fn several_requests_without_an_answer_make_an_endpoint_unresponsive() {
     let mut set = Set::new(4, OutlierDetection::new());
     hang(&mut set, 4);
     assert!(!set.is_out(0), "too few to tell");
@@ -736,7 +736,7 @@ fn several_requests_without_an_answer_are_a_silence() {
 }
 
 #[test]
-fn a_silence_is_not_measured_against_endpoints_without_weight() {
+fn answers_of_endpoints_without_weight_make_no_other_unresponsive() {
     let mut set = Set::new(44, OutlierDetection::new()).weighted(4);
     set.pods[0].wait(5);
     for _ in 0..8 {
@@ -744,7 +744,7 @@ fn a_silence_is_not_measured_against_endpoints_without_weight() {
         set.wait(TICK);
     }
     assert_eq!(set.out()[0], Some(EjectionReason::Unresponsive));
-    // What those answer is no sign that the others answer theirs.
+    // Answers of endpoints without weight don't show that the others answer.
     let mut set = Set::new(44, OutlierDetection::new()).weighted(4);
     set.pods[0].wait(5);
     for _ in 0..8 {
@@ -755,7 +755,7 @@ fn a_silence_is_not_measured_against_endpoints_without_weight() {
 }
 
 #[test]
-fn nobody_is_silent_where_answers_usually_take_that_long() {
+fn no_endpoint_is_unresponsive_if_answers_usually_take_that_long() {
     let mut set = Set::new(4, OutlierDetection::new());
     set.pods[0].wait(20);
     for _ in 0..8 {
@@ -770,7 +770,7 @@ fn nobody_is_silent_where_answers_usually_take_that_long() {
 }
 
 #[test]
-fn a_silence_that_all_share_is_none() {
+fn if_all_endpoints_hang_none_is_unresponsive() {
     let mut set = Set::new(4, OutlierDetection::new());
     (0..4).for_each(|pod| set.succeed(pod, 50));
     set.review();
@@ -782,14 +782,14 @@ fn a_silence_that_all_share_is_none() {
 }
 
 #[test]
-fn who_is_silent_to_the_end_is_ejected_and_tried() {
+fn an_endpoint_unresponsive_to_the_end_is_ejected_and_tried() {
     let mut set = Set::new(4, OutlierDetection::new());
     hang(&mut set, 10);
     assert!(set.is_out(0));
     set.pods[0].wait(0);
     set.wait(TICK);
     assert!(about(set.until_half_open(0), 5.0));
-    // The same for one whose requests nobody gives up.
+    // The same for an endpoint whose requests aren't cancelled.
     hang(&mut set, 0);
     set.judge(0, Verdict::Passed);
     hang(&mut set, 10);
@@ -802,11 +802,11 @@ fn who_is_silent_to_the_end_is_ejected_and_tried() {
 fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
     let mut set = Set::new(10, OutlierDetection::new());
     let begun = set.now;
-    let (mut failed, mut probes, mut probing) = (0, 0, false);
+    let (mut failed, mut trials, mut is_half_open) = (0, 0, false);
     while set.now - begun < Duration::from_secs(600) {
         let is_good = (set.now - begun).as_secs() % 20 < 10;
         (1..10).for_each(|pod| set.succeed(pod, 5));
-        probing |= set.decisions[0].becomes_half_open;
+        is_half_open |= set.decisions[0].becomes_half_open;
         if !set.is_out(0) {
             if is_good {
                 set.succeed(0, 5);
@@ -814,8 +814,8 @@ fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
                 set.fail(0, 5);
                 failed += 5;
             }
-        } else if std::mem::take(&mut probing) {
-            probes += 1;
+        } else if std::mem::take(&mut is_half_open) {
+            trials += 1;
             failed += u32::from(!is_good);
             let verdict = if is_good {
                 Verdict::Passed
@@ -826,21 +826,21 @@ fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
         }
         set.wait(TICK);
     }
-    // 5, 10, 20 … 300 s: seven or eight intervals, each with a probe and at most one burst.
-    assert!(probes <= 9, "{probes} probes");
+    // 5, 10, 20 … 300 s: seven or eight intervals, each with a trial and at most one burst.
+    assert!(trials <= 9, "{trials} trials");
     assert!(
-        failed <= 6 * (probes + 1),
-        "{failed} failed, {probes} probes"
+        failed <= 6 * (trials + 1),
+        "{failed} failed, {trials} trials"
     );
     assert!(failed >= 10, "it has been bad");
 }
 
 #[test]
-fn an_old_silence_counts_for_nothing_once_it_has_ended() {
+fn an_old_silence_does_not_count_once_it_has_ended() {
     let mut set = Set::new(4, OutlierDetection::new());
     hang(&mut set, 5);
     assert_eq!(set.out()[0], Some(EjectionReason::Unresponsive));
-    // It answers one, and goes on being busy with the others.
+    // It answers one request, and stays busy with the others.
     set.succeed(0, 1);
     set.wait(TICK);
     assert!(!set.is_out(0));
@@ -850,7 +850,7 @@ fn an_old_silence_counts_for_nothing_once_it_has_ended() {
 }
 
 #[test]
-fn responses_that_stream_are_no_silence() {
+fn streaming_responses_do_not_make_an_endpoint_unresponsive() {
     let mut set = Set::new(4, OutlierDetection::new());
     (0..10).for_each(|_| set.pods[0].stats().begin_stream());
     hang(&mut set, 10);
@@ -890,9 +890,9 @@ fn verdict() -> impl Strategy<Value = Verdict> {
 }
 
 proptest! {
-    /// Whichever endpoints count by then, and however many there are.
+    /// Whichever endpoints count, and however many there are.
     #[test]
-    fn after_no_review_more_are_out_than_may_be(
+    fn no_review_leaves_more_out_than_allowed(
         len in 1..9_usize,
         steps in prop::collection::vec((any::<usize>(), 0..5_u8), 1..60),
     ) {
@@ -916,10 +916,10 @@ proptest! {
         }
     }
 
-    /// Whatever happens, half at most is out, one that accepts requests is left, and who is out may be tried after the
-    /// longest pause at the latest. A slow one is out only where there is room.
+    /// Whatever happens, at most half is out, one endpoint that accepts requests is left, and each that is out may be
+    /// tried after the longest pause at the latest. A slow endpoint is out only if there is room.
     #[test]
-    fn never_more_than_half_never_the_last_and_never_for_ever(len in 1..12_usize, steps in steps()) {
+    fn at_most_half_is_out_never_the_last_and_never_for_ever(len in 1..12_usize, steps in steps()) {
         let health = OutlierDetection::new().ejection_time(Duration::from_secs(1), Duration::from_secs(20));
         let mut set = Set::new(len, health);
         for step in steps {
@@ -945,7 +945,7 @@ proptest! {
             let slow = (0..len).filter(reachable).any(|pod| out[pod] == Some(EjectionReason::Slow));
             let all_out = out.iter().flatten().count();
             prop_assert!(!slow || left && all_out <= len / 2, "a slow one yields");
-            // From here on nothing happens but time: who is out comes up for trial.
+            // From here on only time passes: each endpoint that is out comes up for trial.
             let due = set.detector.due();
             prop_assert!(due.is_none_or(|due| due <= set.now + Duration::from_secs(22)));
         }
@@ -953,7 +953,7 @@ proptest! {
             set.pods[pod].member.accept();
             set.pods[pod].wait(0);
         }
-        // A good probe for everybody: all are back at the end of the longest pause.
+        // All trials succeed: all endpoints are back at the end of the longest pause.
         for _ in 0..60 {
             (0..len).for_each(|pod| set.pods[pod].stats().judge(Verdict::Passed));
             (0..len).for_each(|pod| set.succeed(pod, 30));

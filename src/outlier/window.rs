@@ -1,6 +1,6 @@
 //! Requests and failures of the last 30 seconds, in ten buckets.
 //!
-//! An exact window rather than an average that fades: weighted by arrival, a burst of successes would hide an outage.
+//! An exact window, and no decaying average: weighted by arrival, a burst of successes would hide an outage.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use tokio::time::Instant;
 const BUCKETS: usize = 10;
 const BUCKET: Duration = Duration::from_secs(3);
 
-/// From so many requests on, a window tells something.
+/// The least number of requests by which the whole window is judged.
 const ENOUGH: f64 = 5.0;
 
-/// From so many on, the last part of it alone does, if it is beyond doubt.
+/// The least number of requests by which the latest part of it is judged alone.
 const ENOUGH_OF_LATE: f64 = 20.0;
 
-/// Beyond doubt is so many standard deviations of a binomial distribution. Of an endpoint with 90 % of successes, twenty
-/// requests look like less than 80 % so clearly once in 2,400 times, and more of them yet less often.
+/// How many standard deviations of a binomial distribution the latest part has to be below the rate. If an endpoint has
+/// 90 % successes, twenty requests are that far below 80 % once in 2,400 times, and more requests even less often.
 const DOUBT: f64 = 2.0;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,9 +27,9 @@ struct Bucket {
 
 #[derive(Debug)]
 pub(super) struct Window {
-    /// In turn; the one that is filled is the last.
+    /// In order of time; the last one is being filled.
     buckets: [Bucket; BUCKETS],
-    /// When the next one is begun.
+    /// When the next one begins.
     turns: Instant,
 }
 
@@ -58,8 +58,8 @@ impl Window {
         last.failures = last.failures.saturating_add(failures);
     }
 
-    /// Whether enough is known to say that the part of successes is below `rate`: of all that is in the window, or beyond
-    /// doubt of what came last. One that was well for long has many successes to its name, and needs the latter.
+    /// Whether the success rate is below `rate`, with enough requests to tell: over the whole window, or clearly over
+    /// its latest part. The latter is for an endpoint that was healthy for long, and has many old successes.
     pub(super) fn is_below(&self, rate: f64) -> bool {
         let (mut requests, mut failures) = (0.0, 0.0);
         for bucket in self.buckets.iter().rev() {
@@ -75,7 +75,7 @@ impl Window {
         requests >= ENOUGH && failures - requests * (1.0 - rate) > 1e-9
     }
 
-    /// What was is not to count again.
+    /// Forgets everything, so that it doesn't count again.
     pub(super) fn clear(&mut self) {
         self.buckets = [Bucket::default(); BUCKETS];
     }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_requests_say_nothing() {
+    fn fewer_than_five_requests_are_not_judged() {
         let now = Instant::now();
         let mut window = Window::new(now);
         window.add(now, 4, 4);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_the_rate_is_enough() {
+    fn exactly_the_rate_is_not_below_it() {
         let now = Instant::now();
         let mut window = Window::new(now);
         window.add(now, 10, 2);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_window_is_forgotten() {
+    fn requests_older_than_the_window_are_forgotten() {
         let start = Instant::now();
         let mut window = Window::new(start);
         window.add(start, 10, 10);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_last_is_enough_after_a_long_good_time_if_it_is_beyond_doubt() {
+    fn after_a_long_good_time_recent_failures_are_enough_if_significant() {
         let start = Instant::now();
         let mut window = Window::new(start);
         for second in 0..30 {

@@ -1,4 +1,4 @@
-//! Any policy, and any picker, as the balancer has them: this crate's as an enum, others boxed.
+//! Any policy and any picker: this crate's as an enum, others boxed.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -41,7 +41,7 @@ impl AnyPolicy {
         }
     }
 
-    /// Whether a request's key may decide where it goes. Another crate's policy may.
+    /// Whether a request's key may decide where it goes. Assumed of any policy from outside.
     #[cfg(feature = "http")]
     pub(crate) fn may_be_keyed(&self) -> bool {
         match self {
@@ -97,13 +97,13 @@ pub(crate) enum AnyPicker {
     ConsistentHash(consistent_hash::Picker),
     Other {
         picker: Box<dyn Picker>,
-        /// For requests that the picker has no endpoint for.
+        /// For requests that the picker returns no endpoint for.
         weights: Option<Box<Weights>>,
     },
 }
 
 impl AnyPicker {
-    /// Chooses an endpoint, and counts one more request in there; none if none is available.
+    /// Chooses an endpoint, and counts one more request in there; `None` if none is available.
     #[inline]
     pub(crate) fn pick(
         &self,
@@ -128,7 +128,7 @@ impl AnyPicker {
         }
     }
 
-    /// The first endpoint in the order of the request's key that `which` allows, if this goes by keys and is no other crate's.
+    /// The first endpoint in the order of the request's key that `which` allows; only for `ConsistentHash`.
     pub(crate) fn first(&self, route: &Route, which: &dyn Fn(usize) -> bool) -> Option<usize> {
         match self {
             Self::ConsistentHash(picker) => picker.first(route, which),
@@ -136,7 +136,7 @@ impl AnyPicker {
         }
     }
 
-    /// Whether the request's key decides.
+    /// Whether the request's key decides where it goes.
     pub(crate) fn is_keyed(&self, route: &Route) -> bool {
         match self {
             Self::ConsistentHash(_) => route.requested_key().is_some(),
@@ -145,7 +145,8 @@ impl AnyPicker {
         }
     }
 
-    /// How likely it chooses each endpoint for the next request, where that can be told: for one with a key, if it goes by keys.
+    /// How likely it chooses each endpoint for the next request, if that is known. For keyed policies, a request with a
+    /// key.
     pub(crate) fn shares(&self, members: &Members) -> Option<Vec<f64>> {
         match self {
             Self::RoundRobin(picker) => Some(picker.shares(members)),
@@ -161,7 +162,7 @@ impl AnyPicker {
         }
     }
 
-    /// The ring, if it goes by keys and is no other crate's.
+    /// The ring, if it is `ConsistentHash`.
     pub(crate) fn as_ring(&self) -> Option<&consistent_hash::Picker> {
         match self {
             Self::ConsistentHash(picker) => Some(picker),
@@ -169,12 +170,12 @@ impl AnyPicker {
         }
     }
 
-    /// Whether shares are exact: then so is the split of the requests between near and far endpoints.
+    /// Whether shares are exact. If so, requests are also split exactly between near and far endpoints.
     pub(crate) fn is_exact(&self) -> bool {
         matches!(self, Self::RoundRobin(_))
     }
 
-    /// As policies see it.
+    /// The picker as policies see it.
     fn inner(&self) -> &dyn Picker {
         match self {
             Self::Other { picker, .. } => &**picker,
@@ -183,7 +184,7 @@ impl AnyPicker {
     }
 }
 
-/// A picker of this crate's in the hands of another policy, which asks and doesn't count.
+/// For a policy from outside that wraps one of this crate's: `pick` chooses, but doesn't count the request.
 impl Picker for AnyPicker {
     fn pick(&self, members: &Members, route: &Route, mut rng: &mut dyn Rng) -> Option<usize> {
         let index = Self::pick(self, members, route, &mut rng)?;

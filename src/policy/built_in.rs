@@ -11,7 +11,7 @@ use super::{
 };
 use crate::member::Members;
 
-/// Any policy of this crate: for a choice at run time, as from a configuration.
+/// Any policy of this crate, for a choice at run time, such as from a configuration.
 ///
 /// | text | policy |
 /// | --- | --- |
@@ -22,7 +22,7 @@ use crate::member::Members;
 /// | `peak-ewma` | [`PeakEwma`], with its default decay |
 /// | `consistent-hash` | [`ConsistentHash`], with its default load factor and names |
 ///
-/// Text is read in any case, with `_` for `-` if you like. `Display` writes what is in the table.
+/// Parsing ignores case, and takes `_` for `-`. `Display` writes the text of the table.
 ///
 /// ```
 /// use tower_headless::{Balance, BuiltInPolicy, Endpoint, StaticEndpoints};
@@ -42,20 +42,20 @@ pub enum BuiltInPolicy {
     Random(Random),
     /// The endpoint with the fewest requests in flight.
     LeastConnections(LeastConnections),
-    /// Of two endpoints the one with fewer requests in flight.
+    /// The one of two random endpoints that has fewer requests in flight.
     PowerOfTwo(PowerOfTwo),
-    /// Of two endpoints the one that answers sooner.
+    /// The one of two random endpoints that answers sooner.
     PeakEwma(PeakEwma),
     /// The endpoint of the request's key.
     ConsistentHash(ConsistentHash),
 }
 
-/// The text names no policy of this crate.
+/// The error of text that names no policy of this crate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no policy: use {names}", names = names())]
+#[error("{0:?} is not a policy: use {names}", names = names())]
 pub struct ParsePolicyError(String);
 
-/// What may be written: `a, b or c`.
+/// All names, as `a, b or c`.
 fn names() -> String {
     let [others @ .., last] = BuiltInPolicy::all().map(|policy| policy.name());
     format!("{} or {last}", others.join(", "))
@@ -154,7 +154,7 @@ impl FromStr for BuiltInPolicy {
     }
 }
 
-/// Makes a policy of this crate one, by the enum above.
+/// Implements [`Policy`] for the policies of this crate, through [`BuiltInPolicy`].
 macro_rules! built_in {
     ($($policy:ident),*) => { $(
         impl From<$policy> for BuiltInPolicy {
@@ -206,12 +206,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_is_read_as_it_is_written() {
+    fn a_policy_is_parsed_from_what_display_writes() {
         let error = "fastest"
             .parse::<BuiltInPolicy>()
             .expect_err("none of these")
             .to_string();
-        assert!(error.starts_with("\"fastest\" is no policy: use "));
+        assert!(error.starts_with("\"fastest\" is not a policy: use "));
         for name in [
             "round-robin",
             "random",
@@ -231,11 +231,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_policy_is_told_with_all_that_are() {
+    fn the_error_for_an_unknown_name_lists_all_policies() {
         let error = "fastest".parse::<BuiltInPolicy>().expect_err("no policy");
         assert_eq!(
             error.to_string(),
-            "\"fastest\" is no policy: use round-robin, random, least-connections, power-of-two, peak-ewma or \
+            "\"fastest\" is not a policy: use round-robin, random, least-connections, power-of-two, peak-ewma or \
              consistent-hash"
         );
     }

@@ -1,12 +1,14 @@
-//! The same endpoint for the same key.
+//! Requests of one key go to one endpoint.
 //!
-//! Endpoints have points on a [ring](ring), by their names; a key belongs to the next point. Further on along the ring come its
-//! second choice, its third, and so on: each key has an order of preference of its own, and a pick goes along it past endpoints
-//! that are out, that are new and not to have this key yet, or that have more than their part of the requests.
+//! Endpoints have points on a [ring](ring), by their names, and a key belongs to the next point. Further on along the
+//! ring are its second choice, its third, and so on, so each key has its own order of preference. A pick goes along it
+//! past endpoints that are out, that are new and don't have this key yet, or that have more than their share of the
+//! requests.
 //!
 //! # Why a ring
 //!
-//! It was chosen by `cargo bench --bench keyed`, with a million keys. Times are the fastest of four runs on a busy machine.
+//! We chose it by `cargo bench --bench keyed`, with a million keys. Times are the fastest of four runs on a busy
+//! machine.
 //!
 //! | | look-up with 3, 30, 1,000, 10,000 | to build 1,000 | memory of 1,000 | largest share of 10, 100, 1,000, to the mean | keys that move where one of 10, 100, 1,000 leaves, times n |
 //! | --- | --- | --- | --- | --- | --- |
@@ -17,13 +19,14 @@
 //! | anchor | 26, 26, 28, 31 ns | 0.03 ms | 46 KiB | 1.03, 1.03, 1.09 | 1.01, 1.01, 1.01 |
 //! | jump | 25, 44, 73, 88 ns | 0 | 8 KiB | 1.00, 1.02, 1.10 | 5.39, 50.5, 500 |
 //!
-//! Rendezvous hashing is the simplest and exact with weights, but asks all endpoints: above some fifty it is slower. Maglev
-//! moves keys between endpoints that stay. Anchor depends on the order in which endpoints came and went, so two clients
-//! disagree; jump on their numbers, so that only the last one may leave. Neither has weights. A ring has them, and the order of
-//! preference that a pick goes on along costs nothing.
+//! Rendezvous hashing is the simplest, and exact with weights, but asks all endpoints: above some fifty it is slower.
+//! Maglev moves keys between endpoints that stay. Anchor depends on the order in which endpoints came and went, so two
+//! clients disagree. Jump depends on their numbers, so that only the last one may leave. Neither has weights. A ring
+//! has them, and gives the order of preference for free.
 //!
-//! A pick that goes on is dearer than a look-up: each endpoint that it asks is elsewhere in memory. Where 1,000 endpoints have
-//! four requests each and take five, that makes 0.3 to 2 µs of a pick, and of one that asks hundreds, for one key of all, more.
+//! A pick that goes past endpoints costs more than a look-up, because each endpoint that it asks is elsewhere in
+//! memory. If 1,000 endpoints have four requests each and may have five, a pick takes 0.3 to 2 µs; if all requests have
+//! one key, it asks hundreds and takes longer.
 
 mod order;
 mod parts;
@@ -53,16 +56,17 @@ use crate::{
 /// Mirrokni, Thorup and Zadimoghaddam's example; HAProxy's and Envoy's documentation name 1.25 to 1.5.
 const LOAD_FACTOR: f64 = 1.25;
 
-/// How many points a pick passes on the ring, for each endpoint of the set, before it asks all endpoints. One that has not
-/// found any by then would be at it for as long as the ring is: nearly all endpoints are out.
+/// How many points a pick passes on the ring, for each endpoint of the set, before it asks all endpoints. If it has
+/// found none by then, nearly all endpoints are out, and it would walk the whole ring.
 const STEPS: usize = 4;
 
-/// How many endpoints are counted for a pick that has to know all requests, on the average. A larger set is counted by some of
-/// the picks only, in proportion: by one of 31 for 1,000 endpoints.
+/// How many endpoints' requests are summed up for each pick, on average. In a larger set only some picks do the sum, in
+/// proportion: one of 31 for 1,000 endpoints.
 const COUNTED_BY_EACH: usize = 32;
 
-/// Each request with a [key](Route::key) goes to the endpoint of that key; one without a key goes to any, as with
-/// [`Random`](crate::Random).
+/// Each request with a [key](Route::key) goes to the endpoint of that key.
+///
+/// A request without a key goes to any endpoint, as with [`Random`](crate::Random).
 ///
 /// ```
 /// use tower_headless::{Balance, ConsistentHash, Dns, Endpoint, Route};
@@ -82,37 +86,40 @@ const COUNTED_BY_EACH: usize = 32;
 /// # }
 /// ```
 ///
-/// With the HTTP client, a request is given its key by `.key("user-42")`, or the client finds it (`ClientBuilder::key_from`).
+/// With the HTTP client, set the key with `.key("user-42")`, or let the client find it (`ClientBuilder::key_from`).
 ///
-/// - **Pods are known by [name](Endpoint::stable_name)**, and what a name gets depends on nothing else: clients that have never
-///   heard of each other agree, on any platform and in any version of this crate. A StatefulSet's pods have their keys
-///   again when they are back, wherever they run. A source must tell names: SRV records do for a StatefulSet's pods, and
-///   EndpointSlices do for all. A Deployment's pods have new names each time, and A records tell none. Endpoints of the same name
-///   count as one; the second gets what the first doesn't accept. [`hash_key`](Self::hash_key) names them otherwise.
-/// - **While an endpoint is out**, ejected, refusing, failing its checks or gone, each of its keys goes to its own second
-///   choice, and comes home after. No other key moves. An ejected endpoint is [tried](crate::OutlierDetection) with a request of
-///   its own keys. A request that is sent again [avoiding](Route::avoid) an endpoint, or that [leaves one out](Route::leave_out), goes
-///   on to the key's next choice, too.
-/// - **When one of n endpoints joins or leaves**, the keys that it gets, or had, move, 1/n of all, and no others.
-/// - **No endpoint drowns** in a hot key: it takes at most `⌈1.25 × (requests in flight + 1) × its share⌉` requests, its share
-///   being that of its weight among the endpoints that are available, and what is over goes on to its key's next choices
-///   ([`load_factor`](Self::load_factor)). With little load that is one request at a time, and the second one of a key at once goes
-///   elsewhere. Requests in flight are counted as [`Members::load`] does, without those at endpoints of
-///   weight zero. With up to 32 endpoints the sum is exact; with more, a pick takes one that is n/32 picks old, on the average.
+/// - **Pods are known by [name](Endpoint::stable_name)**, and a name alone decides which keys a pod gets: clients that
+///   don't know of each other agree, on any platform and with any version of this crate. When a StatefulSet's pod comes
+///   back, it has its keys again, wherever it runs. The source must report names: SRV records do for a StatefulSet's
+///   pods, and EndpointSlices do for all. A Deployment's pods have new names each time, and A records have none.
+///   Endpoints of the same name count as one; the second gets what the first doesn't accept.
+///   [`hash_key`](Self::hash_key) sets other names.
+/// - **While an endpoint is out** (ejected, refusing, failing its checks or gone), each of its keys goes to the key's
+///   own second choice, and comes back afterwards. No other key moves. The [trial](crate::OutlierDetection) of an
+///   ejected endpoint is a request of its own keys. A retry that [avoids](Route::avoid) an endpoint, and a request that
+///   [leaves one out](Route::leave_out), also go to the key's next choice.
+/// - **When one of n endpoints joins or leaves**, only its own keys move: 1/n of all.
+/// - **No endpoint drowns** in a hot key: it takes at most `⌈1.25 × (requests in flight + 1) × its share⌉` requests,
+///   where its share is its part of the weights of all available endpoints. The excess goes to its keys' next choices
+///   ([`load_factor`](Self::load_factor)). Under little load that is one request at a time: a second request of a key
+///   at the same time goes elsewhere. Requests in flight are counted as by [`Members::load`], without those at
+///   endpoints of weight zero. With up to 32 endpoints the sum is exact; with n > 32, a pick uses one that is n/32
+///   picks old, on average.
 /// - **Weights**: shares are in proportion to [`Endpoint::weight`]. When one changes, at most about twice as many keys move as
 ///   have to. An endpoint with a weight of zero gets keys when no other accepts any.
 /// - **Slow start**: the keys of a [new endpoint](crate::BalanceBuilder::slow_start) move to it one by one, each once, and until
 ///   then stay where they were.
 /// - **[Near and far](crate::guide::near_pods)** endpoints are two rings: clients in different zones have different pods for a
-///   key. The keys that spill are always the same ones, so that more spill only moves those that it has to.
+///   key. The same keys always spill first, so that more spill moves only those that it has to.
 /// - **With a [`Subset`](crate::Subset)**, a key's pod is one of the client's own: clients with different subsets send one key to
-///   different pods. Where all clients have to agree, have no subset.
+///   different pods. If all clients have to agree, don't use a subset.
 ///
-/// A key brings no error about: while no endpoint accepts its request, that waits as any other one does
-/// ([ready timeout](crate::BalanceBuilder::ready_timeout)). One that is given up makes room at once.
+/// A key never causes an error: while no endpoint accepts its request, the request waits as any other does
+/// ([ready timeout](crate::BalanceBuilder::ready_timeout)). A cancelled request makes room at once.
 ///
-/// Shares of keys are nearly even: of 1,000,000 keys, the endpoint with the most has 1.06 times the mean of 10, and 1.18 times
-/// that of 1,000. A ring takes 4.5 KiB for each endpoint, and is built in the background: 5 ms for a change among 1,000.
+/// Shares of keys are nearly even: of 1,000,000 keys, the endpoint with the most has 1.06 times the mean among 10
+/// endpoints, and 1.18 times the mean among 1,000. A ring takes 4.5 KiB for each endpoint, and is built in the
+/// background: 5 ms for a change among 1,000.
 #[derive(Clone)]
 pub struct ConsistentHash {
     load_factor: Option<f64>,
@@ -130,18 +137,19 @@ impl ConsistentHash {
         }
     }
 
-    /// How many times its share of the requests in flight an endpoint has at most, by its keys; 1.25 if nothing is set, and 1 at
-    /// the least. `None`: no matter how many it has, it gets its keys.
+    /// The most requests that an endpoint gets by keys, as a multiple of its share of the requests in flight; 1.25 by
+    /// default, at least 1. `None` for no limit.
     ///
-    /// The closer to 1, the more keys are away from home while there is load. While there are fewer requests in flight than
-    /// endpoints, an endpoint takes one at a time: a second one of the same key goes to its second choice. (Mirrokni, Thorup, Zadimoghaddam: "Consistent
-    /// Hashing with Bounded Loads", 2016.)
+    /// The closer to 1, the more keys are away from home under load. While there are fewer requests in flight than
+    /// endpoints, an endpoint takes one at a time: a second one of the same key goes to its second choice. (Mirrokni,
+    /// Thorup, Zadimoghaddam: "Consistent Hashing with Bounded Loads", 2016.)
     pub fn load_factor(mut self, factor: impl Into<Option<f64>>) -> Self {
         self.load_factor = factor.into().map(|factor| factor.max(1.0));
         self
     }
 
-    /// What endpoints are known by, in place of their [stable name](Endpoint::stable_name). All clients must say the same.
+    /// The name that an endpoint is hashed by, in place of its [stable name](Endpoint::stable_name). Must be the same
+    /// in all clients.
     ///
     /// ```
     /// use tower_headless::ConsistentHash;
@@ -156,7 +164,7 @@ impl ConsistentHash {
         self
     }
 
-    /// Whether it looks at the requests in flight.
+    /// Whether it reads the requests in flight.
     pub(super) fn is_bounded(&self) -> bool {
         self.load_factor.is_some()
     }
@@ -187,16 +195,16 @@ impl fmt::Debug for ConsistentHash {
 #[derive(Debug)]
 pub(crate) struct Picker {
     ring: Ring,
-    /// By index.
+    /// The endpoints, by index.
     nodes: Box<[Node]>,
     bound: Option<Bound>,
     unkeyed: random::Picker,
-    /// Each endpoint's part of all keys, and in how many ranges; told when somebody asks.
+    /// Each endpoint's part of all keys, and in how many ranges; computed on demand, for `explain`.
     homes: OnceLock<Box<[(f64, usize)]>>,
 }
 
 impl Picker {
-    /// A picker for these endpoints, which takes the place of `previous`.
+    /// A picker for these endpoints, which replaces `previous`.
     pub(super) fn new(
         policy: &ConsistentHash,
         members: &Members,
@@ -209,7 +217,7 @@ impl Picker {
             weight: members.weight(index),
         };
         let nodes: Box<[_]> = names.iter().enumerate().map(node).collect();
-        // Of two with the same name, as while a pod is rescheduled, the one that stays comes first.
+        // Of two with the same name, as while a pod is rescheduled, the one that doesn't terminate comes first.
         let mut order: Vec<_> = (0..nodes.len()).collect();
         order.sort_by_key(|&index| (&names[index], endpoints[index].is_terminating(), index));
         let before = previous.and_then(|previous| match previous.picker::<AnyPicker>()? {
@@ -239,7 +247,7 @@ impl Picker {
         }
     }
 
-    /// The first endpoint in the order of the request's key that `which` allows; none without a key.
+    /// The first endpoint in the order of the request's key that `which` allows; `None` without a key.
     pub(super) fn first(&self, route: &Route, which: impl Fn(usize) -> bool) -> Option<usize> {
         self.choose(route.requested_key()?.stable_hash(), which)
     }
@@ -260,7 +268,7 @@ impl Picker {
             let count = || *allowance.get_or_insert_with(|| bound.allowance(members, rng));
             self.has_room(index, members, count)
         };
-        // One without weight has room and no part in the load, and is asked when no other accepts the request.
+        // Endpoints of weight zero aren't bounded; `pick_any` asks them when no other accepts the request.
         let chosen = self.choose(key, |index| {
             self.nodes[index].weight > 0
                 && members.is_available(index)
@@ -273,26 +281,27 @@ impl Picker {
             .or_else(|| self.pick_any(key, members, route))
     }
 
-    /// What one unit of weight may have now, counted for whoever explains: no pick asks.
+    /// How many requests one unit of weight may have now. For `explain`; picks use [`Bound::allowance`].
     fn allowance(&self, members: &Members) -> f64 {
         let bound = self.bound.as_ref();
         bound.map_or(f64::INFINITY, |bound| bound.count(members))
     }
 
-    /// Whether an endpoint may have one more request, if one unit of weight may have as many as `allowance` counts.
+    /// Whether an endpoint may have one more request, if one unit of weight may have `allowance`.
     #[inline]
     fn has_room(&self, index: usize, members: &Members, allowance: impl FnOnce() -> f64) -> bool {
         let load = members.load_of(index);
-        // One request more is no more than this, rounded up.
+        // `load < x` is `load + 1 <= ⌈x⌉`: with one more request it is within the bound, rounded up.
         load == 0 || f64::from(load) < allowance() * f64::from(self.nodes[index].weight)
     }
 
-    /// The first in the key's order that accepts the request: none has room, or what had has just gone.
+    /// The first in the key's order that accepts the request, if none has room, or the chosen one has just become
+    /// unavailable.
     #[cold]
     fn pick_any(&self, key: u64, members: &Members, route: &Route) -> Option<usize> {
         let accepts =
             |index: usize| members.is_available(index) && !route.avoids(members.endpoint(index));
-        // Each turn but the last is one in which an endpoint has gone.
+        // Ends, because in each turn but the last an endpoint became unavailable.
         while (0..members.len()).any(accepts) {
             let chosen = self.choose(key, accepts)?;
             if members.begin(chosen) {
@@ -311,8 +320,8 @@ impl Picker {
             .or_else(|| self.choose_of_all(key, which))
     }
 
-    /// Of all endpoints that `which` allows, the one that comes first in a race whose times are the key's and the endpoints'
-    /// (rendezvous hashing; Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", 2005).
+    /// Of all endpoints that `which` allows, the one with the shortest time, a hash of key and endpoint (weighted
+    /// rendezvous hashing; Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", 2005).
     #[cold]
     fn choose_of_all(&self, key: u64, mut which: impl FnMut(usize) -> bool) -> Option<usize> {
         let all = self.nodes.iter().enumerate();
@@ -328,7 +337,7 @@ impl Picker {
         first.map(|(.., index)| index)
     }
 
-    /// Whether a key has moved to its endpoint: if that is new, its keys do so one after another.
+    /// Whether a key has moved to its endpoint: the keys of a new endpoint move one after another.
     #[inline]
     fn has_moved(&self, key: u64, members: &Members, index: usize) -> bool {
         let share = members.slow_start_share(index);
@@ -336,15 +345,15 @@ impl Picker {
     }
 }
 
-/// The most that endpoints take.
+/// The most requests that endpoints take by keys.
 #[derive(Debug)]
 struct Bound {
     factor: f64,
-    /// What one unit of weight may have, as the bits of a floating-point number: of some picks ago, if the set is large.
+    /// How many requests one unit of weight may have, as the bits of an `f64`; of some picks ago, if the set is large.
     allowance: CachePadded<AtomicU64>,
-    /// How likely a pick counts anew, in 2⁻³².
+    /// The probability that a pick counts anew, in units of 2⁻³².
     counts: u64,
-    /// The weight of all.
+    /// The sum of all weights.
     weight: u64,
 }
 
@@ -359,7 +368,7 @@ impl Bound {
         }
     }
 
-    /// What one unit of weight may have, with one more request than there are.
+    /// How many requests one unit of weight may have, with one more request than there are now.
     fn allowance(&self, members: &Members, rng: &mut impl Rng) -> f64 {
         let last = f64::from_bits(self.allowance.0.load(Relaxed));
         if last > 0.0 && u64::from(rng.next_u32()) >= self.counts {
@@ -370,10 +379,11 @@ impl Bound {
         allowance
     }
 
-    /// The same, counted now.
+    /// [`allowance`](Self::allowance), counted now.
     fn count(&self, members: &Members) -> f64 {
         let (requests, available) = members.available_load();
-        // What those without weight have was asked of them by name, or no other took it. The two sums are of different moments.
+        // Requests at endpoints without weight were for them by name, or no other took them. Saturating, because the
+        // two sums are read at different times.
         let requests = requests.saturating_sub(members.weightless_load());
         let weight = if available == members.len() {
             self.weight
@@ -389,8 +399,8 @@ fn fraction(hash: u64) -> f64 {
     (hash >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// How long something takes that may happen at any time, by a hash: −ln of a fraction, to within a millionth. By additions and
-/// multiplications only, which give the same on every platform; std's logarithm doesn't.
+/// An exponentially distributed time, from a hash: −ln of a fraction, to within a millionth. Only by arithmetic that
+/// gives the same result on every platform; std's logarithm doesn't.
 fn time(hash: u64) -> f64 {
     let zeros = hash.leading_zeros().min(63);
     // Between 1 and 2.

@@ -1,9 +1,9 @@
 //! The endpoint with the fewest requests in flight.
 //!
-//! Up to [`EXACT`] endpoints every counter is read and the minimum is taken, ties broken uniformly at random. Reading
-//! costs 0.2 to 0.4 ns an endpoint, because the counters are packed ([`crate::member`]). Above that, the best of [`SAMPLE`]
-//! distinct endpoints is taken, at a constant cost: more choices than the usual two bring most of what the full scan does
-//! (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
+//! In a set of up to [`EXACT`] endpoints, a pick reads every counter and takes the minimum; ties are broken uniformly
+//! at random. Reading costs 0.2 to 0.4 ns an endpoint, because the counters are packed ([`crate::member`]). In a larger
+//! set, it takes the best of [`SAMPLE`] distinct endpoints, at a constant cost: that has most of the benefit of the
+//! full scan (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
 
 use rand::{Rng, RngExt, seq::IteratorRandom};
 
@@ -13,25 +13,25 @@ use super::{
 };
 use crate::member::{FLAGGED, Members};
 
-/// The largest set that is scanned whole. By `cargo bench --bench pick` the scan costs as much as the sample at about 190
-/// endpoints on one machine and at about 300 on another, and 25 ns more at 256 on the first, which its exactness is worth: a
-/// spread of 1 in flight instead of 3.
+/// The largest set that is scanned whole. By `cargo bench --bench pick`, the scan costs as much as the sample at about
+/// 190 endpoints on one machine and about 300 on another. At 256 it costs 25 ns more on the first. Its exactness is
+/// worth that: a spread of 1 in flight instead of 3.
 const EXACT: usize = 256;
 
 /// How many endpoints are looked at in a larger set.
 const SAMPLE: usize = 16;
 
-/// How many random endpoints are tried before all that are tied are counted.
+/// How many random endpoints are tried before all ties are counted.
 const TIE_DRAWS: usize = 4;
 
-/// How often to look again when another thread took the endpoint first. A pick that loses this often takes what it saw
+/// How often to look again if another thread took the endpoint first. A pick that loses this often takes what it saw
 /// last: by then dozens of threads are picking at once, and one request more or less is noise.
 const ATTEMPTS: usize = 8;
 
 /// Each request goes to the endpoint with the fewest requests in flight from this balancer.
 ///
-/// Where [weights](crate::Endpoint::weight) differ, they are divided by the weight, and of endpoints that are tied each is as
-/// likely as its weight says: an idle set shares out its requests in proportion.
+/// If [weights](crate::Endpoint::weight) differ, the requests in flight are divided by the weight, and ties are broken
+/// in proportion to the weights: so an idle set shares out its requests in proportion.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeastConnections(());
 
@@ -42,7 +42,7 @@ impl LeastConnections {
     }
 }
 
-/// Nothing is kept from one pick to the next.
+/// A picker without state between picks.
 #[derive(Debug)]
 pub(crate) struct Picker {
     weights: Option<Box<Weights>>,
@@ -76,7 +76,7 @@ impl Picker {
         take(members, look).or_else(|| any_available(members, None, rng))
     }
 
-    /// How likely it chooses each; none for sets so large that its samples of them are too many to go through.
+    /// How likely it chooses each endpoint; `None` if the set is so large that it has too many samples to go through.
     pub(super) fn shares(&self, members: &Members) -> Option<Vec<f64>> {
         let Some(weights) = shares::available_weights(members) else {
             return Some(shares::any_available(members));
@@ -87,7 +87,7 @@ impl Picker {
         let is_exact = members.len() <= EXACT || !members.are_packed();
         let (mut shares, of_all) = match &self.weights {
             _ if is_exact => (vec![0.0; loads.len()], 1.0),
-            // It draws those that are out, too.
+            // The draws include endpoints that are out.
             Some(_) => {
                 let drawn: Vec<_> = members.weights().iter().copied().map(f64::from).collect();
                 shares::of_many(&drawn, &loads, SAMPLE as i32)
@@ -109,11 +109,11 @@ impl Picker {
     }
 }
 
-/// How many endpoints a set has at most all whose samples are gone through: their number grows with its square.
+/// The largest set whose samples are all gone through: their number grows with its square.
 const COUNTED: usize = 1_024;
 
-/// How likely each is the least loaded of a sample, one of several as likely as the other; and how likely a sample has none
-/// that is available. It goes through the samples that [`least_of_sample`] draws from.
+/// How likely each endpoint is the least loaded of a sample, ties broken uniformly; and how likely a sample has none
+/// that is available. It goes through all samples that [`least_of_sample`] may draw.
 fn of_samples(loads: &[Option<f64>]) -> (Vec<f64>, f64) {
     let len = loads.len();
     let (mut shares, mut none) = (vec![0.0; len], 0.0);
@@ -145,7 +145,8 @@ fn sample(len: usize, start: usize, stride: usize) -> [usize; SAMPLE] {
     })
 }
 
-/// The least loaded where the words count nothing, because another policy asks this one: by the members' own counters.
+/// The least loaded endpoint by the members' own counters. The status words don't count requests if a policy from
+/// outside wraps this one.
 #[cold]
 fn pick_unpacked(
     weights: Option<&Weights>,
@@ -177,7 +178,7 @@ fn pick_weighted(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Op
     take(members, look).or_else(|| any_available(members, Some(weights), rng))
 }
 
-/// Takes what a look has found, if no other thread was faster; else looks again.
+/// Takes the endpoint that `look` finds, unless another thread was faster; then looks again.
 #[inline]
 fn take(members: &Members, mut look: impl FnMut() -> Option<Least>) -> Option<usize> {
     let mut last = None;
@@ -193,19 +194,19 @@ fn take(members: &Members, mut look: impl FnMut() -> Option<Least>) -> Option<us
     last.filter(|&index| members.begin(index))
 }
 
-/// An endpoint and its word when it was the smallest.
+/// The endpoint with the smallest word, and that word.
 struct Least {
     index: usize,
     word: u32,
 }
 
-/// The least loaded of all, each of several as likely as the other.
+/// The least loaded of all; ties are broken uniformly.
 fn least(members: &Members, rng: &mut impl Rng) -> Option<Least> {
     let min = members.min();
     if min >= FLAGGED {
         return None;
     }
-    // The ties are many, as a rule, and a few draws find one; of those that it may find, each is as likely.
+    // Usually there are many ties, so a few draws find one, and each is as likely to be found.
     for _ in 0..TIE_DRAWS {
         let index = rng.random_range(0..members.len());
         if members.word(index) == min {
@@ -217,8 +218,8 @@ fn least(members: &Members, rng: &mut impl Rng) -> Option<Least> {
     Some(Least { index, word: min })
 }
 
-/// The least loaded of [`SAMPLE`] distinct endpoints: those at a random stride from a random start. The stride keeps
-/// them within one turn of the set, hence distinct; the start makes each endpoint as likely as the other.
+/// The least loaded of [`SAMPLE`] distinct endpoints, at a random stride from a random start. The stride keeps
+/// them within one turn of the set, hence distinct; the random start makes all endpoints equally likely.
 fn least_of_sample(members: &Members, rng: &mut impl Rng) -> Option<Least> {
     let len = members.len();
     let start = rng.random_range(0..len);
@@ -242,7 +243,7 @@ fn least_of_sample(members: &Members, rng: &mut impl Rng) -> Option<Least> {
     })
 }
 
-/// The least loaded of all for its weight, each of several in proportion to its own.
+/// The least loaded of all for its weight; ties are broken in proportion to the weights.
 fn least_weighted(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Option<Least> {
     let load = |index| weights.load(index, members.word(index));
     let less = |least: Weighted, index| {
@@ -255,7 +256,8 @@ fn least_weighted(weights: &Weights, members: &Members, rng: &mut impl Rng) -> O
     Some(Least { index, word })
 }
 
-/// The least loaded of [`SAMPLE`] endpoints for its weight, which are drawn in proportion to theirs; the first of several.
+/// The least loaded for its weight of [`SAMPLE`] endpoints, drawn in proportion to their weights; the first one if
+/// tied.
 fn least_of_drawn(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Option<Least> {
     let mut least = None;
     let mut member = Weighted::MAX;

@@ -1,4 +1,4 @@
-//! Two distinct endpoints at random, of those that are available.
+//! Draws two distinct endpoints at random, of those that are available.
 
 use std::hint::select_unpredictable;
 
@@ -10,10 +10,10 @@ use crate::member::Members;
 /// How often to draw before looking at every endpoint. With half of them out, one pick in 28 gets that far.
 const DRAWS: usize = 8;
 
-/// What was drawn.
+/// The endpoints that were drawn.
 pub(super) enum Pair {
     None,
-    /// There is only one.
+    /// Only one is available.
     One(usize),
     Two(usize, usize),
 }
@@ -26,7 +26,7 @@ impl Pair {
             return if len == 0 { Self::None } else { Self::One(0) };
         }
         let first = rng.random_range(0..len);
-        // One of the others, each as likely.
+        // One of the others, with equal probability.
         let other = rng.random_range(0..len - 1);
         let second = if other < first { other } else { other + 1 };
         if members.is_available(first) && members.is_available(second) {
@@ -35,7 +35,7 @@ impl Pair {
         Self::draw_available(members, rng)
     }
 
-    /// The same, each of the two in proportion to its weight. What has none is never drawn.
+    /// Draws each of the two in proportion to its weight. Endpoints of weight zero are never drawn.
     pub(super) fn draw_weighted(members: &Members, weights: &Weights, rng: &mut impl Rng) -> Self {
         let mut first = None;
         for _ in 0..DRAWS {
@@ -54,14 +54,14 @@ impl Pair {
         second.map_or(Self::One(first), |second| Self::Two(first, second))
     }
 
-    /// Of two, the second one if that is better, by this question.
+    /// The second of two if it is better, otherwise the first.
     #[inline]
     pub(super) fn choose(self, is_second_better: impl Fn(usize, usize) -> bool) -> Option<usize> {
         match self {
             Self::None => None,
             Self::One(only) => Some(only),
             Self::Two(first, second) => {
-                // As they are drawn alike, the first of two that tie is either. No branch could be foreseen.
+                // If tied, the first: both are drawn alike. Without a branch, because it couldn't be predicted.
                 let second_is_better = is_second_better(first, second);
                 Some(select_unpredictable(second_is_better, second, first))
             }

@@ -1,8 +1,8 @@
-//! Of two endpoints at random the one that answers sooner.
+//! The one of two random endpoints that answers sooner.
 //!
-//! An endpoint's cost is the average time to the first byte of its answers, in which peaks count at once, times one more
-//! than its requests in flight (Finagle's `p2cPeakEwma`, linkerd's balancer). Where nothing is known of one of the two yet, it
-//! counts as no faster than the other: the requests in flight decide.
+//! An endpoint's cost is its average time to the first byte, in which peaks count at once, times its requests in flight
+//! plus one (Finagle's `p2cPeakEwma`, linkerd's balancer). If the latency of one of the two is unknown, only their
+//! requests in flight are compared.
 
 use std::time::Duration;
 
@@ -14,22 +14,27 @@ use crate::member::Members;
 const DECAY: Duration = Duration::from_secs(10);
 const MIN_DECAY: Duration = Duration::from_millis(1);
 
-/// Up to how many endpoints every two are compared, where nothing is known of some of them yet.
+/// The largest set in which every pair is compared for [`Picker::shares`], if some latencies are unknown.
 const COMPARED: usize = 256;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Each request goes to that one of two endpoints, drawn anew each time, whose answers are likely to begin sooner.
+/// Each request goes to the one of two random endpoints whose answer is likely to begin sooner.
 ///
-/// That is the one with the smaller product of requests in flight from this balancer, plus one, and average time to the
-/// first byte. A slower answer than the average is the average at once; faster ones move it by as much as the time that
-/// they took to come is of [`decay`](Self::decay). A request that fails is a slow one: it counts as four times the usual
-/// time at least. An endpoint that has requests and answers none is as slow as that has lasted. A new endpoint is as fast as is
-/// typical of the others. None counts as more than ten times as slow as is typical, and one that gets no requests
-/// becomes cheaper again, so that each is tried from time to time.
+/// That is the one with the smaller cost: its average time to the first byte, times its requests in flight from this
+/// balancer plus one.
 ///
-/// Where [weights](crate::Endpoint::weight) differ, endpoints are drawn in proportion to them, and a request in flight counts
-/// for as much as the mean weight is of the endpoint's. A weight is no promise of a share: who answers later gets less.
+/// - A sample above the average replaces it; one below moves it by 1 − e^(−Δt/[decay](Self::decay)), where Δt is the
+///   time since the average last moved.
+/// - A request that fails counts as slow: at least four times the usual time.
+/// - While an endpoint has requests and answers none, it counts as at least as slow as that has lasted.
+/// - A new endpoint starts with the typical average of the others.
+/// - No average is above ten times the typical one. An endpoint that gets no requests becomes cheaper with time, so
+///   that each is tried from time to time.
+///
+/// If [weights](crate::Endpoint::weight) differ, endpoints are drawn in proportion to them, and the requests in flight
+/// are multiplied by the mean weight and divided by the endpoint's. A weight doesn't guarantee a share: an endpoint
+/// that answers later gets less.
 #[derive(Clone, Copy, Debug)]
 pub struct PeakEwma {
     decay: Duration,
@@ -45,11 +50,11 @@ impl PeakEwma {
         self.decay
     }
 
-    /// After which time a past latency counts by 1/e, 37 %; from 1 ms to a day.
+    /// After which time a past latency counts by 1/e, 37 %; 10 s by default, from 1 ms to a day.
     ///
-    /// Among endpoints of a steady latency, one that was as slow as can be gets requests again after 2.3 times this at the
-    /// latest. Where the others have just become faster, too, it takes until theirs is forgotten: this times the logarithm of
-    /// how many times faster they are.
+    /// If the other endpoints' latencies are steady, even the slowest endpoint gets requests again after 2.3 times this
+    /// at the latest. If the others have just become n times faster, it takes ln(n) times this, until their old
+    /// latencies are forgotten.
     pub fn decay(mut self, decay: Duration) -> Self {
         self.decay = decay.clamp(MIN_DECAY, DAY);
         self
@@ -62,7 +67,7 @@ impl Default for PeakEwma {
     }
 }
 
-/// What is known of an endpoint is with the endpoint.
+/// A picker without state between picks: latencies are kept in the members.
 #[derive(Debug)]
 pub(crate) struct Picker {
     weights: Option<Box<Weights>>,
@@ -96,7 +101,7 @@ impl Picker {
         begin_or_any(chosen, members, None, rng)
     }
 
-    /// How likely it chooses each.
+    /// How likely it chooses each endpoint.
     pub(super) fn shares(&self, members: &Members) -> Option<Vec<f64>> {
         let Some(weights) = shares::available_weights(members) else {
             return Some(shares::any_available(members));
@@ -117,7 +122,7 @@ impl Picker {
             let costs: Vec<_> = (0..members.len()).map(cost).collect();
             return Some(shares::of_two(&weights, &costs));
         }
-        // One of which nothing is known is compared by its requests alone: that is no order of all.
+        // An endpoint of unknown latency is compared by its requests alone, so the comparison is no order of the set.
         let is_less = |one, other| match &self.weights {
             Some(weights) => is_cheaper_by_weight(weights, members, one, other),
             None => is_cheaper(members, one, other),
@@ -126,10 +131,10 @@ impl Picker {
     }
 }
 
-/// Whether the first of two costs less. Not the one below with weights of 1: that costs 10 ns more.
+/// Whether the first of two costs less. [`is_cheaper_by_weight`] with weights of 1 would cost 10 ns more.
 #[inline]
 fn is_cheaper(members: &Members, one: usize, other: usize) -> bool {
-    // A flag that came up meanwhile makes it the dearer one.
+    // A flag that was set meanwhile makes its endpoint the dearer one.
     let (words, averages) = (
         [members.loaded(one), members.loaded(other)],
         [members.average(one), members.average(other)],
@@ -141,7 +146,7 @@ fn is_cheaper(members: &Members, one: usize, other: usize) -> bool {
     cost(0) < cost(1)
 }
 
-/// The same for endpoints with weights.
+/// [`is_cheaper`] for endpoints with weights.
 fn is_cheaper_by_weight(weights: &Weights, members: &Members, one: usize, other: usize) -> bool {
     let requests = [one, other].map(|index| weights.scaled(index, members.loaded(index)));
     let averages = [one, other].map(|index| members.average(index));

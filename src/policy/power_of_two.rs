@@ -1,18 +1,19 @@
-//! Of two endpoints at random the one with fewer requests in flight.
+//! The one of two random endpoints that has fewer requests in flight.
 //!
-//! Two choices bring most of what looking at all does (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing",
-//! 2001), at a cost that doesn't grow with the set. The two are distinct: in a set of three, an endpoint that hangs would
-//! else be its own alternative in one pick of nine.
+//! Two choices have most of the benefit of looking at all endpoints (Mitzenmacher, "The Power of Two Choices in
+//! Randomized Load Balancing", 2001), at a cost that doesn't grow with the set. The two are distinct: otherwise, in a
+//! set of three, an endpoint that hangs would be its own alternative in one pick of nine.
 
 use rand::Rng;
 
 use super::{begin_or_any, pair::Pair, shares, weights::Weights};
 use crate::member::Members;
 
-/// Each request goes to that one of two endpoints, drawn anew each time, that has fewer requests in flight from this balancer.
+/// Each request goes to the less loaded of two random endpoints: the one with fewer requests in flight from this
+/// balancer.
 ///
-/// Where [weights](crate::Endpoint::weight) differ, endpoints are drawn in proportion to them, and it is the requests in flight
-/// divided by the weight that count.
+/// If [weights](crate::Endpoint::weight) differ, endpoints are drawn in proportion to them, and the requests in flight
+/// are divided by the weight.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PowerOfTwo(());
 
@@ -23,7 +24,7 @@ impl PowerOfTwo {
     }
 }
 
-/// Nothing is kept from one pick to the next.
+/// A picker without state between picks.
 #[derive(Debug)]
 pub(crate) struct Picker {
     weights: Option<Box<Weights>>,
@@ -54,13 +55,13 @@ impl Picker {
         if let Some(weights) = &self.weights {
             return Self::pick_weighted(weights, members, rng);
         }
-        // A flag that came up meanwhile makes a word the larger one.
+        // A flag that was set meanwhile makes its word the larger one.
         let chosen = Pair::draw(members, rng)
             .choose(|first, second| members.loaded(second) < members.loaded(first));
         begin_or_any(chosen, members, None, rng)
     }
 
-    /// How likely it chooses each.
+    /// How likely it chooses each endpoint.
     pub(super) fn shares(&self, members: &Members) -> Vec<f64> {
         let Some(weights) = shares::available_weights(members) else {
             return shares::any_available(members);

@@ -1,4 +1,4 @@
-//! Any endpoint, each as likely as the other.
+//! Any endpoint, uniformly at random.
 
 use rand::Rng;
 
@@ -20,7 +20,7 @@ impl Random {
     }
 }
 
-/// Nothing is kept from one pick to the next.
+/// A picker without state between picks.
 #[derive(Debug)]
 pub(crate) struct Picker {
     weights: Option<Box<Weights>>,
@@ -67,7 +67,7 @@ impl Picker {
         any_available(members, None, rng)
     }
 
-    /// How likely it chooses each.
+    /// How likely it chooses each endpoint.
     pub(super) fn shares(&self, members: &Members) -> Vec<f64> {
         match shares::available_weights(members) {
             Some(weights) => shares::in_proportion(weights),

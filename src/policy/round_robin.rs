@@ -1,11 +1,10 @@
 //! Every endpoint in turn.
 //!
 //! One cursor serves all clones of a balancer, so that shares are exact: after any number of requests, two endpoints
-//! that were both available differ by at most one. An endpoint that is out is skipped by moving the cursor on, so that
-//! the one after it gets its own turn and no other. When the set changes, the cursor stays at the endpoint whose turn it
-//! is.
+//! that were both available differ by at most one. A pick that finds an endpoint out moves the cursor past it, so the
+//! next endpoint gets only its own turn. When the set changes, the cursor stays at the endpoint whose turn it is.
 //!
-//! Where weights differ, a turn of the set has several turns of an endpoint, in an order that is prepared with the set.
+//! If weights differ, a round has several turns for an endpoint, in an order that is prepared with the set.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -18,8 +17,8 @@ use crate::member::Members;
 
 /// Each request goes to the next endpoint in the order of their addresses, beginning at a random one.
 ///
-/// Where [weights](crate::Endpoint::weight) differ, each endpoint has turns in proportion, spread evenly over at most 4,096 of
-/// all, or four for each endpoint of a large set.
+/// If [weights](crate::Endpoint::weight) differ, each endpoint has turns in proportion, spread evenly over a round of
+/// at most 4,096 turns, or four for each endpoint of a large set.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundRobin(());
 
@@ -30,11 +29,11 @@ impl RoundRobin {
     }
 }
 
-/// The turns taken so far: their remainder is the one whose turn it is.
+/// The picker of a set. The cursor counts the turns taken; its remainder by the number of turns is the next turn.
 #[derive(Debug)]
 pub(crate) struct Picker {
     cursor: CachePadded<AtomicUsize>,
-    /// How many turns there are.
+    /// How many turns a round has.
     len: usize,
     weighted: Option<Box<Turns>>,
 }
@@ -47,7 +46,7 @@ struct Turns {
 }
 
 impl Picker {
-    /// The turn it is, and the endpoint whose it is.
+    /// The next turn, and its endpoint.
     fn turn(&self) -> Option<(usize, usize)> {
         let turn = self.cursor.0.load(Relaxed).checked_rem(self.len)?;
         Some((turn, self.endpoint(turn)))
@@ -60,8 +59,8 @@ impl Picker {
         }
     }
 
-    /// The turn of the endpoint that comes next, where `turn` of so `many` turns have been taken. In whole numbers: a fraction
-    /// might come out one turn before.
+    /// The next turn of `endpoint`, if `turn` of the `many` turns of the old round have been taken. In integers,
+    /// because a fraction might come out one turn early.
     fn next(&self, endpoint: usize, turn: usize, many: usize) -> usize {
         let Some(turns) = &self.weighted else {
             return endpoint;
@@ -72,7 +71,7 @@ impl Picker {
         found.unwrap_or(start)
     }
 
-    // Not inlined: sets without weights should not carry it.
+    // Not inlined, to keep it out of the picks of sets without weights.
     #[inline(never)]
     fn pick_weighted(&self, turns: &Turns, members: &Members, rng: &mut impl Rng) -> Option<usize> {
         for _ in 0..self.len {
@@ -87,7 +86,7 @@ impl Picker {
 }
 
 impl Picker {
-    /// A picker for so many endpoints with these weights, which takes the place of `previous`.
+    /// A picker for `endpoints` endpoints with these weights, which replaces `previous`.
     pub(super) fn new(
         endpoints: usize,
         weights: &[u32],
@@ -117,7 +116,7 @@ impl Picker {
         picker
     }
 
-    /// The picker that this one takes the place of, if it is of this kind.
+    /// The picker that this one replaces, if it is a round robin, too.
     fn before<'a>(previous: &Previous<'a>) -> Option<&'a Self> {
         match previous.picker::<AnyPicker>()? {
             AnyPicker::RoundRobin(before) => Some(before),
@@ -137,11 +136,11 @@ impl Picker {
                 return Some(index);
             }
         }
-        // Nothing found in a whole turn: none is available, or other threads moved the cursor past the few that are.
+        // Nothing found in a whole round: none is available, or other threads moved the cursor past the few that are.
         any_available(members, None, rng)
     }
 
-    /// Each endpoint's part of the turns, of which those that are out have none.
+    /// Each available endpoint's part of the turns; the others have none.
     pub(super) fn shares(&self, members: &Members) -> Vec<f64> {
         let mut turns = vec![0.0; members.len()];
         for endpoint in (0..self.len).map(|turn| self.endpoint(turn)) {

@@ -1,10 +1,10 @@
-//! What part of the next requests each endpoint gets: what a pick would draw, worked out and not drawn.
+//! What part of the next requests each endpoint gets: the probabilities of a pick, computed instead of drawn.
 //!
-//! Each function stands for one way in which pickers draw, and says so. Nothing here is called by a pick.
+//! Each function is for one way in which pickers draw. No pick calls these.
 
 use crate::member::Members;
 
-/// The weights of the endpoints that are available, and zero for the others. None if that leaves no weight.
+/// The weights of the endpoints that are available, and zero for the others; `None` if all are zero.
 pub(super) fn available_weights(members: &Members) -> Option<Vec<f64>> {
     let weight = |index| match members.is_available(index) {
         true => f64::from(members.weight(index)),
@@ -17,7 +17,7 @@ pub(super) fn available_weights(members: &Members) -> Option<Vec<f64>> {
         .then_some(weights)
 }
 
-/// Any of the available ones, each as likely as the other: what is left where none has weight.
+/// One uniform draw of the available endpoints: for when none of them has weight.
 pub(super) fn any_available(members: &Members) -> Vec<f64> {
     let one = |index| f64::from(u8::from(members.is_available(index)));
     in_proportion((0..members.len()).map(one).collect())
@@ -32,7 +32,7 @@ pub(super) fn in_proportion(mut weights: Vec<f64>) -> Vec<f64> {
     weights
 }
 
-/// Two distinct ones, drawn in proportion to the weights: the second if it costs less, else the first.
+/// Two distinct draws in proportion to the weights: the second if it costs less, else the first.
 pub(super) fn of_two(weights: &[f64], costs: &[f64]) -> Vec<f64> {
     let (all, mut order) = drawn(weights);
     let mut shares = vec![0.0; weights.len()];
@@ -40,7 +40,7 @@ pub(super) fn of_two(weights: &[f64], costs: &[f64]) -> Vec<f64> {
         shares[only] = 1.0;
         return shares;
     }
-    // The dearest come first: whoever comes later wins against them, in either place.
+    // The dearest come first: an endpoint wins against all before it, whether it is drawn first or second.
     order.sort_by(|&one, &other| costs[other].total_cmp(&costs[one]));
     let (mut dearer, mut dearer_comes_first) = (0.0, 0.0);
     for alike in order.chunk_by(|&one, &other| costs[one] == costs[other]) {
@@ -57,7 +57,7 @@ pub(super) fn of_two(weights: &[f64], costs: &[f64]) -> Vec<f64> {
     shares
 }
 
-/// The same where costs can't be put in one order: `is_less` compares two. Its time grows with the square of the set.
+/// [`of_two`] if costs have no order, but `is_less` compares two. Its time grows with the square of the set.
 pub(super) fn of_two_compared(weights: &[f64], is_less: impl Fn(usize, usize) -> bool) -> Vec<f64> {
     let (all, order) = drawn(weights);
     let mut shares = vec![0.0; weights.len()];
@@ -77,8 +77,8 @@ pub(super) fn of_two_compared(weights: &[f64], is_less: impl Fn(usize, usize) ->
     shares
 }
 
-/// The best of so many, each drawn in proportion to `weights`, whether or not it is drawn again. Those without a cost are
-/// drawn and never chosen. What comes of draws without any that has one is the other result.
+/// The cheapest of `draws` draws in proportion to `weights`, with repetitions. Endpoints without a cost are drawn but
+/// never chosen. The second result is the probability that no draw has a cost.
 pub(super) fn of_many(weights: &[f64], costs: &[Option<f64>], draws: i32) -> (Vec<f64>, f64) {
     let (all, order) = drawn(weights);
     let mut shares = vec![0.0; weights.len()];
@@ -101,7 +101,7 @@ pub(super) fn of_many(weights: &[f64], costs: &[Option<f64>], draws: i32) -> (Ve
     (shares, none)
 }
 
-/// The sum of the weights, and which endpoints have any.
+/// The sum of the weights, and the endpoints that have any.
 fn drawn(weights: &[f64]) -> (f64, Vec<usize>) {
     let drawn = (0..weights.len()).filter(|&index| weights[index] > 0.0);
     (weights.iter().sum(), drawn.collect())

@@ -1,13 +1,14 @@
-//! The order of the turns of endpoints with weights.
+//! The order of turns in weighted round robin.
 //!
-//! Each endpoint has turns in proportion to its weight, as evenly spread as can be: at any point it has had its share to
-//! within one turn. That is to say that its turn number k of w, of W in all, has the window from ⌊k W / w⌋ to ⌈(k + 1) W / w⌉;
-//! to take of the open windows the one that closes first keeps them all (Baruah et al., "Proportionate Progress", 1996).
-//! nginx's smooth weighted round robin means the same, but promises no bound and looks at every endpoint for each pick.
+//! Each endpoint has turns in proportion to its weight, spread as evenly as possible: at any point it has had its share
+//! to within one turn. So turn number k of an endpoint with w turns, of W in all, has the window from ⌊k W / w⌋ to ⌈(k
+//! + 1) W / w⌉. Always taking the open window that closes first meets them all (Baruah et al., "Proportionate
+//! Progress", 1996). nginx's smooth weighted round robin has the same aim, but guarantees no bound and looks at every
+//! endpoint for each pick.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-/// How many turns there are at most, or four for each endpoint. A share below one of so many counts as that one.
+/// The most turns of a round, unless four for each endpoint are more. Any weight above zero has at least one turn.
 const MAX: u64 = 4_096;
 
 /// The indices of the endpoints in the order of their turns.
@@ -39,7 +40,7 @@ pub(super) fn interleave(weights: &[u32]) -> Box<[u32]> {
     order.into_boxed_slice()
 }
 
-/// How many turns each has: as few as say the same, or as many as may be.
+/// How many turns each endpoint has: as few as have the exact proportions, or rounded if these are too many.
 fn turns(weights: &[u32]) -> Vec<u64> {
     let weights: Vec<_> = weights.iter().map(|&weight| u64::from(weight)).collect();
     let divisor = weights
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_alternate() {
+    fn turns_are_interleaved() {
         assert_eq!(*interleave(&[5, 1, 1]), [0, 0, 0, 1, 0, 0, 2]);
         assert_eq!(*interleave(&[4, 2, 2]), [0, 1, 0, 2]);
         let mut weights = [1; 11];
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_more_than_a_few_thousand() {
+    fn a_round_has_no_more_than_a_few_thousand_turns() {
         let weights = [1, 1_000_000_000, 3_000_000_000, 0];
         let counts = count(&interleave(&weights), 4);
         assert_eq!(counts, [1, 1_024, 3_072, 0]);
@@ -99,7 +100,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn everyone_has_its_share_at_any_time(weights in prop::collection::vec(0..50_u32, 1..20)) {
+        fn each_endpoint_has_had_its_share_to_within_one_turn_at_any_time(weights in prop::collection::vec(0..50_u32, 1..20)) {
             let order = interleave(&weights);
             let all: u32 = weights.iter().sum();
             let mut had = vec![0_i64; weights.len()];

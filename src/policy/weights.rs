@@ -1,7 +1,7 @@
-//! Endpoints that are to get more than others.
+//! The weights of endpoints, by which some get more requests than others.
 //!
-//! Most sets have no use for it: pickers have weights only where they differ. A weight of zero is no share at all, but better
-//! than none: such an endpoint is picked when no other is available.
+//! Most sets don't need this: pickers have weights only if they differ. An endpoint of weight zero has no share, but
+//! is picked when no other is available.
 
 use rand::{Rng, RngExt, seq::IteratorRandom};
 
@@ -11,13 +11,13 @@ use crate::member::{FLAGGED, Members};
 #[derive(Debug)]
 pub(crate) struct Weights {
     weights: Box<[u32]>,
-    /// Of each endpoint, its weight and all before it.
+    /// For each endpoint, the sum of its weight and all before it.
     sums: Box<[u64]>,
     mean: f64,
 }
 
 impl Weights {
-    /// None if there is no difference.
+    /// `None` if the weights are equal.
     pub(super) fn of(weights: &[u32]) -> Option<Box<Self>> {
         if are_equal(weights) {
             return None;
@@ -46,7 +46,7 @@ impl Weights {
         self.sums.partition_point(|&sum| sum <= drawn)
     }
 
-    /// An available endpoint in proportion to its weight, of those that `which` allows; none if they have no weight.
+    /// Draws an available endpoint that `which` allows, in proportion to its weight; `None` if those have no weight.
     pub(super) fn choose(
         &self,
         members: &Members,
@@ -66,7 +66,8 @@ impl Weights {
         chosen
     }
 
-    /// Any of the available endpoints, in proportion to their weights; each as likely as the other if they have none.
+    /// Draws an available endpoint and counts a request in: in proportion to the weights, or uniformly if they are all
+    /// zero.
     pub(super) fn any_available(&self, members: &Members, rng: &mut impl Rng) -> Option<usize> {
         let chosen = self.choose(members, rng, |_| true).or_else(|| {
             let available = (0..members.len()).filter(|&index| members.is_available(index));
@@ -75,7 +76,7 @@ impl Weights {
         members.begin(chosen).then_some(chosen)
     }
 
-    /// What an endpoint's requests in flight are worth, of which there are `word`.
+    /// The load of an endpoint with this word, for its weight.
     pub(super) fn load(&self, index: usize, word: u32) -> Weighted {
         Weighted {
             requests: word,
@@ -83,7 +84,7 @@ impl Weights {
         }
     }
 
-    /// The requests in flight that it would be if the endpoint had the mean weight.
+    /// The requests in flight, scaled to an endpoint of mean weight.
     pub(super) fn scaled(&self, index: usize, word: u32) -> f64 {
         f64::from(word) * self.mean / f64::from(self.weight(index))
     }
@@ -102,13 +103,13 @@ pub(super) struct Weighted {
 }
 
 impl Weighted {
-    /// None that is more would be any of an endpoint.
+    /// Greater than any real endpoint's load.
     pub(super) const MAX: Self = Self {
         requests: FLAGGED,
         weight: 1,
     };
 
-    /// An endpoint with a flag has a load like no other; one without a weight gets no requests, however few it has.
+    /// False if the endpoint has a flag, or no weight: it shouldn't be chosen, however few requests it has.
     pub(super) fn is_less(self, other: Self) -> bool {
         self.requests < FLAGGED && self.weight > 0 && self.product(other) < other.product(self)
     }
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_weight_is_never_drawn() {
+    fn endpoints_of_weight_zero_are_never_drawn() {
         let weights = Weights::of(&[0, 1, 0, 3, 0]).expect("they differ");
         let mut rng = SmallRng::seed_from_u64(1);
         let mut drawn = [0; 5];

@@ -1,4 +1,4 @@
-//! Whose one key is: the order of endpoints that a request of it goes along, and which of them it would get now.
+//! Which endpoint has a key: the order of endpoints for the key, and which of them a request would get now.
 
 use super::Snapshot;
 use crate::{
@@ -9,14 +9,14 @@ use crate::{
 
 /// A key's endpoints, by their indices.
 pub(crate) struct KeyOrder {
-    /// In the order in which they are asked, with what speaks against each.
+    /// In the order in which they are asked, each with the reason why it is passed over, if it is.
     pub(crate) order: Vec<(usize, Option<Passed>)>,
-    /// The one that a request of the key would get now.
+    /// The endpoint that would get a request of the key now.
     pub(crate) chosen: Option<usize>,
 }
 
 impl<S> Snapshot<S> {
-    /// The endpoints of a key; none unless the policy goes by keys.
+    /// The endpoints of a key; `None` unless the policy is `ConsistentHash`.
     pub(crate) fn key_order(&self, key: RouteKey) -> Option<KeyOrder> {
         let hash = key.stable_hash();
         let route = Route::new().key(key);
@@ -42,7 +42,7 @@ impl<S> Snapshot<S> {
         let is_ejected = |index: usize| self.members()[index].is_only_ejected();
         let chosen = chosen.or_else(|| self.pickers.first(&route, &is_ejected));
         Some(KeyOrder {
-            // An ejected endpoint that is due is tried with a request of its own keys.
+            // If the key's own endpoint has a trial on offer, a request of this key is the trial.
             chosen: self.trial_at_home(&route).or(chosen),
             order,
         })

@@ -1,15 +1,15 @@
-//! Where the pods of a set are, by their names: so that a request for one of them looks at few of a large set.
+//! An index of a set's pods by name, so that a request for one of them needn't search a large set.
 
 use std::cmp::Ordering;
 
 use crate::{endpoint::Endpoint, route::PodName};
 
-/// Where the pods of one set of endpoints are, by their names.
+/// The index of one set of endpoints by name.
 #[derive(Debug)]
 pub(super) struct Names {
-    /// In the order of names; of one name, those that terminate come last.
+    /// In the order of names; for one name, terminating endpoints come last.
     places: Box<[Place]>,
-    /// The StatefulSet whose pods they are, if they are those of one.
+    /// The StatefulSet that all numbered pods belong to, if there is one.
     set: Option<Box<str>>,
 }
 
@@ -17,7 +17,7 @@ pub(super) struct Names {
 #[derive(Clone, Copy, Debug)]
 struct Place {
     index: usize,
-    /// It is the pod's own name, and not its hostname.
+    /// The name is the pod's own, not its hostname.
     is_own: bool,
 }
 
@@ -37,13 +37,12 @@ impl Names {
         }
     }
 
-    /// The StatefulSet whose pods they are, if they are those of one.
+    /// The StatefulSet that all numbered pods belong to, if there is one.
     pub(super) fn set(&self) -> Option<&str> {
         self.set.as_deref()
     }
 
-    /// The indices of the endpoints of this name; those that terminate come last. `endpoints` are those that these are the names
-    /// of.
+    /// The indices of the endpoints of this name, terminating ones last. `endpoints` has to be the indexed set.
     pub(super) fn indices<'a>(
         &'a self,
         name: PodName<'_>,
@@ -75,7 +74,7 @@ impl Place {
     }
 }
 
-/// The StatefulSet whose pods all those are that are numbered, if there is one.
+/// The StatefulSet that all numbered pods belong to, if there is one.
 fn set(endpoints: &[Endpoint]) -> Option<&str> {
     let names = endpoints.iter().filter_map(Endpoint::name);
     let mut sets = names.filter_map(|name| Some(PodName::from(name).stateful()?.0));
@@ -115,7 +114,7 @@ mod tests {
         })
     }
 
-    /// Those that are the pod, one by one.
+    /// The endpoints of the pod, by linear search.
     fn found(pod: &PodId, endpoints: &[Endpoint]) -> Vec<usize> {
         let Ok(pod) = pod.among(endpoints) else {
             return Vec::new();
@@ -128,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_names_lead_to_whoever_is_the_pod(endpoints in endpoints()) {
+        fn the_index_finds_what_a_linear_search_finds(endpoints in endpoints()) {
             let names = Names::of(&endpoints);
             for name in ["web-0", "web-1", "web-10", "web-01", "web", "web-3", "api-1", "zzz"] {
                 let indices: Vec<_> = names.indices(name.into(), &endpoints).collect();

@@ -1,4 +1,4 @@
-//! Picks for requests that say where they want to go.
+//! Picks for requests with a route.
 
 use std::{cmp::Ordering, ops::Range, sync::Arc};
 
@@ -11,11 +11,11 @@ use crate::{
     route::{PodId, PodName, Route, Target},
 };
 
-/// How often a policy is asked for another endpoint than the one that is left out.
+/// How often a policy is asked again if it chooses the endpoint that is left out.
 const OTHER_ATTEMPTS: usize = 4;
 
 impl<S> Snapshot<S> {
-    /// Chooses an endpoint for a request that says where it wants to go. None: that can't be had now.
+    /// Chooses an endpoint for a request with a route. `None` if no endpoint fits now.
     pub(crate) fn pick_routed(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         if route.is_for_one() {
             self.signals.heed_if_any();
@@ -44,7 +44,7 @@ impl<S> Snapshot<S> {
         }
     }
 
-    /// The members that will do for a route that is for one pod; those that terminate come last.
+    /// The members that fit a route for one pod; terminating ones come last.
     pub(crate) fn requested<'a>(
         &'a self,
         route: &'a Route,
@@ -53,7 +53,7 @@ impl<S> Snapshot<S> {
         indices.map(|index| &self.members()[index])
     }
 
-    /// What is known of the pod that a route is for.
+    /// The endpoint that a route for one pod is for.
     pub(crate) fn requested_endpoint(&self, route: &Route) -> Option<&Endpoint> {
         let index = self.requested_indices(route).next()?;
         Some(self.members.endpoint(index))
@@ -71,7 +71,7 @@ impl<S> Snapshot<S> {
         member.into_iter().chain(named)
     }
 
-    /// All endpoints, each to be asked for alone.
+    /// All endpoints, each as the target of a request.
     fn targets(&self) -> impl Iterator<Item = Target> {
         let all = self.endpoints().iter().zip(self.members());
         all.map(|(endpoint, member)| Target {
@@ -80,7 +80,7 @@ impl<S> Snapshot<S> {
         })
     }
 
-    /// Those of them that `route` doesn't leave out.
+    /// The [`targets`](Self::targets) that `route` doesn't leave out.
     pub(crate) fn targets_of(&self, route: &Route) -> Vec<Target> {
         let targets = self.targets();
         targets
@@ -93,7 +93,7 @@ impl<S> Snapshot<S> {
         (self.members()[index].id() == target.id).then_some(index)
     }
 
-    /// The endpoints that are the pod, of which there may be two while it is made anew; those that terminate come last.
+    /// The endpoints of the pod, terminating ones last. There may be two while the pod is replaced.
     pub(super) fn indices_of<'a>(
         &'a self,
         pod: &PodId,
@@ -107,12 +107,12 @@ impl<S> Snapshot<S> {
         named.into_iter().flatten().chain(at)
     }
 
-    /// The name that a pod is asked for by; by its number, what this makes where there is one StatefulSet.
+    /// The name that a pod is asked for by. A number makes a name if the set is one StatefulSet.
     pub(crate) fn name_of<'a>(&'a self, pod: &'a PodId) -> Option<PodName<'a>> {
         pod.name_with(self.names.set())
     }
 
-    /// The endpoints that are at the address that a pod is asked for by, if it is.
+    /// The endpoints at the pod's address, if it is asked for by address.
     fn at_address(&self, pod: &PodId) -> Range<usize> {
         let all = self.endpoints();
         let is = |endpoint: &Endpoint, order| pod.order(endpoint) == Some(order);
@@ -121,7 +121,7 @@ impl<S> Snapshot<S> {
         from..from + len
     }
 
-    /// Whether this member is left out by `route`, by what is known of it now.
+    /// Whether `route` leaves this member out, by what is known of it now.
     pub(crate) fn is_left_out(&self, route: &Route, endpoint: &Endpoint, member: MemberId) -> bool {
         route.left_out().is_some()
             && self.index_of(endpoint).is_some_and(|index| {
@@ -141,7 +141,8 @@ impl<S> Snapshot<S> {
         endpoints.filter(|it| !route.leaves_out(it)).count()
     }
 
-    /// Whether an endpoint is available that `route` doesn't avoid; for a second try, one that is passed over will do.
+    /// Whether some endpoint is available that `route` doesn't avoid. For a second try, a slow one or one with a trial
+    /// will do, too.
     pub(crate) fn has_other(&self, route: &Route) -> bool {
         let is_second = route.is_second_try();
         let mut all = 0..self.members.len();
@@ -153,7 +154,7 @@ impl<S> Snapshot<S> {
         })
     }
 
-    /// The one endpoint that will do, whatever its health. One trial of it is as good as any.
+    /// The one endpoint of the route, whatever its health. If it has a trial on offer, this request is the trial.
     fn pick_requested(&self, route: &Route) -> Option<Picked<'_, S>> {
         self.requested_indices(route).find_map(|index| {
             let is_trial = self.members()[index].begin_requested()?;
@@ -161,16 +162,16 @@ impl<S> Snapshot<S> {
         })
     }
 
-    /// Chooses an endpoint as the policy says, but not the one that is left out.
+    /// Chooses an endpoint by the policy, but not the one that is left out.
     ///
-    /// One that goes by keys passes it over. Any other doesn't know of it, and is asked again where it chose that one: round robin
-    /// goes on to the next. One that looks for few requests in flight may choose it each time, as it never has any; then it is the
-    /// better of two others.
+    /// A keyed policy passes it over by itself. Any other policy doesn't know of it, and is asked again if it chose
+    /// that one: round robin goes on to the next. A load-aware policy may choose it each time, because it never has
+    /// requests; then the less loaded of two random others gets the request.
     fn pick_other(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
-        let mut warming = false;
+        let mut slow_start = false;
         if self.signals.has_flags() {
             let flags = self.signals.heed();
-            warming = flags.warming;
+            slow_start = flags.slow_start;
             if flags.trials
                 && let Some(index) = self.claim_trial(route)
             {
@@ -178,8 +179,8 @@ impl<S> Snapshot<S> {
             }
         }
         for _ in 0..OTHER_ATTEMPTS {
-            let picked = match warming {
-                true => self.pick_warm(route, rng),
+            let picked = match slow_start {
+                true => self.pick_slow_start(route, rng),
                 false => self.pickers.pick(&self.members, route, rng),
             };
             let Some(index) = picked else { break };
@@ -191,7 +192,8 @@ impl<S> Snapshot<S> {
         self.pick_last(route, rng)
     }
 
-    /// This pod, if it accepts requests, or offers a trial. That it is slow is no reason against it, but for a second try.
+    /// The preferred pod, if it accepts requests or has a trial on offer. Also if it is only slow, unless this is a
+    /// second try.
     fn pick_preferred(&self, pod: &PodId, route: &Route) -> Option<Picked<'_, S>> {
         self.indices_of(pod).find_map(|index| {
             if route.avoids(self.members.endpoint(index)) {
@@ -206,7 +208,7 @@ impl<S> Snapshot<S> {
         })
     }
 
-    /// Chooses the next endpoint by the request's key, if it goes by that, and none that it avoids.
+    /// Under a keyed policy, chooses the next endpoint by the request's key, and none that the route avoids.
     fn pick_next(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         if !self.pickers.whole.is_keyed(route) {
             return None;
@@ -219,8 +221,8 @@ impl<S> Snapshot<S> {
         Some(self.picked(index, false))
     }
 
-    /// Chooses an endpoint for a second try where none is available: one that is due to be tried, or else one that is only slow.
-    /// The first try hangs, as far as is known, so either is more likely to answer.
+    /// Chooses an endpoint for a second try if none is available: one with a trial on offer, else one that is only
+    /// slow. The first try seems to hang, so either is more likely to answer.
     fn pick_passed_over(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
         let others = (0..self.members.len()).filter(|&index| self.may_be_other(route, index));
         let tried = others
@@ -239,10 +241,10 @@ impl<S> Snapshot<S> {
         &self.members()[index]
     }
 
-    /// Chooses one of the endpoints that aren't avoided: of two at random the one with the smaller load for its weight. For
-    /// requests that are sent again: they are no turn of the policy's, else an endpoint that fails would take its neighbour's.
+    /// Chooses the less loaded for its weight of two random endpoints that aren't avoided. Retries don't use up a turn
+    /// of the policy's: otherwise the neighbour of a failing endpoint would lose its turns.
     fn pick_avoiding(&self, route: &Route, rng: &mut impl Rng) -> Option<Picked<'_, S>> {
-        // A second try is no trial if it can be helped: it goes where an answer is likely.
+        // A second try should go where an answer is likely, so it isn't a trial if another endpoint is available.
         if self.signals.heed_if_any() && !route.is_only_others() {
             let all = 0..self.members.len();
             let mut others = all.filter(|&index| {
@@ -255,8 +257,8 @@ impl<S> Snapshot<S> {
         self.pick_any_of(rng, |index| self.may_be_other(route, index))
     }
 
-    /// Of two endpoints at random that `which` allows, the one with the smaller load for its weight; near and far ones as ever, as
-    /// far as there are any.
+    /// The less loaded for its weight of two random endpoints that `which` allows; split between near and far as usual,
+    /// if both have any.
     pub(super) fn pick_any_of(
         &self,
         rng: &mut impl Rng,
@@ -276,7 +278,7 @@ impl<S> Snapshot<S> {
     fn pick_of(&self, rng: &mut impl Rng, which: impl Fn(usize) -> bool) -> Option<Picked<'_, S>> {
         let allowed = |&index: &usize| self.members.is_available(index) && which(index);
         let allowed = (0..self.members.len()).filter(allowed);
-        // Two distinct ones, in either order alike: so the first of two that tie is either.
+        // Two distinct ones, equally likely in either order: so if they tie, the first is a fair choice.
         let first = allowed.clone().choose(rng)?;
         let second = allowed.filter(|&index| index != first).choose(rng);
         let load = |index: usize| u64::from(self.members.load(index));
@@ -286,24 +288,24 @@ impl<S> Snapshot<S> {
             Some(second) if is_less(&second) => (second, Some(first)),
             _ => (first, second),
         };
-        // A new one gets only its part (slow start); else the other one is as good.
-        let warmth = self.members()[chosen].warmth();
-        let is_spared = warmth < 1.0 && !rng.random_bool(warmth);
+        // A new endpoint gets only its share (slow start); the other one gets the rest.
+        let slow_start_share = self.members()[chosen].slow_start_share();
+        let is_spared = slow_start_share < 1.0 && !rng.random_bool(slow_start_share);
         let chosen = other.filter(|_| is_spared).unwrap_or(chosen);
         self.members
             .begin(chosen)
             .then(|| self.picked(chosen, false))
     }
 
-    /// Whether a request may go to this endpoint that avoids others. One without weight is the last resort, and no place for a
-    /// second try.
+    /// Whether a request that avoids others may go to this endpoint. An endpoint of weight zero is the last resort, and
+    /// gets no second tries.
     fn may_be_other(&self, route: &Route, index: usize) -> bool {
         !route.avoids(self.members.endpoint(index))
             && (self.members.counts(index) || !route.is_only_others())
     }
 }
 
-/// Whether an endpoint is ejected for nothing worse than being slow.
+/// Whether an endpoint is out only because it is slow.
 fn is_only_slow(member: &Member) -> bool {
     member.stats().reason() == Some(EjectionReason::Slow) && member.is_only_ejected()
 }

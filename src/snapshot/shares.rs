@@ -1,13 +1,14 @@
-//! What part of the next requests each endpoint gets: what picks do, worked out and not drawn.
+//! What part of the next requests each endpoint gets: the probabilities of a pick, computed instead of drawn.
 //!
-//! A policy tells what it would choose. What is done around it is added here as picks do it: near endpoints first, slow start
-//! (`warm_up.rs`), and whom a request gets where none is available.
+//! The policy gives its own shares. This adds what picks do around the policy: near endpoints first, slow start
+//! (`warm_up.rs`), and the last resort if no endpoint is available.
 
 use super::{Snapshot, warm_up::ATTEMPTS};
 use crate::policy::{Picker, Ring};
 
 impl<S> Snapshot<S> {
-    /// What part of the next requests each endpoint gets, where that can be told: of those with keys if the policy goes by keys.
+    /// What part of the next requests each endpoint gets, if that is known. Under a keyed policy, of the requests with
+    /// keys.
     pub(crate) fn shares(&self) -> Option<Vec<f64>> {
         let shares = match &self.pickers.split {
             None => self.pickers.whole.shares(&self.members),
@@ -18,16 +19,19 @@ impl<S> Snapshot<S> {
         if shares.iter().all(|&share| share <= 0.0) {
             return self.last_shares();
         }
-        let is_warming = self.members().iter().any(|member| member.warmth() < 1.0);
+        let is_slow_start = self
+            .members()
+            .iter()
+            .any(|member| member.slow_start_share() < 1.0);
         let is_keyed = self.pickers.whole.as_ring().is_some();
-        Some(match is_warming && !is_keyed {
+        Some(match is_slow_start && !is_keyed {
             false => shares,
-            true if self.pickers.whole.is_load_aware() => self.warmed_by_load(&shares),
-            true => self.warmed_by_turns(shares),
+            true if self.pickers.whole.is_load_aware() => self.slow_start_by_load(&shares),
+            true => self.slow_start_by_turns(shares),
         })
     }
 
-    /// Where none is available, those that are ejected and nothing worse get the requests.
+    /// The shares if no endpoint is available: those that are only ejected get the requests.
     fn last_shares(&self) -> Option<Vec<f64>> {
         let members = self.members().iter();
         let are_ejected: Vec<_> = members.map(|member| member.is_only_ejected()).collect();
@@ -42,7 +46,8 @@ impl<S> Snapshot<S> {
         Some(are_ejected.into_iter().map(share).collect())
     }
 
-    /// Each endpoint's part of all keys if nothing is wrong with any, and in how many ranges; none unless the policy goes by keys.
+    /// Each endpoint's part of all keys if all are well, and in how many ranges; `None` unless the policy is
+    /// `ConsistentHash`.
     pub(crate) fn key_homes(&self) -> Option<Vec<(f64, usize)>> {
         let mut ranges = vec![0; self.members.len()];
         let counted = std::cell::RefCell::new(&mut ranges);
@@ -56,7 +61,7 @@ impl<S> Snapshot<S> {
         Some(shares.into_iter().zip(ranges).collect())
     }
 
-    /// Each endpoint's part of all keys, by what `of_ring` tells of a ring of these endpoints.
+    /// Each endpoint's part of all keys, by what `of_ring` returns for a ring of these endpoints.
     fn key_shares(
         &self,
         of_ring: impl Fn(&Ring, &[usize]) -> Option<Vec<f64>>,
@@ -70,33 +75,34 @@ impl<S> Snapshot<S> {
         }
     }
 
-    /// Where a policy is asked again if a new endpoint isn't drawn, up to the last time.
-    fn warmed_by_turns(&self, mut shares: Vec<f64>) -> Vec<f64> {
-        let warmth = |index: usize| self.members()[index].warmth().min(1.0);
-        let kept = |(index, share): (usize, &f64)| share * warmth(index);
+    /// Slow start under a policy that is asked again if a new endpoint isn't drawn, up to [`ATTEMPTS`] times.
+    fn slow_start_by_turns(&self, mut shares: Vec<f64>) -> Vec<f64> {
+        let slow_start_share = |index: usize| self.members()[index].slow_start_share().min(1.0);
+        let kept = |(index, share): (usize, &f64)| share * slow_start_share(index);
         let again = 1.0 - shares.iter().enumerate().map(kept).sum::<f64>();
         let last = again.max(0.0).powi(ATTEMPTS as i32);
         let factor = (1.0 - last) / (1.0 - again).max(f64::MIN_POSITIVE);
         for (index, share) in shares.iter_mut().enumerate() {
-            *share *= warmth(index) * factor + last;
+            *share *= slow_start_share(index) * factor + last;
         }
         shares
     }
 
-    /// Where a new endpoint that isn't drawn, or has its part of the load, leaves its request to another one.
-    fn warmed_by_load(&self, shares: &[f64]) -> Vec<f64> {
+    /// Slow start under a load-aware policy: a new endpoint that isn't drawn, or has its part of the load, leaves its
+    /// request to another one.
+    fn slow_start_by_load(&self, shares: &[f64]) -> Vec<f64> {
         let mut warmed = shares.to_vec();
         let new: Vec<_> = (0..shares.len())
-            .filter(|&index| shares[index] > 0.0 && self.members()[index].warmth() < 1.0)
+            .filter(|&index| shares[index] > 0.0 && self.members()[index].slow_start_share() < 1.0)
             .collect();
-        // Those near and those far have other ones in their places.
+        // Near endpoints leave requests to near ones, and far to far.
         for is_near in [Some(true), Some(false), None] {
             let mut new = new.iter().filter(|&&new| self.is_near(new) == is_near);
             let Some(&one) = new.clone().next() else {
                 continue;
             };
             let others = self.others(one);
-            // What each gives to all others, and what more it gives to those from here on.
+            // What is given to all others, and what more to those from each index on.
             let (mut to_all, mut from_here) = (0.0, vec![0.0; others.len()]);
             let mut likely_from: Vec<_> = others.iter().map(|other| other.likely).collect();
             for at in (1..others.len()).rev() {
@@ -104,15 +110,17 @@ impl<S> Snapshot<S> {
             }
             let likely_from = |at: usize| likely_from.get(at).copied().unwrap_or(0.0);
             new.by_ref().for_each(|&index| {
-                let (share, warmth) = (shares[index], self.members()[index].warmth());
+                let (share, slow_start_share) =
+                    (shares[index], self.members()[index].slow_start_share());
                 let load = self.load(index);
-                // The largest load is first: it is full beside all from here on.
-                let full = others.partition_point(|other| load <= other.load * warmth);
-                to_all += share * (1.0 - warmth);
+                // The largest load is first: from this index on, the new endpoint is full beside them.
+                let full = others.partition_point(|other| load <= other.load * slow_start_share);
+                to_all += share * (1.0 - slow_start_share);
                 if let Some(more) = from_here.get_mut(full) {
-                    *more += share * warmth;
+                    *more += share * slow_start_share;
                 }
-                let given = (1.0 - warmth) * likely_from(0) + warmth * likely_from(full);
+                let given = (1.0 - slow_start_share) * likely_from(0)
+                    + slow_start_share * likely_from(full);
                 warmed[index] -= share * given;
             });
             let mut given = to_all;
@@ -124,8 +132,8 @@ impl<S> Snapshot<S> {
         warmed
     }
 
-    /// The endpoints that may get a request instead of a new one, the largest load first, and how likely each is drawn: as
-    /// [`other`](Self::other) does.
+    /// The endpoints that may get a request instead of a new one, the largest load first, and how likely
+    /// [`other`](Self::other) draws each.
     fn others(&self, new: usize) -> Vec<Other> {
         let mut others: Vec<_> = (0..self.members.len())
             .filter(|index| self.may_be_instead(new, *index))
@@ -146,7 +154,8 @@ impl<S> Snapshot<S> {
         let pair = (is_drawn - is_alone) / (count * (count - 1.0)).max(1.0);
         let mut above = 0.0;
         for alike in others.chunk_by_mut(|one, other| one.load == other.load) {
-            // In the first place they win against the others like them, too; in the second one against those above.
+            // If drawn first, they also win against those with the same load; if drawn second, only against those
+            // above.
             let others_alike = alike.len() as f64 - 1.0;
             let wins = (above + others_alike) + above;
             for other in &mut *alike {

@@ -1,5 +1,5 @@
-//! What every policy promises, tested for each of them, alone and over near and far endpoints, and each against the simplest
-//! code that is plainly right.
+//! What every policy promises, tested for each policy, alone and over near and far endpoints; and each policy against a
+//! naive model.
 
 mod keyed;
 mod locality;
@@ -27,20 +27,23 @@ use crate::{
     signals::Signals,
 };
 
-use slow_start::{a_new_one_gets_its_part, where_all_are_new_all_are_picked};
+use slow_start::{
+    a_new_endpoint_gets_its_slow_start_share, if_all_endpoints_are_new_all_are_picked,
+};
 use weights::{
-    large_sets_share_as_the_weights_say, shares_are_as_the_weights_say, those_left_share_by_weight,
-    those_without_weight_are_the_last_resort,
+    endpoints_without_weight_are_the_last_resort, shares_are_in_proportion_to_weights,
+    shares_in_large_sets_are_in_proportion_to_weights,
+    the_share_of_unreachable_endpoints_goes_to_the_others_by_weight,
 };
 
-/// A set of endpoints under a policy, without the balancer around it.
+/// A set of endpoints under a policy, without a balancer.
 struct Set {
     writer: Writer<fn(&Endpoint)>,
     current: Current<()>,
     rng: SmallRng,
 }
 
-/// A policy, and what it is put over.
+/// A policy, and the locality preference that it is tested with.
 #[derive(Clone)]
 struct Setting {
     policy: AnyPolicy,
@@ -61,10 +64,10 @@ impl<P: Policy> From<P> for Setting {
     }
 }
 
-/// A policy of somebody else's, which leaves its choices to one of this crate's.
+/// A policy from outside that wraps one of this crate's.
 struct Outside<P>(P);
 
-/// A built-in policy as another crate would have it.
+/// A built-in policy, wrapped as another crate would.
 fn outside<P: Policy + Clone>(policy: P) -> Setting {
     let is_load_aware = Setting::from(policy.clone()).is_load_aware;
     let setting = Setting::from(Outside(policy));
@@ -111,8 +114,8 @@ impl Picker for Outside<Box<dyn Picker>> {
     }
 }
 
-/// `policy` with half of the endpoints near. As nothing else is known of the others, there is one zone, and the near ones'
-/// share is that of their number: all shares are fair.
+/// `policy` with half of the endpoints near. Only one zone is known, so the near ones' share is in proportion to their
+/// number, and all shares are fair.
 fn half_near(policy: impl Into<Setting>) -> Setting {
     let mut setting = policy.into();
     setting.locality.prefer_zone("near");
@@ -167,7 +170,7 @@ impl Set {
     /// Picks an endpoint, whose request runs until it is dropped.
     fn pick(&mut self) -> Option<InFlight> {
         let snapshot = self.current.load();
-        // As the background task does whenever an endpoint refuses or accepts.
+        // The background task does this whenever an endpoint refuses or accepts.
         snapshot.recount();
         Some(snapshot.pick(&Route::new(), &mut self.rng)?.in_flight)
     }
@@ -193,7 +196,7 @@ impl Set {
     }
 }
 
-/// Pearson's statistic against equal shares.
+/// Pearson's chi-square statistic against equal shares.
 fn chi_square(shares: &[u32]) -> f64 {
     let expected = f64::from(shares.iter().sum::<u32>()) / shares.len() as f64;
     let deviation = |&share| (f64::from(share) - expected).powi(2) / expected;
@@ -217,7 +220,7 @@ fn empty_sets_have_nothing_to_pick(policy: impl Into<Setting>) {
     assert!(set.pick().is_none());
 }
 
-fn the_unreachable_are_never_picked(policy: impl Into<Setting>) {
+fn unreachable_endpoints_are_never_picked(policy: impl Into<Setting>) {
     let policy = policy.into();
     for len in [2, 10, 100, 600] {
         let mut set = Set::new(policy.clone(), 0..len);
@@ -237,7 +240,7 @@ fn the_unreachable_are_never_picked(policy: impl Into<Setting>) {
     }
 }
 
-fn the_ejected_are_never_picked(policy: impl Into<Setting>) {
+fn ejected_endpoints_are_picked_only_if_no_other_is_left(policy: impl Into<Setting>) {
     let policy = policy.into();
     for len in [2, 10, 100, 600] {
         let mut set = Set::new(policy.clone(), 0..len);
@@ -254,7 +257,7 @@ fn the_ejected_are_never_picked(policy: impl Into<Setting>) {
         first.eject();
         let request = set.pick().expect("one is back");
         assert_eq!(set.index(&request), 1, "of {len}");
-        // Better a bad endpoint than none.
+        // A bad endpoint is better than none.
         second.eject();
         assert!(set.pick().is_some(), "all of {len} are ejected");
         second.refuse();
@@ -263,7 +266,7 @@ fn the_ejected_are_never_picked(policy: impl Into<Setting>) {
     }
 }
 
-fn those_left_share_what_the_unreachable_had(policy: impl Into<Setting>) {
+fn the_share_of_unreachable_endpoints_goes_evenly_to_the_others(policy: impl Into<Setting>) {
     let mut set = Set::new(policy, 0..15);
     for member in set.members().iter().skip(10) {
         member.refuse();
@@ -273,7 +276,7 @@ fn those_left_share_what_the_unreachable_had(policy: impl Into<Setting>) {
     assert!(chi_square(&shares[..10]) < CHI_SQUARE_9, "{shares:?}");
 }
 
-fn a_pick_counts_in_and_its_end_counts_out(policy: impl Into<Setting>) {
+fn a_request_is_in_flight_from_its_pick_to_its_end(policy: impl Into<Setting>) {
     let mut set = Set::new(policy, 0..5);
     let picked: Vec<_> = (0..50).map(|_| set.pick().expect("an endpoint")).collect();
     let in_flight = |set: &Set| {
@@ -306,7 +309,7 @@ fn a_trial_goes_to_one_request(policy: impl Into<Setting>) {
     assert_eq!(trials.count(), 1);
 }
 
-fn who_turns_a_request_away_looks_busy_for_a_while(policy: impl Into<Setting>) {
+fn an_endpoint_that_fails_fast_looks_busy_for_a_while(policy: impl Into<Setting>) {
     let setting = policy.into();
     let counts = setting.is_load_aware;
     let mut set = Set::new(setting, [0, 2]);
@@ -318,7 +321,7 @@ fn who_turns_a_request_away_looks_busy_for_a_while(policy: impl Into<Setting>) {
     assert_eq!(shares[at] == 0, counts, "{shares:?}");
     let member = &set.members()[at];
     assert_eq!(member.in_flight(), 0);
-    // As the background task does after a while.
+    // The background task does this after a while.
     member.stats().forget_penalties(1);
     member.end_all(1);
     assert!(set.shares(20)[at] > 0);
@@ -331,20 +334,20 @@ macro_rules! suite {
 
             suite!(@tests $policy;
                 shares_are_fair,
-                shares_are_as_the_weights_say,
-                large_sets_share_as_the_weights_say,
-                those_left_share_by_weight,
-                those_without_weight_are_the_last_resort,
+                shares_are_in_proportion_to_weights,
+                shares_in_large_sets_are_in_proportion_to_weights,
+                the_share_of_unreachable_endpoints_goes_to_the_others_by_weight,
+                endpoints_without_weight_are_the_last_resort,
                 empty_sets_have_nothing_to_pick,
-                the_unreachable_are_never_picked,
-                the_ejected_are_never_picked,
-                those_left_share_what_the_unreachable_had,
-                a_pick_counts_in_and_its_end_counts_out,
+                unreachable_endpoints_are_never_picked,
+                ejected_endpoints_are_picked_only_if_no_other_is_left,
+                the_share_of_unreachable_endpoints_goes_evenly_to_the_others,
+                a_request_is_in_flight_from_its_pick_to_its_end,
                 an_update_is_seen_by_the_next_pick,
                 a_trial_goes_to_one_request,
-                who_turns_a_request_away_looks_busy_for_a_while,
-                a_new_one_gets_its_part,
-                where_all_are_new_all_are_picked,
+                an_endpoint_that_fails_fast_looks_busy_for_a_while,
+                a_new_endpoint_gets_its_slow_start_share,
+                if_all_endpoints_are_new_all_are_picked,
             );
         }
     )*};
@@ -390,7 +393,7 @@ fn least_connections_breaks_ties_uniformly() {
 }
 
 #[test]
-fn least_connections_keeps_the_spread() {
+fn least_connections_bounds_the_spread_of_requests_in_flight() {
     // (endpoints, requests that come and go, the largest spread: exact up to 256, by samples of 16 above)
     for (len, spread) in [(3, 1), (100, 1), (256, 1), (1000, 3)] {
         let mut set = Set::new(LeastConnections::new(), 0..len);
@@ -426,7 +429,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..200)
 }
 
-/// Runs `steps` on a set and a naive model of it, and has `judge` say of each pick whether it was right.
+/// Runs `steps` on a set and a naive model of it; `judge` decides for each pick whether it was right.
 fn check_against_oracle(
     policy: impl Into<Setting>,
     len: u32,
@@ -502,7 +505,7 @@ proptest! {
             let request = set.pick().expect("an endpoint");
             let picked = set.index(&request);
             let mut others = (0..costs.len()).filter(|&other| other != picked);
-            // What nothing is known of is like any other.
+            // An endpoint of unknown latency may always be picked.
             prop_assert!(millis[picked] == 0 || others.any(|other| millis[other] == 0 || costs[other] >= costs[picked]));
             running.push(request);
             if ends.random() {
@@ -530,19 +533,19 @@ proptest! {
     }
 
     #[test]
-    fn so_does_one_in_the_hands_of_another_policy(seed in any::<u64>(), rounds in rounds()) {
+    fn round_robin_wrapped_by_another_policy_alternates_across_updates(seed in any::<u64>(), rounds in rounds()) {
         alternates(outside(RoundRobin::new()), seed, rounds, |_, _| true)?;
     }
 }
 
-/// Whether another one that is available has as many requests as the endpoint picked, or there is no other one: of two distinct
-/// ones, the picked one was not the worse.
+/// Whether the pick may have been the better of two distinct endpoints: another available one has at least as many
+/// requests, or there is no other.
 fn picks_no_single_worst(model: &[(u32, bool)], picked: usize) -> bool {
     let mut others = (0..model.len()).filter(|&other| other != picked && model[other].1);
     others.clone().next().is_none() || others.any(|other| model[other].0 >= model[picked].0)
 }
 
-/// Has each endpoint answer once, after so many milliseconds; not at all if zero.
+/// Has each endpoint answer once, after its number of milliseconds; not at all if that is zero.
 fn learn(members: &[Arc<Member>], millis: &[u64]) {
     let now = tokio::time::Instant::now();
     for (member, &millis) in members
@@ -562,8 +565,8 @@ fn rounds() -> impl Strategy<Value = Vec<(BTreeSet<u32>, usize)>> {
     prop::collection::vec((hosts, 0..30_usize), 1..20)
 }
 
-/// Of two endpoints that are both there, neither gets two requests before the other gets one, across updates too, if they
-/// share turns.
+/// Checks that of two endpoints that share turns, neither gets two requests before the other gets one, across updates
+/// too.
 fn alternates(
     setting: Setting,
     seed: u64,
@@ -577,7 +580,7 @@ fn alternates(
     for (hosts, picks) in rounds {
         set.update(hosts.iter().copied());
         for &joined in hosts.difference(&before) {
-            // A newcomer has no past: neither it nor the others are ahead, as far as it is concerned.
+            // A newcomer and the others start even.
             ahead[joined as usize] = [0; 12];
             ahead.iter_mut().for_each(|row| row[joined as usize] = 0);
         }

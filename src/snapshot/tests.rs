@@ -1,4 +1,4 @@
-//! What an update changes, and what it leaves.
+//! What an update changes, and what it leaves as it is.
 
 use super::*;
 use crate::{
@@ -93,7 +93,7 @@ fn the_first_answer_is_news_even_if_empty() {
 }
 
 #[test]
-fn who_stays_keeps_service_and_counters_and_who_leaves_is_dropped() {
+fn an_endpoint_that_stays_keeps_its_service_and_one_that_leaves_is_dropped() {
     let mut fixture = fixture();
     fixture.update([1, 2]);
     let before = fixture.current.load_full();
@@ -128,7 +128,7 @@ fn a_slot_is_free_when_its_last_request_has_ended() {
 }
 
 #[test]
-fn who_returns_is_another_member_though_its_last_request_still_runs() {
+fn an_endpoint_that_returns_is_a_new_member_even_if_an_old_request_still_runs() {
     let mut fixture = fixture();
     fixture.update([1]);
     let request = fixture.pick();
@@ -143,7 +143,7 @@ fn who_returns_is_another_member_though_its_last_request_still_runs() {
 }
 
 #[test]
-fn what_is_learnt_of_a_pod_shows_and_changes_nothing_else() {
+fn new_facts_about_a_pod_show_and_change_nothing_else() {
     let mut fixture = fixture();
     fixture.update([1, 2]);
     let before = fixture.current.load_full();
@@ -168,7 +168,7 @@ fn what_is_learnt_of_a_pod_shows_and_changes_nothing_else() {
 }
 
 #[test]
-fn a_weight_is_as_the_last_answer_has_it() {
+fn the_weight_of_the_last_answer_counts() {
     let mut fixture = fixture();
     fixture.publish([endpoint(1).with_weight(3)]);
     let weight = |fixture: &Fixture<_>| fixture.current.load().endpoints()[0].weight();
@@ -215,7 +215,7 @@ fn another_pod_at_an_address_is_another_member() {
 }
 
 #[test]
-fn of_the_ejected_one_that_is_nothing_worse_is_better_than_none() {
+fn an_endpoint_that_is_only_ejected_is_the_last_resort() {
     let mut fixture = fixture();
     fixture.update([1, 2, 3, 4]);
     let snapshot = fixture.current.load_full();
@@ -232,7 +232,7 @@ fn of_the_ejected_one_that_is_nothing_worse_is_better_than_none() {
 }
 
 #[test]
-fn a_preferred_one_gets_requests_while_it_is_slow_and_nothing_worse() {
+fn a_preferred_pod_gets_requests_while_it_is_only_slow() {
     let mut fixture = fixture();
     fixture.publish([endpoint(1).with_pod_name("web-0"), endpoint(2)]);
     let snapshot = fixture.current.load_full();
@@ -273,7 +273,7 @@ fn a_preferred_one_gets_requests_while_it_is_slow_and_nothing_worse() {
 }
 
 #[test]
-fn who_is_held_back_is_so_from_the_beginning() {
+fn an_endpoint_is_held_back_from_the_moment_it_joins() {
     let mut fixture = fixture();
     fixture.writer = fixture.writer.hold_back(true);
     fixture.update([1, 2]);
@@ -295,7 +295,7 @@ fn slots_stay_together_over_endless_churn() {
 }
 
 #[test]
-fn two_that_are_alike_get_the_same_of_what_avoids_a_third() {
+fn requests_that_avoid_an_endpoint_spread_evenly_over_equal_others() {
     let mut fixture = fixture();
     fixture.update([1, 2, 3, 4]);
     let snapshot = fixture.current.load_full();
@@ -314,7 +314,7 @@ fn two_that_are_alike_get_the_same_of_what_avoids_a_third() {
 }
 
 #[test]
-fn a_pod_that_is_asked_for_by_name_is_the_only_one_that_will_do() {
+fn a_request_for_a_pod_by_name_goes_to_no_other() {
     let mut fixture = fixture();
     let named = |host: u8| endpoint(host).with_hostname(format!("web-{host}"));
     fixture.publish([named(1), named(2), endpoint(3).with_pod_name("web-3")]);
@@ -335,7 +335,7 @@ fn a_pod_that_is_asked_for_by_name_is_the_only_one_that_will_do() {
 }
 
 #[test]
-fn where_nobody_has_weight_all_count() {
+fn if_no_endpoint_has_weight_all_count() {
     let mut fixture = fixture();
     let weightless = |host| endpoint(host).with_weight(0);
     fixture.publish([1, 2].map(weightless));
@@ -364,7 +364,7 @@ fn where_nobody_has_weight_all_count() {
 }
 
 #[test]
-fn where_nobody_has_weight_a_request_that_avoids_one_stays_near() {
+fn if_no_endpoint_has_weight_a_request_that_avoids_one_stays_near() {
     let mut locality = LocalityPreference::default();
     locality.prefer_zone("near");
     let mut fixture = fixture_with(locality);

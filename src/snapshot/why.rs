@@ -1,10 +1,11 @@
-//! Why a pick has chosen its endpoint: told after it, for the few requests whose attempts are written. So picks needn't remember.
+//! Why a pick chose its endpoint: found out afterwards, for the few requests whose attempts are recorded, so that picks
+//! needn't remember.
 
 use super::Snapshot;
 use crate::{attempts::PickReason, in_flight::InFlight, route::Route};
 
 impl<S> Snapshot<S> {
-    /// Why a request with this route was brought to its endpoint, as far as can be told now.
+    /// Why a request with this route went to its endpoint, as far as is known now.
     pub(crate) fn why(&self, route: &Route, in_flight: &InFlight) -> PickReason {
         let endpoint = in_flight.endpoint();
         if route.requested_member().is_some() {

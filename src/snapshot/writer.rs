@@ -1,4 +1,4 @@
-//! The one writer of a snapshot: what an answer of discovery changes.
+//! The one writer of snapshots: applies discovery's answers.
 
 use std::sync::Arc;
 
@@ -16,39 +16,39 @@ use crate::{
     signals::Signals,
 };
 
-/// What an update has changed.
+/// What an update changed.
 #[derive(Debug)]
 pub(crate) struct Update<S> {
     pub(crate) joined: Vec<(Arc<Member>, S)>,
     pub(crate) left: Vec<Arc<Member>>,
-    /// Those that stay, but of which something else is known now.
+    /// The endpoints that stay, but have changed in some other way.
     pub(crate) altered: Vec<(MemberId, Endpoint)>,
 }
 
-/// The one writer of a snapshot.
+/// The one writer of snapshots.
 pub(crate) struct Writer<M> {
     policy: AnyPolicy,
     locality: LocalityPreference,
     make: M,
-    /// Whether endpoints have to pass a check before they get requests.
+    /// Whether new endpoints have to pass a check before they get requests.
     holds_back: bool,
-    /// Whether endpoints have to be ready before they get requests, as long as others are.
+    /// Whether new endpoints have to be ready before they get requests, while others are available.
     readies_first: bool,
     slots: Slots,
     signals: Arc<Signals>,
 }
 
-/// The next snapshot in the making, and what changes by it.
+/// The next snapshot in the making, and what it changes.
 struct Merged<S> {
     members: Vec<Arc<Member>>,
     services: Vec<S>,
     update: Update<S>,
-    /// One of those that stay accepts requests.
+    /// Some endpoint that stays accepts requests.
     accepts: bool,
 }
 
 impl<M> Writer<M> {
-    /// A writer, and the snapshot from before the first answer.
+    /// A writer, and the empty snapshot from before the first answer.
     pub(crate) fn new<S>(
         policy: AnyPolicy,
         locality: LocalityPreference,
@@ -84,20 +84,20 @@ impl<M> Writer<M> {
         (writer, Current::from_pointee(nothing))
     }
 
-    /// If `holds_back`, new endpoints get no request before they have passed a check.
+    /// If `holds_back`, new endpoints get no requests before they have passed a check.
     pub(crate) fn hold_back(mut self, holds_back: bool) -> Self {
         self.holds_back = holds_back;
         self
     }
 
-    /// If `readies_first`, new endpoints are unreachable until they are known to be ready, unless there is no other one, or their
-    /// weight is zero.
+    /// If `readies_first`, new endpoints are unreachable until they are known to be ready. Exceptions: no other
+    /// endpoint is available, or their weight is zero.
     pub(crate) fn ready_first(mut self, readies_first: bool) -> Self {
         self.readies_first = readies_first;
         self
     }
 
-    /// Publishes `set`, in whatever order and with whatever repetitions it comes. None if it is what `current` has.
+    /// Publishes `set`, which may be in any order and have repetitions. `None` if nothing changes.
     #[cfg(test)]
     pub(crate) fn update<S>(
         &mut self,
@@ -112,8 +112,8 @@ impl<M> Writer<M> {
         self.replace(current, set, Proximities::Look, rng)
     }
 
-    /// The same; which of the endpoints are near may be known. Those must be in the order of their identities then, and have
-    /// what is known of them from before.
+    /// Publishes `set`. If `proximities` are known, `set` has to be in the order of identities, and recalled from the
+    /// set before.
     pub(crate) fn replace<S>(
         &mut self,
         current: &Current<S>,
@@ -139,8 +139,8 @@ impl<M> Writer<M> {
         }
         let merged = self.merge(&old, &mut set);
         if self.readies_first && merged.accepts {
-            // Before anybody may pick them. Those of weight zero get only the requests that are for them, which may be there
-            // already and wait for nobody.
+            // Marked before any pick can take them. Not those of weight zero: requests for these may be waiting
+            // already, and no others come.
             let counted = Counted::of(set.iter().map(Endpoint::weight));
             let joined = merged.update.joined.iter().map(|(member, _)| member);
             for member in joined.filter(|member| counted.has(member.endpoint().weight())) {
@@ -157,14 +157,14 @@ impl<M> Writer<M> {
             signals: self.signals.clone(),
             discovered: true,
         }));
-        // Not before the new set is there: a pick in between would find nobody.
+        // Only after the new set is stored: a pick in between would find no endpoint.
         for member in &merged.update.left {
             member.remove();
         }
         Some(merged.update)
     }
 
-    /// The pickers of a set that takes the place of `old`.
+    /// The pickers of a set that replaces `old`.
     fn prepare<S>(
         &self,
         old: &Snapshot<S>,
@@ -198,7 +198,8 @@ impl<M> Writer<M> {
         }
     }
 
-    /// What both sets have is kept, what only the new one has is made, what only the old one has goes.
+    /// Keeps the members that both sets have, makes those that only the new set has, and lets those leave that only the
+    /// old set has.
     fn merge<S>(&mut self, old: &Snapshot<S>, set: &mut [Endpoint]) -> Merged<S>
     where
         M: FnMut(&Endpoint) -> S,
@@ -245,7 +246,7 @@ impl<M> Writer<M> {
             tally.set_connections(connections);
         }
         if self.holds_back {
-            // Before anybody may pick it.
+            // Marked before any pick can take it.
             member.hold_back();
         }
         merged.update.joined.push((member.clone(), service.clone()));

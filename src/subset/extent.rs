@@ -5,17 +5,17 @@
 //!  ┌──────────┐ ───────────────────────────────▶ ┌──────────┐ ───┐
 //!  │ own only │                                  │ extended │    │
 //!  └──────────┘ ◀─────────────────────────────── └──────────┘ ◀──┘
-//!                    three quarters accept                    fewer would do for 10 s: as many as that
+//!                    three quarters accept                    fewer would do for 10 s: shrinks to as many
 //! ```
 //!
-//! The two bounds differ, and substitutes that aren't needed stay for a while, so that one pod that comes and goes doesn't take
-//! others with it each time.
+//! The two bounds differ, and substitutes that aren't needed stay for a while, so that a pod that flaps doesn't make
+//! others join and leave each time.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long there are more substitutes than it takes.
+/// How long substitutes stay that aren't needed.
 const HOLD: Duration = Duration::from_secs(10);
 
 /// How many pods of its order a client uses now.
@@ -26,23 +26,23 @@ pub(crate) struct Extent {
     surplus: Option<Surplus>,
 }
 
-/// Fewer pods would do.
+/// The state while fewer pods would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Surplus {
     since: Instant,
-    /// The most that it has taken since then.
+    /// The most that were needed since then.
     needed: usize,
 }
 
-/// One fitting, in as many rounds as it takes: after each that changes the extent, which pods accept may be another matter.
-/// It gets smaller once, and then only larger, so that there is an end.
+/// One fitting, in as many rounds as it takes: after a round that changes the extent, other pods may accept than
+/// before. The extent shrinks at most once, and then only grows, so that the rounds end.
 #[derive(Debug, Default)]
 pub(crate) struct Fitting {
     has_shrunk: bool,
 }
 
 impl Extent {
-    /// For a subset of `size`.
+    /// The extent of a subset of `size` pods.
     pub(crate) fn new(size: usize) -> Self {
         Self {
             size,
@@ -51,21 +51,21 @@ impl Extent {
         }
     }
 
-    /// How many it is of an order of `all` pods.
+    /// How many pods to use, of an order of `all`.
     pub(crate) fn of(&self, all: usize) -> usize {
         self.len.min(all)
     }
 
-    /// When it is to be fitted again, whatever the pods do.
+    /// When to fit it again, whatever the pods do.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.surplus.map(|surplus| surplus.since + HOLD)
     }
 
-    /// Fits it to which of `all` pods accept requests, by their places in the order. True if it changes: then there is another
-    /// round of the same fitting.
+    /// Fits it to which of `all` pods accept requests, by their places in the order. True if it changes: then the same
+    /// fitting needs another round.
     ///
-    /// Those that haven't been tried yet should count as accepting: then a round takes as many as are missing, past those that are
-    /// known to refuse, and the next fitting waits for what becomes of them.
+    /// Pods that haven't been tried yet should count as accepting. So a round takes as many as are missing, past those
+    /// that are known to refuse, and the next fitting comes when these have been tried.
     pub(crate) fn fit(
         &mut self,
         fitting: &mut Fitting,
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn substitutes_that_refuse_get_substitutes_up_to_the_whole_set() {
         let mut extent = Extent::new(4);
-        // Each fitting finds that those refuse which the last one took in.
+        // Each fitting finds that the pods that the last one took in refuse.
         let mut tried = 4;
         let lens = [(); 5].map(|()| {
             tried = fitted(&mut extent, 15, |at| at >= tried);
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(fitted(&mut extent, 15, |at| at >= 6), 10);
     }
 
-    /// As while a broadcast has all of them there: each round publishes a set.
+    /// For example while a broadcast has all of them there, because each round publishes a set.
     #[test]
     fn pods_that_are_known_to_refuse_are_passed_in_one_round() {
         for (well, len) in [(4000, 4004), (4093, 4096), (4096, 4096)] {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_substitute_that_comes_and_goes_takes_no_other_one_with_it() {
+    fn a_flapping_substitute_makes_no_other_join_or_leave() {
         let (mut extent, mut now) = (Extent::new(3), Instant::now());
         let mut accepting = [false, true, false, true, true, true, false, true];
         assert_eq!(settled(&mut extent, now, &accepting), 5);
@@ -204,9 +204,9 @@ mod tests {
         }
     }
 
-    /// What it takes in makes its own pods accept, and what it lets go makes them refuse.
+    /// With substitutes its own pods accept, and without them they refuse.
     #[test]
-    fn a_fitting_ends_though_each_change_calls_for_another_one() {
+    fn a_fitting_ends_even_if_each_change_calls_for_another() {
         for size in 1..10 {
             let (mut extent, mut fitting) = (Extent::new(size), Fitting::default());
             let is_enough = |extent: &Extent| extent.of(30) > size;
@@ -222,13 +222,13 @@ mod tests {
         }
     }
 
-    /// The fewest of the order that have enough that accept, or all.
+    /// The shortest part of the order in which enough accept, or all of it.
     fn shortest(size: usize, accepting: &[bool]) -> usize {
         let mut places = (0..accepting.len()).filter(|&at| accepting[at]);
         places.nth(size - 1).map_or(accepting.len(), |at| at + 1)
     }
 
-    /// The most that was needed at a time since then.
+    /// The most that were needed at any time since then.
     fn most_since(history: &[(Instant, usize)], since: Instant) -> usize {
         let later = history.partition_point(|&(at, _)| at <= since);
         let in_force = later.saturating_sub(1);
@@ -238,7 +238,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_settles_with_enough_that_accept_or_with_all(
+        fn a_fitting_settles_with_enough_accepting_pods_or_with_all(
             size in 1_usize..40,
             accepting in vec(any::<bool>(), 0..120),
         ) {
@@ -247,13 +247,13 @@ mod tests {
             prop_assert!(used >= size.min(all));
             let accept = accepting[..used].iter().filter(|it| **it).count();
             prop_assert!(accept >= size.min(all).div_ceil(2) || used == all);
-            // None is used for nothing.
+            // No substitute is used without need.
             let needed = used <= size || accepting[..used - 1].iter().filter(|it| **it).count() < size;
             prop_assert!(needed);
         }
 
         #[test]
-        fn whatever_comes_and_goes_it_has_enough_and_not_more_for_long_and_keeps_what_may_be_needed_again(
+        fn the_extent_has_enough_never_too_many_for_long_and_does_not_flap(
             size in 1_usize..12,
             mut accepting in vec(any::<bool>(), 0..40),
             changes in vec((1_u64..25_000, vec(any::<usize>(), 0..12)), 1..40),

@@ -1,9 +1,9 @@
-//! The order in which a client uses the pods: the first of it are its subset.
+//! The order in which a client uses the pods: the first of them are its subset.
 //!
-//! **At random**, each client by a seed of its own: rendezvous hashing (Thaler and Ravishankar 1998; gRFC A68). A pod that goes
-//! takes one entry of those clients that use it, and no other one moves.
+//! **At random**, each client by its own seed: rendezvous hashing (Thaler and Ravishankar 1998; gRFC A68). When a pod
+//! leaves, the clients that use it lose one entry, and no other entry moves.
 //!
-//! **By rank**, where the client knows its place among its peers: the pods stand on a ring, and the client of rank c of M
+//! **By rank**, if the client knows its place among its peers: the pods are on a ring, and the client of rank c of M
 //! begins at pod ⌊c·N/M⌋ of N:
 //!
 //! ```text
@@ -15,18 +15,19 @@
 //!  client 4  ────┤                           ├────        each pod has two clients
 //! ```
 //!
-//! A pod is used by the clients that begin in the k places up to it, and multiples of N/M are that many, ⌊k·M/N⌋ or one more: as
-//! even as can be. A pod that goes or comes moves the ring by one place at most, so a window loses one pod for each, and one
-//! that is replaced costs two at most. Of the other ways there are:
+//! A pod is used by the clients that begin in the k places up to it. There are ⌊k·M/N⌋ of them or one more: as even as
+//! possible. A pod that leaves or joins moves the ring by at most one place, so each window loses at most one pod, and
+//! at most two if a pod is replaced. We considered two other ways:
 //!
 //! - The deterministic subsetting of *Site Reliability Engineering* (ch. 20) shuffles the pods anew for each round of N/k clients:
 //!   when N/k changes, everything moves.
-//! - Rocksteadier Subsetting (Ward et al., *Reinventing Backend Subsetting at Google*, 2022) spreads the load of a pod that fails
-//!   over more of the others. But it needs numbers that stay with pods and clients, as tasks have them and a Deployment's pods
-//!   don't. With numbers that are assigned by hashing, a pod replaced of 300 costs a client 0.35 of 20 entries on average and 3 at
-//!   most (here: 0.41 and 2), and pods have 64 to 71 clients of 1,000 (here: 66 or 67).
+//! - Rocksteadier Subsetting (Ward et al., *Reinventing Backend Subsetting at Google*, 2022) spreads the load of a pod
+//!   that fails over more of the others. But it needs numbers that stay with pods and clients, which a Deployment's
+//!   pods don't have. With numbers assigned by hashing, replacing one pod of 300 costs a client 0.35 of 20 entries on
+//!   average and at most 3 (here: 0.41 and 2), and pods have 64 to 71 clients of 1,000 (here: 66 or 67).
 //!
-//! When a pod fails, its share goes to those that its clients use as well: up to 2·k neighbours, which get up to 1/(k − 1) more.
+//! When a pod fails, its share goes to the other pods of its clients: up to 2·k neighbours, which get up to 1/(k − 1)
+//! more.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -35,23 +36,23 @@ use crate::{
     stable_hash::seeded_hash,
 };
 
-/// Where pods stand on the ring: any number, as long as it stays.
+/// The seed of the pods' places on the ring: any number, but it must never change.
 const RING: u64 = 0x7375_6273_6574;
 
-/// What decides on a client's order.
+/// What decides a client's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Client {
-    /// It knows nothing of others, and has this seed.
+    /// It knows nothing of other clients, and has this seed.
     Random(u64),
     /// Its place among its peers.
     Ranked { rank: usize, of: usize },
-    /// It isn't among its peers: this far round the ring, in 2⁻⁶⁴.
+    /// It isn't among its peers, and begins this far round the ring, in units of 2⁻⁶⁴.
     Apart(u64),
 }
 
 /// The order in which `client` uses `set`, by indices; the first `size` are its subset.
 ///
-/// If some are `near`, and which ones, that share of the subset is of those.
+/// `near`, if given, says which pods are near, and which share of the subset they should have.
 pub(crate) fn order(
     set: &[Endpoint],
     near: Option<(&[bool], f64)>,
@@ -77,7 +78,7 @@ pub(crate) fn order(
 /// The near ones' share of the first `size`, then the others', then each in turn.
 fn merged(near: Vec<usize>, far: Vec<usize>, share: f64, size: usize) -> Vec<usize> {
     let quota = match share < 1.0 {
-        // Of each some, if there is room: who uses none of the near ones leaves them to others, who count on it.
+        // At least one near and one far pod, if there is room: the shares assume that each client uses some of both.
         true => ((size as f64 * share).round() as usize).clamp(1, (size - 1).max(1)),
         false => size,
     };
@@ -96,7 +97,7 @@ fn merged(near: Vec<usize>, far: Vec<usize>, share: f64, size: usize) -> Vec<usi
 }
 
 impl Client {
-    /// Those at `indices` in this client's order.
+    /// The pods at `indices` in this client's order.
     fn order(self, mut indices: Vec<usize>, names: &[Cow<'_, str>]) -> Vec<usize> {
         let seed = match self {
             Self::Random(seed) => seed,
@@ -112,7 +113,7 @@ impl Client {
         indices
     }
 
-    /// Where in the order of so many it begins.
+    /// Where the client begins in the order of `pods` pods.
     fn start(self, pods: usize) -> usize {
         let start = match self {
             Self::Random(_) => 0,
@@ -123,8 +124,9 @@ impl Client {
     }
 }
 
-/// The pods' stable names. Of several with the same, as the pods of a Deployment with a hostname have, and for a moment a pod
-/// and its successor, one has it and addresses are added to the others': one that doesn't terminate.
+/// The pods' stable names, made unique. Pods may share a name: those of a Deployment with a hostname, or a pod and its
+/// successor for a moment. One of them keeps the name, rather one that doesn't terminate; the others get their address
+/// added.
 fn names(set: &[Endpoint]) -> Vec<Cow<'_, str>> {
     let mut names: Vec<_> = set.iter().map(Endpoint::stable_name).collect();
     let standing = |index: usize| (set[index].is_terminating(), set[index].identity());

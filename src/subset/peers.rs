@@ -1,15 +1,15 @@
-//! Which of its peers a client is.
+//! Finds which of its peers a client is.
 
 use std::{borrow::Cow, collections::BTreeSet, net::IpAddr};
 
 use super::order::Client;
 use crate::{endpoint::Endpoint, stable_hash::stable_hash};
 
-/// The place of the client that is called `me` among its `peers`; among those of its zone, if it is `in_zone` and that is
-/// known. None if it isn't among them.
+/// The place of the client `me` among its `peers`; if `in_zone` and its zone is known, among those of its zone. `None`
+/// if it isn't among its peers.
 ///
-/// The order is by hash: neighbours by name or by address, as the pods of one node are, often have the same to do, and should
-/// not use the same pods.
+/// The order is by hash, because neighbours by name or address, such as the pods of one node, often have similar load,
+/// and should not use the same pods.
 pub(crate) fn rank(peers: &[Endpoint], me: &str, in_zone: bool) -> Option<Client> {
     let address: Option<IpAddr> = me.parse().ok();
     let is_me = |peer: &&Endpoint| address == Some(host(peer)) || peer.is_called(me);
@@ -19,7 +19,7 @@ pub(crate) fn rank(peers: &[Endpoint], me: &str, in_zone: bool) -> Option<Client
         let name = name(peer);
         (stable_hash(name.as_bytes()), name, host(peer))
     };
-    // Several ports of one client are one client, and several clients of one name aren't.
+    // Several ports of one client count once; several clients of one name count each.
     let order: BTreeSet<_> = peers.iter().filter(is_peer).map(place).collect();
     Some(Client::Ranked {
         rank: order.range(..place(own)).count(),
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn each_client_has_a_place_of_its_own_by_whatever_name() {
+    fn each_client_has_its_own_place_by_name_or_address() {
         let peers: Vec<_> = (0..50)
             .map(|host| peer(host).with_pod_name(format!("c-{host}")))
             .collect();
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_has_places_of_its_own_where_zones_are_known() {
+    fn each_zone_has_its_own_places_if_zones_are_known() {
         let zoned = |host: u8| peer(host).with_zone(if host < 20 { "a" } else { "b" });
         let peers: Vec<_> = (0..50).map(zoned).collect();
         let names = |hosts: std::ops::Range<u8>| hosts.map(|host| format!("10.1.0.{host}"));

@@ -37,7 +37,7 @@ const OUT: EndpointState = EndpointState::Ejected(EjectionReason::CheckFailed);
 const IN: EndpointState = EndpointState::Available;
 const SERVICE: &str = "web.default.svc.cluster.local";
 
-/// The same check, often.
+/// The same check at a short interval.
 fn quickly(check: HealthCheck) -> HealthCheck {
     check.interval(Duration::from_millis(20)).failures(2)
 }
@@ -107,7 +107,7 @@ async fn http_checks_see_the_status() {
         for status in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::FOUND] {
             pods[1].set(Mode::Status(status));
             until(states, sick, OUT).await;
-            // 503 would be sent again; no answer at all shows that nobody asks.
+            // Not 503, which would be retried: this answer would reach `get`, and fail the test.
             pods[1].set(Mode::Status(StatusCode::IM_A_TEAPOT));
             get(&client, 20).await;
             pods[1].set(Mode::Status(StatusCode::NO_CONTENT));
@@ -118,13 +118,13 @@ async fn http_checks_see_the_status() {
     }
 }
 
-/// The heads of the requests that come.
+/// The head of the next request.
 async fn heads(listener: &TcpListener) -> String {
     let (mut stream, _) = listener.accept().await.expect("a connection");
     head_of(&mut stream).await.expect("a request")
 }
 
-/// The head of a request, which is answered; none if the connection ends before.
+/// Reads a request's head and answers it; `None` if the connection ends before.
 async fn head_of(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -167,7 +167,7 @@ fn a_check_needs_a_path() {
 }
 
 #[tokio::test]
-async fn http_checks_speak_tls_where_the_client_does() {
+async fn http_checks_speak_tls_if_the_client_does() {
     let cluster = Cluster::start_tls_as(&format!("{SERVICE}."), 2).await;
     let addresses: Vec<_> = cluster.pods().iter().map(|pod| pod.addr()).collect();
     let client = |trust: Tls| {
@@ -205,7 +205,7 @@ fn balance(
 }
 
 #[tokio::test]
-async fn tcp_checks_see_who_accepts_connections() {
+async fn tcp_checks_see_which_pods_accept_connections() {
     let pods = pods(3).await;
     let check = quickly(HealthCheck::tcp()).timeout(Duration::from_millis(100));
     let balance = balance(addresses(&pods), check);
@@ -226,7 +226,7 @@ async fn tcp_checks_see_who_accepts_connections() {
     }
 }
 
-/// A server of gRPC's health service alone.
+/// A server with only gRPC's health service.
 struct Grpc {
     address: SocketAddr,
     reporter: HealthReporter,
@@ -268,7 +268,7 @@ async fn grpc_checks_see_what_the_health_service_says() {
         for pod in &pods {
             pod.set(service, ServingStatus::Serving).await;
         }
-        // A client of HTTP/1.1, to whom checks of HTTP/2 are none of requests' business.
+        // A client of HTTP/1.1: its gRPC checks use HTTP/2 all the same.
         let client = builder("http", addresses.clone());
         let client = client.health_check(quickly(HealthCheck::grpc(service)));
         let client = client.build().expect("a client");
@@ -280,7 +280,7 @@ async fn grpc_checks_see_what_the_health_service_says() {
         until(|| client.endpoints(), sick, IN).await;
         until(|| balance.endpoints(), sick, IN).await;
     }
-    // NOT_FOUND, says the service.
+    // The service answers NOT_FOUND.
     let check = quickly(HealthCheck::grpc("unknown")).require_initial_pass(true);
     let client = builder("http", addresses).health_check(check);
     let client = client.ready_timeout(Duration::from_millis(300)).build();
@@ -293,7 +293,7 @@ async fn grpc_checks_see_what_the_health_service_says() {
     assert!(last.to_string().starts_with("gRPC status 5"), "{last}");
 }
 
-/// Waits for so many more checks, and tells how many connections they took.
+/// Waits for `checks` more checks. Returns how many connections they took.
 async fn dialled(pod: &Pod, checks: usize) -> usize {
     let before = pod.stats();
     let enough = move |stats: &Stats| stats.requests >= before.requests + checks;
@@ -301,7 +301,7 @@ async fn dialled(pod: &Pod, checks: usize) -> usize {
     after.accepted - before.accepted
 }
 
-/// Whatever their answers: with a body, with one that comes bit by bit, with a status that is no success.
+/// With any answer: with a body, with a body that comes bit by bit, with a status that is no success.
 #[tokio::test]
 async fn checks_of_a_pod_keep_their_connection() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
@@ -313,7 +313,7 @@ async fn checks_of_a_pod_keep_their_connection() {
                 .build()
                 .expect("a client");
             let dialled = dialled(&pods[0], 10).await;
-            // What comes bit by bit may not have come to its end when a check is late.
+            // A body that comes bit by bit may not have ended when a check is late.
             let is_slow = path.starts_with("/stream");
             assert!(
                 dialled <= if is_slow { 5 } else { 1 },
@@ -365,7 +365,7 @@ async fn grpc_checks_keep_their_connection() {
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
-/// Passes connections on to `pod`; and how many it has had.
+/// A proxy that passes connections on to `pod`: its address, and how many connections it has had.
 async fn relay(pod: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -384,7 +384,7 @@ async fn relay(pod: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
     (address, connections)
 }
 
-/// One check that fails would put it out.
+/// A single failed check would eject the pod.
 #[tokio::test]
 async fn a_check_whose_connection_was_closed_meanwhile_makes_another_one() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -406,9 +406,9 @@ async fn a_check_whose_connection_was_closed_meanwhile_makes_another_one() {
     assert_eq!(client.endpoints()[0].state, IN);
 }
 
-/// What can't be read to its end is not waited for, and its connection not used again.
+/// A check doesn't wait for the end of an endless body, and its connection isn't used again.
 #[tokio::test]
-async fn an_endless_answer_passes_all_the_same() {
+async fn a_check_with_an_endless_answer_passes() {
     let pods = pods(1).await;
     let check = HealthCheck::http("/stream/1000/50").expect("a path");
     let check = quickly(check).require_initial_pass(true);
@@ -422,7 +422,7 @@ async fn an_endless_answer_passes_all_the_same() {
 }
 
 #[tokio::test]
-async fn nothing_of_the_checks_outlives_the_last_handle() {
+async fn no_check_outlives_the_last_handle() {
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let grpc = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let pods = pods(2).await;
@@ -439,7 +439,7 @@ async fn nothing_of_the_checks_outlives_the_last_handle() {
             .health_check(check.timeout(Duration::from_secs(60)))
             .build()
             .expect("a client");
-        // A connection is all that TCP asks for; the others wait for an answer.
+        // TCP checks need only a connection; the others wait for an answer.
         let asks = protocol != Protocol::Negotiated;
         let begun = move |stats: &Stats| if asks { stats.requests } else { stats.accepted };
         for pod in &pods {
@@ -461,7 +461,7 @@ async fn nothing_of_the_checks_outlives_the_last_handle() {
         };
         within("the end of all tasks", ended).await;
     }
-    // One that is stuck in its handshake.
+    // A check that is stuck in its handshake.
     let address = grpc.local_addr().expect("an address");
     let check = quickly(HealthCheck::grpc("")).timeout(Duration::from_secs(60));
     let client = builder("http", [address]).health_check(check);

@@ -32,9 +32,9 @@ fn state(balance: &Balance<PodService>, host: u8) -> EndpointState {
     one.next().expect("one of the set").state
 }
 
-/// With outlier detection off nobody counts the failure penalties out: a pod that failed once gets no retry for ever.
+/// With outlier detection off nothing ended the failure penalties: a pod that had failed once never got a retry again.
 #[tokio::test(start_paused = true)]
-async fn failures_of_long_ago_count_for_nothing_with_detection_off() {
+async fn with_detection_off_old_failures_do_not_count() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(source)
@@ -65,9 +65,9 @@ async fn failures_of_long_ago_count_for_nothing_with_detection_off() {
     );
 }
 
-/// Requests that avoid pods don't wake the review, and take no trial: a pod that is back is never found.
+/// Requests that avoid pods didn't wake the review, and took no trial: a pod that was back was never found.
 #[tokio::test(start_paused = true)]
-async fn who_is_back_is_found_though_all_requests_avoid_somebody() {
+async fn a_pod_that_is_back_is_found_even_if_all_requests_avoid_some_pod() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(source).build(pods.make());
@@ -95,9 +95,9 @@ async fn who_is_back_is_found_though_all_requests_avoid_somebody() {
     assert_eq!(state(&balance, 2), EndpointState::Available);
 }
 
-/// The same for the success rate: nobody looks.
+/// Such requests didn't wake the review, so the success rate was never judged.
 #[tokio::test(start_paused = true)]
-async fn who_fails_half_of_its_requests_is_ejected_though_all_avoid_somebody() {
+async fn a_pod_that_fails_half_is_ejected_even_if_all_requests_avoid_some_pod() {
     for is_routed in [false, true] {
         let pods = StaticEndpoints::new((1..=4).map(|host| endpoint(host).address()));
         let mut balance = Balance::builder(pods).build(|it: &Endpoint| {
@@ -126,9 +126,9 @@ async fn who_fails_half_of_its_requests_is_ejected_though_all_avoid_somebody() {
     }
 }
 
-/// A set is replaced: between the old one's end and the new one's publication every pick finds nothing.
+/// When a set was replaced, picks between the old one's end and the new one's publication found nothing.
 #[tokio::test(start_paused = true)]
-async fn a_set_that_is_replaced_fails_no_request() {
+async fn replacing_the_whole_set_fails_no_request() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let handle = Arc::new(OnceLock::<Mutex<Balance<PodService>>>::new());
@@ -139,7 +139,7 @@ async fn a_set_that_is_replaced_fails_no_request() {
             .fail_fast()
             .build(move |it: &Endpoint| {
                 if *it == endpoint(2) {
-                    // As a request on another thread would, while this takes its time.
+                    // A request as on another thread, while making the service takes its time.
                     let mut balance = handle.get().expect("set").lock().expect("lock");
                     *seen.lock().expect("lock") = balance.call(Request(1)).now_or_never();
                 }
@@ -160,7 +160,7 @@ async fn a_set_that_is_replaced_fails_no_request() {
     );
 }
 
-/// Of two pods of one name the one that is not on its way out.
+/// A request by name goes to the pod that doesn't terminate.
 #[tokio::test(start_paused = true)]
 async fn of_two_pods_of_one_name_the_terminating_one_comes_last() {
     let (script, source) = discovery();
@@ -180,9 +180,9 @@ async fn of_two_pods_of_one_name_the_terminating_one_comes_last() {
     assert_eq!((pods.counts(1).calls, pods.counts(2).calls), (0, 10));
 }
 
-/// Why a pod that isn't there can't be had is not what another one said an hour ago.
+/// The error for an absent pod had another pod's refusal, from an hour ago, as its cause.
 #[tokio::test(start_paused = true)]
-async fn the_cause_of_an_error_is_its_own() {
+async fn an_error_names_the_cause_of_its_own_pod() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(source)
@@ -207,9 +207,9 @@ async fn the_cause_of_an_error_is_its_own() {
     );
 }
 
-/// User code is called while a lock is held that requests need.
+/// User code was called while a lock was held that requests need.
 #[tokio::test]
-async fn a_source_is_asked_without_a_lock() {
+async fn a_source_is_called_without_a_lock() {
     type Cell = Arc<OnceLock<Balance<PodService>>>;
     struct Source(Cell, Arc<Mutex<Option<bool>>>, bool);
     impl Discovery for Source {
@@ -244,9 +244,9 @@ async fn a_source_is_asked_without_a_lock() {
     assert_eq!(*free.lock().expect("lock"), Some(true));
 }
 
-/// A policy of one's own whose latencies decay at once.
+/// A policy from outside whose latencies decay at once.
 #[tokio::test(start_paused = true)]
-async fn a_latency_that_decays_at_once_is_a_latency() {
+async fn a_latency_decay_of_zero_still_yields_latencies() {
     struct Looks(Arc<Mutex<Vec<Duration>>>);
     impl Policy for Looks {
         fn prepare(
@@ -290,9 +290,9 @@ async fn a_latency_that_decays_at_once_is_a_latency() {
     );
 }
 
-/// A panic in `make` for a pod that joins leaves the pods that are well usable.
+/// After a panic in `make` for a pod that joins, the other pods stay usable.
 #[tokio::test(start_paused = true)]
-async fn a_panic_for_one_new_pod_costs_the_old_ones_nothing() {
+async fn a_panic_in_make_leaves_the_old_pods_usable() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let mut make = pods.make();

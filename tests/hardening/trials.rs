@@ -62,9 +62,9 @@ impl Story {
     }
 }
 
-/// A trial is on offer to those who wait; the one who takes it gives up. Nobody tells the others that it is on offer again.
+/// A request took the trial and was cancelled. Nothing told the waiting requests that the trial was on offer again.
 #[tokio::test(start_paused = true)]
-async fn who_waits_hears_of_a_trial_that_was_given_back() {
+async fn a_waiting_request_is_woken_when_a_trial_is_given_back() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(source).wait_for_ready().build(pods.make());
@@ -81,7 +81,7 @@ async fn who_waits_hears_of_a_trial_that_was_given_back() {
     assert_pending!(first.poll());
     assert_eq!(pods.counts(1).calls, before + 1, "the first has the trial");
     assert_pending!(second.poll());
-    // Its caller goes away; the pod is well from now on.
+    // The trial is cancelled; the pod is well from now on.
     drop(first);
     pods.set([1], Behaviour::Answer);
     let answer = timeout(3_600 * SECOND, second).await;
@@ -91,7 +91,7 @@ async fn who_waits_hears_of_a_trial_that_was_given_back() {
     );
 }
 
-/// A request for one pod that is handed back gets a new ready timeout each time.
+/// A request for one pod that was handed back got a new ready timeout each time.
 #[tokio::test(start_paused = true)]
 async fn a_request_for_one_pod_ends_within_the_ready_timeout() {
     let (script, source) = discovery();
@@ -111,7 +111,7 @@ async fn a_request_for_one_pod_ends_within_the_ready_timeout() {
     assert!(error.is_ok(), "still waiting after 600 × the ready timeout");
 }
 
-/// A pod hands a request back once, and hangs when it is back: each request after that is taken for its trial.
+/// A pod handed a request back once, and hung when it was back: each later request became its trial.
 #[tokio::test(start_paused = true)]
 async fn a_hung_pod_on_trial_gets_few_of_the_requests() {
     let story = story_with(1..=4, OutlierDetection::new()).await;
@@ -132,7 +132,8 @@ async fn a_hung_pod_on_trial_gets_few_of_the_requests() {
     );
 }
 
-/// The same for an ejected one, with default settings: the callers give up before it is known to be unresponsive.
+/// Each later request became the trial of an ejected pod that hung, because callers gave up before it was known to be
+/// unresponsive.
 #[tokio::test(start_paused = true)]
 async fn a_hung_pod_that_is_half_open_gets_few_of_the_requests() {
     let hangs = Arc::new(AtomicBool::new(false));
@@ -186,9 +187,9 @@ async fn a_hung_pod_that_is_half_open_gets_few_of_the_requests() {
     );
 }
 
-/// An ejected pod that refuses connections as well gets its probe, though its back-off is not over.
+/// An ejected pod that also refused connections got its trial before its back-off was over.
 #[tokio::test(start_paused = true)]
-async fn who_is_ejected_and_unreachable_gets_no_request() {
+async fn a_pod_both_ejected_and_unreachable_gets_no_request() {
     let story = story_with(1..=4, OutlierDetection::new()).await;
     story.pods.set([2], Behaviour::Fail);
     for _ in 0..40 {
@@ -215,7 +216,7 @@ async fn who_is_ejected_and_unreachable_gets_no_request() {
     }
 }
 
-/// No more than the allowed part is ejected: those that are unreachable for a while are forgotten in the count.
+/// Ejected endpoints that were unreachable for a while weren't counted, so that too many were ejected.
 #[tokio::test(start_paused = true)]
 async fn no_more_than_the_allowed_part_is_ejected() {
     let detection = OutlierDetection::new().panic_threshold(0.0);
@@ -251,9 +252,9 @@ async fn no_more_than_the_allowed_part_is_ejected() {
     );
 }
 
-/// A probe that says nothing (its outcome is ignored) brings nobody back.
+/// A trial whose outcome is ignored must not readmit its pod.
 #[tokio::test(start_paused = true)]
-async fn a_trial_that_says_nothing_brings_nobody_back() {
+async fn a_trial_with_an_ignored_outcome_readmits_no_pod() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let classify = |result: Result<&(Endpoint, u32), &BoxError>| match result {
@@ -283,9 +284,9 @@ async fn a_trial_that_says_nothing_brings_nobody_back() {
     assert!(matches!(state, EndpointState::Ejected(_)), "it is {state}");
 }
 
-/// While many pods are black holes, those that come back are found within the bound of their back-off.
+/// While many pods are black holes, a pod that comes back is found within its longest back-off.
 #[tokio::test(start_paused = true)]
-async fn among_many_black_holes_who_is_back_is_found_in_time() {
+async fn a_pod_that_is_back_is_found_in_time_among_many_black_holes() {
     const BAD: std::ops::RangeInclusive<u8> = 1..=200;
     let story = story_with(1..=201, OutlierDetection::new()).await;
     story.pods.set(BAD, Behaviour::NotReady);
@@ -310,9 +311,9 @@ async fn among_many_black_holes_who_is_back_is_found_in_time() {
     );
 }
 
-/// The check of a pod that has left takes nobody's turn.
+/// The check of a pod that has left must not take another one's turn.
 #[tokio::test(start_paused = true)]
-async fn the_check_of_one_that_left_holds_nobody_up() {
+async fn the_check_of_a_pod_that_left_delays_no_other() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let check = HealthCheck::by(|it: Endpoint| async move {
@@ -339,7 +340,7 @@ async fn the_check_of_one_that_left_holds_nobody_up() {
     assert!(took < 5 * SECOND, "pod 2 was asked after {took:?}");
 }
 
-/// Keeps the script used.
+/// A pod that hands a single request back must be tried again.
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_hands_one_request_back_is_tried_again() {
     let story = story_with([1], OutlierDetection::new()).await;

@@ -21,7 +21,7 @@ async fn settle() {
     }
 }
 
-/// A request has not been sent, and its pod has left the set: another one is to have it.
+/// If its pod leaves the set before it is sent, a request goes to another one.
 #[tokio::test(start_paused = true)]
 async fn an_unsent_request_leaves_a_pod_that_has_left() {
     let (script, source) = discovery();
@@ -42,7 +42,7 @@ async fn an_unsent_request_leaves_a_pod_that_has_left() {
     );
 }
 
-/// The same for one pod by name: no ready timeout while it connects.
+/// A request for one pod by name had no ready timeout while the pod connected.
 #[tokio::test(start_paused = true)]
 async fn a_request_for_one_pod_that_does_not_get_ready_ends() {
     let (script, source) = discovery();
@@ -60,7 +60,7 @@ async fn a_request_for_one_pod_that_does_not_get_ready_ends() {
     );
 }
 
-/// A named pod is back while a request waits for it: it is found before the request gives up, as in an outage.
+/// A named pod that comes back while a request waits for it is found before the request gives up, as in an outage.
 #[tokio::test(start_paused = true)]
 async fn a_named_pod_that_is_back_is_found_while_a_request_waits_for_it() {
     let (script, source) = discovery();
@@ -94,7 +94,7 @@ async fn a_named_pod_that_is_back_is_found_while_a_request_waits_for_it() {
     );
 }
 
-/// Before the first answer, what is missing is an answer, whichever pod is asked for.
+/// Before discovery's first answer, the error says so, whichever pod is asked for.
 #[tokio::test(start_paused = true)]
 async fn without_any_answer_a_named_pod_fails_as_any_other() {
     let (_script, source) = discovery();
@@ -109,9 +109,9 @@ async fn without_any_answer_a_named_pod_fails_as_any_other() {
     assert!(error.is_no_endpoints(), "{error}");
 }
 
-/// Requests that are sent again don't fill a new pod.
+/// Retries don't get round slow start.
 #[tokio::test(start_paused = true)]
-async fn slow_start_holds_for_requests_that_avoid_somebody() {
+async fn slow_start_applies_to_requests_that_avoid_some_pod() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(source)
@@ -137,7 +137,7 @@ async fn slow_start_holds_for_requests_that_avoid_somebody() {
 
 type Handle = Arc<OnceLock<Balance<Refusing>>>;
 
-/// An error whose owner asks the balancer something when it is gone.
+/// An error whose `Drop` calls the balancer.
 struct Asks(Handle);
 
 impl Drop for Asks {
@@ -179,7 +179,7 @@ impl Service<()> for Refusing {
     }
 }
 
-/// What an error's drop does is user code too; it runs under the lock of the notes.
+/// An error's `Drop` is user code, and ran under the lock of the notes.
 #[test]
 fn an_error_is_dropped_without_a_lock() {
     let (sender, receiver) = mpsc::channel();
@@ -228,10 +228,10 @@ impl Service<()> for Large {
     }
 }
 
-/// Real time: with as many refusing pods as the cap allows, discovery's next answer still comes through.
+/// In real time: with as many refusing pods as the cap allows, discovery's next answer is still taken in.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_an_outage_of_many_pods_the_next_set_is_heard() {
-    // The cap is 4,096. What a step costs grows with the number, and without optimisation it costs many times as much.
+async fn in_an_outage_of_many_pods_the_next_set_is_taken_in() {
+    // The cap is 4,096. The cost of a step grows with the number, and is many times as high without optimisation.
     let pods: u16 = std::env::var("PODS").map_or(2_048, |it| it.parse().expect("a number"));
     let address = |host: u16| SocketAddr::from(([10, 1, (host >> 8) as u8, host as u8], 80));
     let good = SocketAddr::from(([10, 9, 9, 9], 80));

@@ -1,4 +1,4 @@
-//! Those who send a request to all pods, and what becomes of it at each.
+//! Broadcasts: users that send a request to all pods, and its outcome at each pod.
 
 use std::{
     error::Error as _,
@@ -23,7 +23,7 @@ use crate::{
     world::{Broken, broken},
 };
 
-/// A request to all pods, and who waits for the answers.
+/// A request to all pods, and the user that waits for the answers.
 pub(crate) struct Broadcast {
     number: u32,
     begun: Instant,
@@ -32,14 +32,14 @@ pub(crate) struct Broadcast {
     joins: bool,
     record: Arc<Mutex<Record>>,
     task: AbortHandle,
-    /// How many answers have been looked at.
+    /// How many answers have been checked.
     seen: usize,
 }
 
-/// What the user knows.
+/// What the user has seen.
 #[derive(Default)]
 struct Record {
-    /// When it had been found whom to ask: how many those are, and the set that the balancer knew.
+    /// Once it was known which pods to ask: how many they are, and the set that the balancer knew.
     found: Option<(usize, u32)>,
     asked: Vec<Asked>,
     answers: Vec<(Instant, u8, Result<Option<u8>, Error>)>,
@@ -49,7 +49,7 @@ struct Record {
 
 struct Asked {
     at: Instant,
-    /// The set that the balancer knew then.
+    /// The set that the balancer knew at the call.
     known: u32,
     host: u8,
     sent: Arc<Mutex<Sent>>,
@@ -137,7 +137,7 @@ impl Broadcast {
         lock(&self.record).end.get_or_insert(End::Dropped);
     }
 
-    /// Each pod of the set at the call answers, or has its error, once; and nobody else does.
+    /// Each pod of the set at the call has an answer or an error, once; and no other pod does.
     pub(crate) fn check(
         &mut self,
         config: &Config,
@@ -148,14 +148,14 @@ impl Broadcast {
     ) -> Result<(), Broken> {
         let record = lock(&self.record);
         self.asks_each_once(cluster, &record)?;
-        self.waits_for_nobody_who_accepts(cluster, view, &record)?;
+        self.does_not_wait_for_pods_that_accept(cluster, view, &record)?;
         for (at, host, answer) in &record.answers[self.seen..] {
-            // A pod that joins at the address of one that left is asked for itself.
+            // A pod that joins at the address of one that left is asked, too.
             let asked = record.asked.iter().filter(|asked| asked.host == *host);
             let mut asked: Vec<_> = asked.map(Some).collect();
             let answers = record.answers.iter().filter(|it| it.1 == *host);
             if answers.count() > asked.len() {
-                // The turn of one of them never came.
+                // One of them never had its turn.
                 asked.push(None);
             }
             let is_right = |asked| match answer {
@@ -237,7 +237,7 @@ impl Broadcast {
         Ok(())
     }
 
-    fn waits_for_nobody_who_accepts(
+    fn does_not_wait_for_pods_that_accept(
         &self,
         cluster: &Cluster,
         view: &View,
@@ -256,7 +256,7 @@ impl Broadcast {
             };
             if let Some(seen) = view.pods.iter().find(has_it).filter(|_| !is_over) {
                 let what = format!("broadcast {} does, and {}", self.number, seen.status);
-                return broken("no broadcast waits in vain", what);
+                return broken("no broadcast waits for pods that accept", what);
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The pods as discovery tells of them: which there are, who they are, and whose lives begin and end.
+//! The pods as discovery reports them: which there are, their identities, and when their lives begin and end.
 
 use std::{
     collections::VecDeque,
@@ -24,20 +24,20 @@ pub(crate) const HOSTS: u8 = 6;
 pub(crate) struct Cluster {
     locality: Locality,
     names: Names,
-    /// Whether the balancer chooses which of the pods it uses: then lives begin when it makes their services.
+    /// Whether the balancer chooses a subset of the pods: then lives begin when it makes their services.
     is_part: bool,
     pods: Vec<PodFacts>,
-    /// What discovery has said last.
+    /// Discovery's last answer.
     pub(crate) set: Option<Hosts>,
-    /// What it has said, from the first time on.
+    /// All of discovery's answers.
     pub(crate) told: Vec<Told>,
-    /// How many sets have been told, or seen to be chosen.
+    /// How many sets discovery has told, or the balancer was seen to choose.
     pub(crate) version: u32,
     /// Lives that have ended.
     pub(crate) departed: Vec<(Arc<Life>, Instant)>,
     pub(crate) source: Source,
     births: Births,
-    /// Lives that have begun since the last look, where the balancer chooses.
+    /// Lives that have begun since the last look, if the balancer chooses.
     made: Vec<Arc<Life>>,
 }
 
@@ -46,11 +46,11 @@ pub(crate) struct Cluster {
 pub(crate) struct Told {
     pub(crate) at: Instant,
     pub(crate) set: Hosts,
-    /// The number of the name of the pod at each address, unless names aren't told.
+    /// For each address, the number of its pod's name, unless names aren't told.
     names: [u8; 8],
 }
 
-/// Which pods a request may go to, if it says so.
+/// Which pods a request may go to, if it is limited.
 pub(crate) type Wanted = Option<(By, u8)>;
 
 impl Told {
@@ -70,14 +70,14 @@ impl Told {
     }
 }
 
-/// What is true of the pod at an address.
+/// The state of the pod at an address.
 #[derive(Clone)]
 struct PodFacts {
     /// The number of its name.
     name: u8,
     /// The number that the balancer knows.
     known_name: u8,
-    /// How the pod behaves, for the lives that are to begin, and since when it has been there and prompt.
+    /// How the pod behaves, for lives that begin later; and since when it has been there and answered at once.
     mood: Mood,
     prompt_since: Option<Instant>,
     is_there: bool,
@@ -94,7 +94,7 @@ struct PodFacts {
     failed_checks: u32,
 }
 
-/// The lives for which no service has been made yet.
+/// The lives that have no service yet.
 #[derive(Clone, Default)]
 pub(crate) struct Births {
     queue: Arc<Mutex<VecDeque<Arc<Life>>>>,
@@ -123,7 +123,7 @@ pub(crate) fn address(host: u8) -> std::net::SocketAddr {
     ([10, 0, 0, host], 80).into()
 }
 
-/// What pods are called, one after another as in a StatefulSet.
+/// The pods' names, numbered as in a StatefulSet.
 pub(crate) fn name(number: u8) -> String {
     format!("pod-{number}")
 }
@@ -168,7 +168,7 @@ impl Cluster {
         }
     }
 
-    /// What the balancer calls for each life.
+    /// The balancer's `make`, which it calls for each life.
     pub(crate) fn make(&mut self, endpoint: &Endpoint) -> Pod {
         let (host, known) = (host(endpoint), &self.source.known);
         if !self.is_part {
@@ -180,7 +180,7 @@ impl Cluster {
         Pod::new(&life)
     }
 
-    /// Takes note of which pods the balancer has chosen, by what it shows.
+    /// Notes which pods the balancer has chosen, by its `endpoints`.
     pub(crate) fn note_chosen(&mut self, shown: &[EndpointStatus]) {
         if !self.is_part {
             return;
@@ -243,7 +243,7 @@ impl Cluster {
         }
     }
 
-    /// The pods are alike from now on.
+    /// Makes all pods alike.
     pub(crate) fn all_become_alike(&mut self) {
         for pod in &mut self.pods {
             (pod.weight, pod.zone) = (1, 0);
@@ -268,7 +268,7 @@ impl Cluster {
         self.tell();
     }
 
-    /// The pod at the address is made anew at another one.
+    /// Reschedules the pod at the address to another one.
     pub(crate) fn reschedule(&mut self, host: u8, to: u8) {
         let Some(set) = self.set.filter(|set| set.contains(host) && host != to) else {
             return;
@@ -284,7 +284,7 @@ impl Cluster {
         self.set(moved);
     }
 
-    /// Has discovery say what is so.
+    /// Has discovery report the present pods.
     pub(crate) fn tell(&mut self) {
         let set = self.set.unwrap_or_default();
         let mut endpoints = Vec::new();
@@ -369,7 +369,7 @@ impl Cluster {
         pod.checks_pass_since = since.or_else(|| passes.then(Instant::now));
     }
 
-    /// What a check of the pod at this address comes to.
+    /// The result of a check of the pod at this address.
     pub(crate) fn run_check(&mut self, host: u8) -> Result<(), BoxError> {
         let pod = self.pod(host);
         if pod.fails_checks {
@@ -385,7 +385,7 @@ impl Cluster {
         pod.prompt_since.filter(|_| pod.is_there)
     }
 
-    /// Which pod that is, for those who know it by its name, or else by its address.
+    /// The number of the pod's name, or else of its address.
     pub(crate) fn identity(&self, host: u8) -> u8 {
         match self.names {
             Names::Untold => host,
@@ -397,17 +397,17 @@ impl Cluster {
         self.pods[usize::from(host)].weight
     }
 
-    /// Whether no pod has another weight than the others.
+    /// Whether all pods have the same weight.
     pub(crate) fn are_alike(&self) -> bool {
         self.pods.iter().all(|pod| pod.weight == 1)
     }
 
-    /// What the balancer knows, once it knows as many sets.
+    /// The set that the balancer knows when it has taken `known` sets.
     pub(crate) fn told(&self, known: u32) -> Option<&Told> {
         self.told.get((known as usize).checked_sub(1)?)
     }
 
-    /// The sets that may have been known then, but for that of before the first.
+    /// The sets that may have been known at that time, without the empty one before the first.
     pub(crate) fn told_by(&self, at: Instant) -> impl Iterator<Item = &Told> {
         let last = self.told.iter().rposition(|told| told.at < at);
         let told = self.told[last.unwrap_or(0)..].iter();
@@ -423,7 +423,7 @@ impl Cluster {
     }
 }
 
-/// What else may change of a pod.
+/// Other changes of a pod.
 pub(crate) enum Change {
     Replace,
     Uid(bool),
@@ -433,7 +433,7 @@ pub(crate) enum Change {
 
 type Answer = Result<Vec<Endpoint>, BoxError>;
 
-/// Discovery that says what it is told to. Its clones are the other end.
+/// Discovery with scripted answers. Its clones send them.
 #[derive(Clone, Default)]
 pub(crate) struct Source {
     answers: Arc<Mutex<(VecDeque<Answer>, Option<Waker>)>>,

@@ -13,12 +13,12 @@ use crate::{
     world::{Broken, broken},
 };
 
-/// What bears upon failures.
+/// What decides whether a request may fail.
 #[derive(Default)]
 pub(crate) struct Facts {
     /// When a request was last answered.
     last_answer: Option<Instant>,
-    /// From now on the balancer is closed.
+    /// The balancer is closed.
     pub(crate) is_closed: bool,
 }
 
@@ -43,7 +43,7 @@ impl Facts {
         self.last_answer = self.last_answer.max(Some(at));
     }
 
-    /// Whether a request may fail with this error that waits for the first set no longer than this.
+    /// Whether a request may fail with this error before the first set, if it waits no longer than this.
     pub(crate) fn may_fail_before(
         &self,
         config: &Config,
@@ -94,7 +94,7 @@ impl Facts {
         })
     }
 
-    /// The ready timeout counts from the beginning of the outage, and whatever is answered ends one.
+    /// Checks that the outage has lasted for the ready timeout. Any answer ends an outage.
     fn has_lasted(&self, case: &Case, timeout: Option<Duration>) -> Result<(), String> {
         let Some(timeout) = timeout else {
             return Err("requests wait for ever".into());
@@ -110,7 +110,7 @@ impl Facts {
     }
 }
 
-/// The error is that which the pod has given for this request.
+/// Checks that the error is the pod's own, for this request.
 fn is_the_pods_own(case: &Case, error: &Error) -> Result<(), String> {
     let given = error.source().and_then(|it| it.downcast_ref::<PodError>());
     let named = error.endpoint().map(host);
@@ -120,7 +120,7 @@ fn is_the_pods_own(case: &Case, error: &Error) -> Result<(), String> {
     }
 }
 
-/// The error names the pod that was wanted, and is that it is away only if it is.
+/// Checks that the error names the pod that was wanted, and says that the pod is away only if it is.
 fn says_where_it_is(cluster: &Cluster, case: &Case, error: &Error) -> Result<(), String> {
     if error.pod().is_none() {
         return Err("it doesn't say for which pod".into());
@@ -132,7 +132,7 @@ fn says_where_it_is(cluster: &Cluster, case: &Case, error: &Error) -> Result<(),
     }
 }
 
-/// One for a pod of its own waits for the ready timeout itself, however long there have been none.
+/// Checks that a request for one pod has waited for the whole ready timeout itself, however long the outage has lasted.
 fn has_waited(case: &Case, timeout: Option<Duration>) -> Result<(), String> {
     match timeout {
         None => Err("requests wait for ever".into()),
@@ -143,7 +143,7 @@ fn has_waited(case: &Case, timeout: Option<Duration>) -> Result<(), String> {
     }
 }
 
-/// The set is empty, or nothing has been discovered for the ready timeout.
+/// Checks that the set is empty, or that nothing was discovered for the ready timeout.
 fn has_no_endpoints(
     cluster: &Cluster,
     case: &Case,
@@ -155,7 +155,7 @@ fn has_no_endpoints(
     if case.at <= first.at && is_over(case, timeout).is_ok() {
         return Ok(());
     }
-    // The one before counts for as long as the newer one may not have arrived.
+    // The set before also counts, because the newer one may not have arrived yet.
     let left_out = case.wants.filter(|(pin, _)| pin.is_others());
     if cluster.told_by(case.at).any(|told| !told.has(left_out)) {
         return Ok(());
@@ -170,13 +170,13 @@ fn is_over(case: &Case, timeout: Option<Duration>) -> Result<(), String> {
     }
 }
 
-/// There is none that would have taken the request and could be known to.
+/// Checks that no pod was known that would have taken the request.
 fn none_accepts(config: &Config, cluster: &Cluster, case: &Case) -> Result<(), String> {
     let is_known = |since: Option<Instant>, bound| since.is_some_and(|at| at + bound < case.at);
     let Some(told) = cluster.told.last() else {
         return Ok(());
     };
-    // Those outside of the subset as well: as long as they accept requests, none should be lost for not being there.
+    // Pods outside of the subset count as well: no request should fail while one of them accepts.
     let may_take = |host: &u8| told.fits(case.wants, *host);
     for host in told.set.iter().filter(may_take) {
         let passes = cluster.checks_pass_since(host);

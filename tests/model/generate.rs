@@ -1,4 +1,4 @@
-//! From a seed to a world's configuration and steps.
+//! Makes a world's configuration and steps from a seed.
 
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 
@@ -55,7 +55,7 @@ const LOCALITIES: [Locality; 4] = [
 
 const NAMES: [Names; 3] = [Names::Pods, Names::Hostnames, Names::Untold];
 
-/// Three of five clients use all pods.
+/// Subset sizes: three of five clients use all pods (zero).
 const SUBSETS: [u8; 10] = [0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
 
 pub(crate) const BYS: [By; 7] = [
@@ -120,7 +120,7 @@ impl Story {
             all,
         };
         if story.rng.random_bool(0.1) {
-            // Users are there before the pods.
+            // Requests come before the pods.
             story.requests();
             story.advance();
         }
@@ -137,7 +137,7 @@ impl Story {
     }
 
     pub(crate) fn push(&mut self, step: Step) {
-        // Whoever has something to do has it to do still.
+        // Sometimes others still have things to do when the step comes.
         if self.rng.random_bool(0.2) {
             self.steps.push(Step::Rush);
         }
@@ -241,7 +241,7 @@ impl Story {
         self.push(step);
     }
 
-    /// A pod comes up at another address, or two of them change places.
+    /// A pod comes up at another address, or two pods swap addresses.
     pub(crate) fn reschedule(&mut self, host: u8) -> Step {
         let to = self.rng.random_range(1..=HOSTS);
         if self.set.contains(host) && !self.set.contains(to) {

@@ -1,6 +1,6 @@
-//! Runs that have broken promises, and must not do so again.
+//! Runs that once broke promises, and must not break them again.
 
-// All of them, so that what is printed can be pasted.
+// All names, so that what is printed can be pasted.
 #[allow(unused_imports)]
 use crate::plan::{
     By::*, Checks::*, Config, Ending::*, Locality::*, Mood::*, Names::*, PolicyName::*, Ready::*,
@@ -9,7 +9,7 @@ use crate::plan::{
 
 /// A run.
 pub(crate) struct Kept {
-    /// What was wrong.
+    /// The fault.
     pub(crate) name: &'static str,
     pub(crate) config: Config,
     pub(crate) steps: &'static [Step],
@@ -143,7 +143,7 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::Traffic(2, 1, Drop),
         ],
     },
-    // The model was wrong: no one is ejected anew.
+    // The model was wrong: no pod is newly ejected.
     Kept {
         name: "an ejection from when there were more pods shows again after a panic",
         config: Config {
@@ -181,7 +181,7 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::GiveUp(114),
         ],
     },
-    // The model was wrong: there was no other one when it was sent.
+    // The model was wrong: there was no other pod when the request was sent.
     Kept {
         name: "who is avoided has the request, and another one joins before the answer",
         config: Config::PLAIN,
@@ -193,7 +193,7 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::Behave(2, Well),
         ],
     },
-    // The model was wrong: that pod accepts requests, and is waited for as by any other request.
+    // The model was wrong: that pod accepts requests, so this request waits for it like any other.
     Kept {
         name: "a request for one pod waits for its readiness though none waits for a pod",
         config: Config {
@@ -275,7 +275,7 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::Send(hosts(&[]), Drop),
         ],
     },
-    // The model was wrong: whoever asks for a pod gets it, whatever its checks say.
+    // The model was wrong: a request for a pod goes to it even if its checks fail.
     Kept {
         name: "a pod that has passed no check yet gets the requests for it",
         config: Config {
@@ -289,7 +289,7 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::SendTo(Name, 2, Drop),
         ],
     },
-    // The model was wrong: it is asked twice, for each of its lives, and its turn came once.
+    // The model was wrong: the pod is asked twice, once in each life, and its turn came once.
     Kept {
         name: "a pod that leaves and returns while a broadcast waits for it is out of time in both lives",
         config: Config::PLAIN,
@@ -341,7 +341,7 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::SendTo(Name, 4, Drop),
         ],
     },
-    // The model was wrong: one that has to pass a check first, and has failed it, needs a substitute.
+    // The model was wrong: a pod that has to pass a check first, and has failed it, needs a substitute.
     Kept {
         name: "a pod that fails its first check has a substitute",
         config: Config {

@@ -1,4 +1,4 @@
-//! What is promised of requests with keys.
+//! The promises about requests with keys.
 
 use std::collections::HashMap;
 
@@ -11,14 +11,14 @@ use crate::{
     world::{Broken, broken},
 };
 
-/// Each key's order of preference, as far as it has shown: the key, the pod that got a request of it, and one that was passed over
-/// and would have taken it.
+/// Each key's order of preference, as far as it has been seen: the key, the pod that got its request, and a pod that
+/// was passed over though it would have taken the request.
 #[derive(Default)]
 pub(crate) struct Preferences(HashMap<(u8, u8, u8), String>);
 
 impl Preferences {
-    /// A key's pods have one order, in whatever set: so its requests stay where they are, leave only a pod that is away, and come
-    /// home when that is back.
+    /// A key's pods have one order, whatever the set. So its requests stay at one pod, leave it only while it is away,
+    /// and come back with it.
     pub(crate) fn check(
         &mut self,
         config: &Config,
@@ -27,7 +27,7 @@ impl Preferences {
         view: &View,
         user: &User,
     ) -> Result<(), Broken> {
-        // New pods and near ones, and those of other weights, have other parts of the keys.
+        // New pods, near pods and other weights change which keys a pod has.
         let is_strict = config.policy == PolicyName::ConsistentHash
             && config.slow_start == 0
             && config.locality == Locality::Off
@@ -41,7 +41,7 @@ impl Preferences {
                 && would_have_taken(before, seen)
         };
         let passed_over: Vec<_> = view.pods.iter().filter(would_take).collect();
-        // Where most are out, a key's order is another one.
+        // If most pods are out, a key's order is another one.
         if (passed_over.len() + 1) * 2 < view.pods.len() {
             return Ok(());
         }
@@ -62,7 +62,7 @@ impl Preferences {
     }
 }
 
-/// A pod that gets a key's request has no more than its part of those in flight.
+/// A pod that gets a key's request has no more than its share of the requests in flight.
 pub(crate) fn no_pod_drowns<'a>(
     config: &Config,
     cluster: &Cluster,
@@ -81,10 +81,10 @@ pub(crate) fn no_pod_drowns<'a>(
     let Some((key, host)) = answered_at_once(before, view, user).filter(|_| is_bounded) else {
         return Ok(());
     };
-    // Those without weight have what was asked of them by name, or of all.
+    // Pods without weight have only requests for them by name, or of a broadcast.
     let weighty = |view: &'a View| view.pods.iter().filter(|seen| has_weight(seen));
     let load = |seen: &Seen| f64::from(seen.status.in_flight);
-    // What failed a moment ago may count still, and what has ended since the last look has made room.
+    // Requests that failed a moment ago may still count, and those that ended since the last look made room.
     let is_plain = |seen: &Seen| {
         let was = before.of(&seen.life).map(load);
         seen.log.bad == 0
@@ -111,8 +111,8 @@ pub(crate) fn no_pod_drowns<'a>(
     Ok(())
 }
 
-/// The key of a request that was begun and answered since the last look, at the same time, and who has answered it: only of that is
-/// it known how the other pods were.
+/// The key and the pod of a request that began and was answered since the last look, at one time. Only then the state
+/// of the other pods at that time is known.
 fn answered_at_once(before: &View, view: &View, user: &User) -> Option<(u8, u8)> {
     let record = lock(&user.record);
     let Some((at, Answer::Head { host: Some(host) })) = &record.answer else {

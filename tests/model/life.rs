@@ -29,7 +29,7 @@ pub(crate) struct Life {
 
 struct State {
     mood: Mood,
-    /// Since when every request would get an answer at once.
+    /// Since when the pod would answer every request at once.
     prompt_since: Option<Instant>,
     wakers: Vec<Waker>,
     service: Option<Weak<()>>,
@@ -43,14 +43,14 @@ pub(crate) struct Log {
     pub(crate) begun: u32,
     /// Requests whose answers have not ended.
     pub(crate) open: u32,
-    /// Requests without the beginning of an answer, those that wait for readiness and the balancer's own among them.
+    /// Requests without an answer yet, including those that wait for readiness, and the balancer's own attempts.
     pub(crate) waiting: u32,
     pub(crate) most_waiting: u32,
     /// Waits for readiness.
     pub(crate) stalled: u32,
-    /// Answers that say that the pod is well.
+    /// Successful answers.
     pub(crate) good: u32,
-    /// What may be held against the pod: failures, refusals, requests that were given up.
+    /// What may count against the pod: failures, refusals, requests that were given up.
     pub(crate) bad: u32,
     /// Times it was not ready, or panicked.
     pub(crate) refusals: u32,
@@ -109,14 +109,14 @@ impl Life {
         result
     }
 
-    /// What its service and the clones of it are to hold.
+    /// A token for its service and the clones of it to hold.
     pub(crate) fn alive(&self) -> Arc<()> {
         let alive = Arc::new(());
         lock(&self.state).service = Some(Arc::downgrade(&alive));
         alive
     }
 
-    /// Whether anybody holds its service.
+    /// Whether its service or a clone of it is still alive.
     pub(crate) fn is_held(&self) -> bool {
         let state = lock(&self.state);
         state
@@ -125,7 +125,7 @@ impl Life {
             .is_some_and(|it| it.strong_count() > 0)
     }
 
-    /// Waits until the pod behaves in none of these ways.
+    /// Waits until the pod's mood is none of these.
     pub(crate) fn poll_other(&self, moods: &[Mood], cx: &mut Context<'_>) -> Poll<()> {
         let mut state = lock(&self.state);
         if !moods.contains(&state.mood) {
@@ -137,7 +137,7 @@ impl Life {
 
     pub(crate) fn panic(&self) -> ! {
         self.note(|log| (log.refusals, log.bad) = (log.refusals + 1, log.bad + 1));
-        // Without the hook: this is no news.
+        // Without the panic hook, so that nothing is printed.
         resume_unwind(Box::new("a pod's service panics"))
     }
 }

@@ -1,5 +1,5 @@
-//! A model of the balancer: worlds made from seeds, on paused time, in which pods refuse, hang, fail, leave and return, and
-//! users send requests and give them up, and in which every promise is checked after every step.
+//! A model of the balancer: worlds made from seeds, on paused time. In them pods refuse, hang, fail, leave and return,
+//! and users send requests and give them up. Every promise is checked after every step.
 //!
 //! ```sh
 //! cargo test --test model                                     # 500 seeds
@@ -15,20 +15,20 @@
 //!                              └─────────── shrink, print ◀─────────────┴────────────────────────────┘
 //! ```
 //!
-//! A seed stands for a world for as long as the generator is the same. So it is the steps of a failed run that are kept, in
+//! A seed makes the same world only while the generator stays the same. So failed runs are kept by their steps, in
 //! `kept.rs`, as they are printed.
 //!
 //! | file | what lives there |
 //! | --- | --- |
 //! | `plan.rs` | configurations and steps, as plain data |
-//! | `generate.rs`, `stories.rs` | what a seed makes of them |
+//! | `generate.rs`, `stories.rs` | makes them from a seed |
 //! | `subject.rs` | the balancer; nothing else names its parameters |
 //! | `life.rs`, `pod.rs`, `cluster.rs` | the pods, one life after another, and discovery |
-//! | `users.rs`, `broadcasts.rs` | requests, to one pod and to all, and what they come to |
+//! | `users.rs`, `broadcasts.rs` | requests, to one pod and to all, and their outcomes |
 //! | `world.rs` | all of them together, step by step |
 //! | `view.rs` | what can be seen at one time |
 //! | `promises.rs`, `states.rs` | what holds at any time |
-//! | `keys.rs`, `subsets.rs` | what holds of keys, and of a part of the pods |
+//! | `keys.rs`, `subsets.rs` | what holds for keys, and for subsets |
 //! | `failures.rs` | which requests may fail, and how |
 //! | `quiet.rs` | what holds in the end |
 //! | `shrink.rs`, `kept.rs` | how failed runs become short; those that were kept |
@@ -72,7 +72,7 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().expect("a number"))
 }
 
-/// The seeds that break a promise, in order: all of them, or no more than it takes to know the first one.
+/// The seeds that break a promise, in order: all of them, or only the first.
 fn broken(seeds: Range<u64>, all: bool) -> Vec<(u64, Case)> {
     let (next, stop) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
     let work = || {
@@ -163,7 +163,7 @@ fn equal_seeds_make_equal_worlds() {
         let [one, other] = [(); 2].map(|()| run(&config, &steps).ok());
         one != other
     };
-    // Requests that wait for an endpoint are woken in the order in which they came, and whatever is drawn comes from the seed.
+    // Requests that wait for an endpoint are woken in the order in which they came, and all random draws come from the seed.
     let differ: Vec<_> = (0..50).filter(differs).collect();
     assert!(differ.is_empty(), "{differ:?}");
 }

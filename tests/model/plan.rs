@@ -49,7 +49,7 @@ impl fmt::Debug for Hosts {
 pub(crate) enum Mood {
     /// It answers 200 at once.
     Well,
-    /// It answers after so many milliseconds.
+    /// It answers after this many milliseconds.
     Slow(u16),
     /// It answers 503 at once.
     Unavailable,
@@ -57,15 +57,15 @@ pub(crate) enum Mood {
     Error,
     /// It fails to become ready.
     Refuse,
-    /// It becomes ready once it behaves otherwise.
+    /// It becomes ready once its mood changes.
     Stall,
     /// It takes requests and hands them back unsent.
     HandBack,
-    /// It takes requests and answers once it behaves otherwise.
+    /// It takes requests and answers once its mood changes.
     Hang,
-    /// It answers 200 at once; the body ends once it behaves otherwise.
+    /// It answers 200 at once; the body ends once its mood changes.
     Stream,
-    /// It answers 503 at once; the body ends once it behaves otherwise.
+    /// It answers 503 at once; the body ends once its mood changes.
     StreamUnavailable,
     /// It answers 200 at once; the body breaks off.
     Break,
@@ -102,7 +102,7 @@ pub(crate) enum By {
 }
 
 impl By {
-    /// Whether the pod is the one that is not to have the request.
+    /// Whether the request is for any pod but this one.
     pub(crate) fn is_others(self) -> bool {
         matches!(self, Self::OthersByName | Self::OthersByAddress)
     }
@@ -118,48 +118,50 @@ pub(crate) enum Take {
     Drop,
     /// Reads the body to its end.
     Read,
-    /// Holds it, unread, until it is told to release it.
+    /// Holds it, unread, until it is released.
     Keep,
 }
 
 /// What happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The next step comes before anybody else gets a turn.
+    /// The next step comes before other tasks get a turn.
     Rush,
     Advance(u16),
-    /// Discovery says that these are the pods. One that joins is well.
+    /// Discovery answers with these pods. A pod that joins is well.
     Set(Hosts),
-    /// Another pod takes this one's address, which shows if its UID is told.
+    /// Another pod takes this one's address. The balancer can see that only if UIDs are told.
     Replace(u8),
-    /// The pod at the first address is made anew, under its name, at the second one. One that is there changes places with it.
+    /// The pod at the first address is rescheduled, with its name, to the second one. If a pod is there, the two swap
+    /// addresses.
     Reschedule(u8, u8),
-    /// From now on the pod's UID is told, or isn't any more.
+    /// From now on discovery reports the pod's UID, or doesn't.
     Uid(u8, bool),
     Weight(u8, u8),
-    /// The zone that the pod is in and meant for: 1 is the client's. Zero: not told.
+    /// The zone that the pod is in and hinted for: 1 is the client's. Zero: not told.
     Zone(u8, u8),
     SourceFails,
     Behave(u8, Mood),
     Check(u8, bool),
     Send(Hosts, Take),
-    /// For this pod, by its name, its number or its address, and no other one; or for any but this one.
+    /// A request for this pod alone, by its name, number or address; or for any but this one.
     SendTo(By, u8, Take),
-    /// With this key.
+    /// A request with this key.
     SendKey(u8, Take),
-    /// Without `poll_ready`, to any.
+    /// A request for any pod, without `poll_ready`.
     Call(Take),
-    /// So many requests, each so many milliseconds after the one before.
+    /// This many requests, with this many milliseconds between two of them.
     Traffic(u8, u16, Take),
-    /// A request to all pods, so many at once, in so many milliseconds unless that is zero, and by choice to those that join.
+    /// A request to all pods: how many at once, within how many milliseconds (zero: no limit), and whether also to pods
+    /// that join.
     Broadcast(u8, u16, bool),
-    /// One of the broadcasts that run is dropped.
+    /// A running broadcast is dropped.
     DropBroadcast(u8),
-    /// A request that is polled so many times and dropped.
+    /// A request that is polled this many times and dropped.
     Glance(u8),
-    /// One of the requests that run is cancelled.
+    /// A running request is cancelled.
     GiveUp(u8),
-    /// One of the responses that are kept is dropped.
+    /// A kept response is dropped.
     Release(u8),
     CloneHandle,
     DropHandle,
@@ -184,7 +186,7 @@ impl PolicyName {
     }
 }
 
-/// What discovery tells of the pods' names.
+/// Which names discovery reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Names {
     /// The names of the pods, as EndpointSlices do.
@@ -205,7 +207,7 @@ pub(crate) enum Checks {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ready {
-    /// A ready timeout of so many milliseconds.
+    /// A ready timeout of this many milliseconds.
     Timeout(u16),
     FailFast,
     Wait,
@@ -221,13 +223,13 @@ pub(crate) enum Locality {
 /// How a world ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// All becomes quiet and well first.
+    /// First all pods become well and all requests end.
     Quiet,
-    /// The last handle is dropped in the middle of it all.
+    /// The last handle is dropped while requests run.
     Abrupt,
 }
 
-/// Defines the configuration, a plain one, its simplifications, and a `Debug` that shows what is not plain.
+/// Defines the configuration, a plain one, its simplifications, and a `Debug` that shows only what is not plain.
 macro_rules! config {
     ($($(#[$doc:meta])* $field:ident: $type:ty = $plain:expr,)*) => {
         /// How the balancer is built.
@@ -237,7 +239,7 @@ macro_rules! config {
         impl Config {
             pub(crate) const PLAIN: Self = Self { $($field: $plain,)* };
 
-            /// This configuration with one setting as it is in the plain one, for each.
+            /// For each setting, this configuration with the setting from the plain one.
             pub(crate) fn simpler(self) -> Vec<Self> {
                 let all = vec![$(Self { $field: Self::PLAIN.$field, ..self },)*];
                 all.into_iter().filter(|&simpler| simpler != self).collect()
@@ -282,7 +284,7 @@ config! {
 pub(crate) const CHECK_INTERVAL: u64 = 300;
 /// How long a check may take, in milliseconds.
 pub(crate) const CHECK_TIMEOUT: u64 = 100;
-/// The load factor where there is one.
+/// The load factor, if there is one.
 pub(crate) const BOUND: f64 = 1.25;
 /// How many keys there are.
 pub(crate) const KEYS: u8 = 12;

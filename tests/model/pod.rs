@@ -1,4 +1,4 @@
-//! The pods' services, which behave as they are told.
+//! The pods' services, with scripted behaviour.
 
 use std::{
     fmt,
@@ -22,7 +22,7 @@ use crate::{
     plan::Mood,
 };
 
-/// A request: not `Clone`, for the balancer must not need it.
+/// A request. Not `Clone`, because the balancer must not need that.
 pub(crate) struct Request {
     pub(crate) number: u32,
     pub(crate) sent: Arc<Mutex<Sent>>,
@@ -31,13 +31,13 @@ pub(crate) struct Request {
 /// Which pods have got a request.
 #[derive(Default)]
 pub(crate) struct Sent {
-    /// How many have it, or have had it and did not hand it back.
+    /// How many pods have got it and not handed it back.
     pub(crate) times: u32,
     /// The last one.
     pub(crate) last: Option<Receiver>,
 }
 
-/// Who has got a request.
+/// The pod that got a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Receiver {
     pub(crate) host: u8,

@@ -1,7 +1,7 @@
-//! What is promised at any time, checked after every step.
+//! The promises that hold at any time, checked after every step.
 //!
-//! Each is a sentence of the README, of the crate's documentation or of the builder's settings. Where a rule needs to know
-//! what happened between two looks and can't, it says nothing: a false alarm costs more than a fault that another seed finds.
+//! Each is a sentence of the README, of the crate's documentation or of the builder's settings. If a rule can't know
+//! what happened between two checks, it passes: a false alarm costs more than a fault that another seed finds.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -29,11 +29,11 @@ use crate::{
 /// An endpoint that refused is tried again after 5 s ± 20 % at most.
 pub(crate) const BACK_OFF: Duration = Duration::from_millis(6_100);
 
-/// A pod whose checks pass is known to be well after so long.
+/// After this time a pod whose checks pass is known to be well.
 pub(crate) const CHECKED: Duration = Duration::from_millis(4 * CHECK_INTERVAL);
 
-/// The balancer's own attempt to find out whether an endpoint accepts requests may take as long.
-pub(crate) const PROBE: Duration = Duration::from_millis(5_100);
+/// How long the balancer's own attempt to reach an endpoint may take.
+pub(crate) const ATTEMPT: Duration = Duration::from_millis(5_100);
 
 /// What has been seen so far.
 #[derive(Default)]
@@ -62,17 +62,17 @@ impl Promises {
         for seen in &view.pods {
             states::requests_are_counted(cluster, seen)?;
             states::a_state_has_its_reason(config, cluster, seen)?;
-            states::who_accepts_is_found(view, seen)?;
+            states::a_pod_that_accepts_is_found(view, seen)?;
         }
-        self.who_is_pending_gets_nothing(cluster, view, !broadcasts.is_empty())?;
+        self.a_pending_pod_gets_nothing(cluster, view, !broadcasts.is_empty())?;
         self.few_are_ejected(config, view)?;
-        self.who_comes_back_has_answered(config, view)?;
+        self.a_pod_that_comes_back_has_answered(config, view)?;
         self.part.check(config, cluster, view, broadcasts)?;
         if !broadcasts.iter().any(Broadcast::is_running) {
             states::nothing_is_kept(cluster, users, view.at)?;
         }
-        states::nobody_waits_for_who_left(cluster)?;
-        states::nobody_waits_in_vain(cluster, view, users)?;
+        states::no_request_waits_for_a_pod_that_left(cluster)?;
+        states::no_request_waits_while_an_endpoint_accepts(cluster, view, users)?;
         for broadcast in broadcasts {
             broadcast.check(config, cluster, view, &self.facts, started)?;
         }
@@ -85,12 +85,12 @@ impl Promises {
                     .check(config, cluster, before, view, user)?;
             }
             self.no_other_pod_gets_it(cluster, user)?;
-            self.who_is_avoided_is_the_last_resort(view, user)?;
+            self.an_avoided_pod_is_the_last_resort(view, user)?;
             if user.times_sent() > 1 {
                 return broken("nothing is sent twice", format!("request {}", user.number));
             }
             self.see(config, cluster, user, started)?;
-            states::who_wants_a_pod_waits_no_longer(config, cluster, user, view.at)?;
+            states::a_request_for_one_pod_waits_no_longer(config, cluster, user, view.at)?;
             user.is_old = true;
         }
         Ok(())
@@ -111,7 +111,7 @@ impl Promises {
         self.facts.is_closed = true;
     }
 
-    /// Takes note of an answer, and asks whether it may be one.
+    /// Notes an answer, and checks that it is allowed.
     pub(crate) fn see(
         &mut self,
         config: &Config,
@@ -143,14 +143,14 @@ impl Promises {
         Ok(())
     }
 
-    /// A request for one pod is sent to that and to no other, by what the balancer knows then; and one for all others never to
-    /// the one that is left out.
+    /// A request for one pod is sent only to it, by what the balancer knows then. A request for all others is never
+    /// sent to the pod that is left out.
     fn no_other_pod_gets_it(&self, cluster: &Cluster, user: &User) -> Result<(), Broken> {
         let last = lock(&user.sent).last;
         let (Some(Receiver { host, known, .. }), Some((pin, pod))) = (last, user.wants) else {
             return Ok(());
         };
-        // One that waits for readiness at one of the others may find another one in its place.
+        // While a request for the others waits for readiness, another pod may take the place of its pod.
         let since = if pin.is_others() { user.known } else { known };
         let mut sets = (since..=known).filter_map(|known| cluster.told(known));
         if sets.any(|told| told.fits(user.wants, host)) || self.facts.is_closed {
@@ -160,18 +160,19 @@ impl Promises {
             "request {} for {pin:?} {pod} was sent to {host}",
             user.number
         );
-        broken("no other pod will do", what)
+        broken("a request goes only to a pod that it is for", what)
     }
 
     /// A request goes to a pod that it avoids only if no other one takes it.
-    fn who_is_avoided_is_the_last_resort(&self, view: &View, user: &User) -> Result<(), Broken> {
+    fn an_avoided_pod_is_the_last_resort(&self, view: &View, user: &User) -> Result<(), Broken> {
         let record = lock(&user.record);
         let (Some((at, Answer::Head { host: Some(host) })), Some(before)) =
             (&record.answer, &self.previous)
         else {
             return Ok(());
         };
-        // Only of what was begun and answered since the last look, at the same time, is it known how the others were.
+        // The other pods' state is known only for requests that began and were answered since the last check, at one
+        // time.
         let is_known = *at == user.begun && before.at == *at && before.version == view.version;
         if user.is_seen || user.is_old || !is_known || !user.avoids.contains(*host) {
             return Ok(());
@@ -189,14 +190,14 @@ impl Promises {
                     "pod {host} got request {}, and {}",
                     user.number, other.status
                 );
-                broken("who is avoided is the last resort", what)
+                broken("an avoided pod is the last resort", what)
             }
             None => Ok(()),
         }
     }
 
-    /// Unless it is asked for itself: no other one would do.
-    fn who_is_pending_gets_nothing(
+    /// A pending pod gets only requests for it alone.
+    fn a_pending_pod_gets_nothing(
         &mut self,
         cluster: &Cluster,
         view: &View,
@@ -215,8 +216,8 @@ impl Promises {
         Ok(())
     }
 
-    /// The view before, if the set is the same and nothing has come between but requests. Checks that fail may bring a panic
-    /// about, in which they don't show.
+    /// The view before, if the set is the same and only requests came between. Failed checks may cause a panic, in
+    /// which they don't show.
     fn plainly_before(&self, config: &Config, view: &View) -> Option<&View> {
         let before = self.previous.as_ref()?;
         let is_plain = config.checks == Checks::Off
@@ -231,7 +232,7 @@ impl Promises {
         let Some(before) = self.plainly_before(config, view) else {
             return Ok(());
         };
-        // One of an earlier set may have been taken back by a panic, and shows again when that ends.
+        // An ejection from an earlier set may have been hidden by a panic, and shows again when that ends.
         let is_new = |seen: &&Seen| {
             seen.is_out()
                 && seen.out_in == Some(view.version)
@@ -245,7 +246,7 @@ impl Promises {
         let out = counted.iter().filter(|seen| seen.is_out()).count();
         if out as f64 > all as f64 * config.max_ejected + 1e-6 {
             let what = format!("{out} of {all}: {}", new.status);
-            return broken("no more are ejected than may be", what);
+            return broken("no more pods are ejected than allowed", what);
         }
         if out == all {
             return broken("the last one is never ejected", new.status.to_string());
@@ -253,9 +254,13 @@ impl Promises {
         Ok(())
     }
 
-    /// Who was ejected for what its requests came to comes back when a request succeeds; or when others count, as when a subset has
-    /// shrunk, and more would be out than may be.
-    fn who_comes_back_has_answered(&self, config: &Config, view: &mut View) -> Result<(), Broken> {
+    /// A pod that was ejected for failed requests comes back when a request succeeds. Or when more would be out than
+    /// may be, as when a subset has shrunk and other pods count.
+    fn a_pod_that_comes_back_has_answered(
+        &self,
+        config: &Config,
+        view: &mut View,
+    ) -> Result<(), Broken> {
         let all = view.counted().len() as f64;
         let may_panic =
             all - (all * config.max_ejected + 1e-6).floor() < all * config.panic_threshold - 1e-6;
@@ -279,7 +284,7 @@ impl Promises {
             };
             if seen.is_available() && good_before.is_some_and(|(good, _)| good == seen.log.good) {
                 let what = format!("{}, and was {}", seen.status, was.status.state);
-                return broken("who is ejected comes back by a success", what);
+                return broken("an ejected pod comes back by a success", what);
             }
             seen.good_before = good_before;
         }
@@ -287,7 +292,7 @@ impl Promises {
     }
 }
 
-/// The ready timeout, if requests ever fail for want of an endpoint.
+/// The ready timeout, if requests ever fail because no endpoint accepts them.
 pub(crate) fn ready_timeout(config: &Config) -> Option<Duration> {
     match config.ready {
         Ready::Timeout(millis) => Some(Duration::from_millis(millis.into())),

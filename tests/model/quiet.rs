@@ -1,4 +1,4 @@
-//! How a world ends: all becomes quiet and well, and then nothing may be left of what has been.
+//! How a world ends: all pods become well, all requests end, and then nothing of the past may be left.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
     cluster::host,
     life::lock,
     plan::{By, Config, Hosts, KEYS, Locality, Mood, PolicyName, Ready, Take, hosts},
-    promises::{BACK_OFF, CHECKED, PROBE},
+    promises::{ATTEMPT, BACK_OFF, CHECKED},
     users::{Answer, Stage, User, Wish},
     world::{Broken, World, broken},
 };
@@ -24,7 +24,7 @@ fn millis(millis: u16) -> Duration {
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl World {
-    /// All pods become well, and all requests end; then everybody is available, is picked, and gets a fair share.
+    /// All pods become well, and all requests end. Then every pod is available, is picked, and gets a fair share.
     pub(crate) async fn become_quiet(&mut self) -> Result<(), Broken> {
         self.users.iter().for_each(User::release);
         {
@@ -36,7 +36,7 @@ impl World {
             } else {
                 cluster.tell();
             }
-            // Who waits for a pod that is away, and may do so for ever, is to.
+            // Without a ready timeout, requests for pods that are away would wait for ever: they are cancelled.
             let told = cluster.told.last();
             let is_away = |user: &&User| !told.is_some_and(|told| told.has(user.wants));
             let waiting = self.users.iter().filter(is_away);
@@ -47,8 +47,8 @@ impl World {
         self.wait(BACK_OFF + CHECKED).await?;
         self.nothing_is_in_flight()?;
         self.everybody_comes_back().await?;
-        // Only now that there are others may one be ejected for what it failed while it was the last. And a request that a pod
-        // turned away counts as in flight for up to a second after the next one.
+        // A pod that failed while it was the last one may be ejected only now that there are others. And a failure
+        // penalty lasts up to a second after the next request.
         self.ask().await?;
         self.wait(FORGIVEN + millis(self.config.slow_start)).await?;
         self.everybody_comes_back().await?;
@@ -56,7 +56,7 @@ impl World {
         self.everybody_is_picked().await?;
         self.shares_are_fair().await?;
         self.keys_have_pods().await?;
-        self.wait(PROBE).await?;
+        self.wait(ATTEMPT).await?;
         self.nothing_is_in_flight()
     }
 
@@ -88,7 +88,7 @@ impl World {
         self.ask_with(Wish::any(Take::Drop)).await
     }
 
-    /// Sends a request that can't but succeed; returns which pod has answered.
+    /// Sends a request that must succeed. Returns which pod has answered.
     async fn ask_with(&mut self, wish: Wish) -> Result<u8, Broken> {
         self.send(wish);
         self.settle().await;
@@ -101,11 +101,10 @@ impl World {
         let answer = record.and_then(|record| lock(&record).answer.take());
         match answer {
             Some((_, Answer::Head { host: Some(host) })) => Ok(host),
-            Some((_, Answer::Error(error))) => broken(
-                "requests succeed where all pods are well",
-                error.to_string(),
-            ),
-            _ => broken("requests succeed where all pods are well", "no answer"),
+            Some((_, Answer::Error(error))) => {
+                broken("requests succeed if all pods are well", error.to_string())
+            }
+            _ => broken("requests succeed if all pods are well", "no answer"),
         }
     }
 
@@ -118,11 +117,11 @@ impl World {
                 return Ok(());
             };
             if begun.elapsed() > longest_absence(&self.config) {
-                return broken("nobody is lost", away.to_string());
+                return broken("every pod comes back", away.to_string());
             }
             self.ask().await?;
             if away.endpoint.weight() == 0 {
-                // It is there for the requests for it, and tried by those alone.
+                // It has no weight, so only requests for it try it.
                 let wants = Some((By::Address, host(&away.endpoint)));
                 let wish = Wish::any(Take::Drop);
                 self.ask_with(Wish { wants, ..wish }).await?;
@@ -133,13 +132,13 @@ impl World {
 
     async fn everybody_is_picked(&mut self) -> Result<(), Broken> {
         let statuses = self.endpoints().into_iter();
-        // Those that are there for requests of their own only get no others.
+        // Pods without weight get only requests for them.
         let near = statuses
             .filter(|status| status.proximity != Some(Proximity::Far))
             .filter(|status| status.endpoint.weight() > 0);
         let mut missing: Vec<_> = near.map(|status| host(&status.endpoint)).collect();
         if self.config.policy == PolicyName::PeakEwma {
-            // It learns nothing from answers that take no time.
+            // The policy learns nothing from answers that take no time.
             let cluster = lock(&self.cluster);
             cluster.lives().for_each(|life| life.set(Mood::Slow(1)));
         }
@@ -149,7 +148,7 @@ impl World {
             if missing.is_empty() {
                 return Ok(());
             }
-            // To peak EWMA, who was slow becomes cheaper again by and by.
+            // Under peak EWMA, a pod that was slow becomes cheaper with time.
             if self.config.policy == PolicyName::PeakEwma {
                 sleep(5 * PAUSE).await;
             }
@@ -157,8 +156,8 @@ impl World {
         let statuses = self.endpoints().into_iter();
         let mut away = statuses.filter(|status| status.state != EndpointState::Available);
         match away.next() {
-            Some(away) => broken("who is well stays available", away.to_string()),
-            None => broken("whoever is available is picked", format!("not {missing:?}")),
+            Some(away) => broken("a pod that is well stays available", away.to_string()),
+            None => broken("every available pod is picked", format!("not {missing:?}")),
         }
     }
 
@@ -190,7 +189,7 @@ impl World {
         Ok(())
     }
 
-    /// Each key is with its pod again, which the promises know if they have seen it there.
+    /// Each key is at its pod again. The promises know which pod that is if they have seen the key before.
     async fn keys_have_pods(&mut self) -> Result<(), Broken> {
         if !self.config.policy.is_keyed() {
             return Ok(());
@@ -205,7 +204,7 @@ impl World {
 
     /// The last handle is dropped.
     pub(crate) async fn end(&mut self) -> Result<(), Broken> {
-        // Who waits for readiness has a handle.
+        // Users that wait for readiness have a handle.
         let readying = self
             .users
             .iter()
@@ -245,27 +244,27 @@ impl World {
     }
 }
 
-/// For how long requests that were turned away are counted.
+/// How long failure penalties last.
 const FORGIVEN: Duration = Duration::from_millis(1_100);
 
-/// How many requests reach everybody, but for one time in 10¹⁸.
+/// How many requests it takes to reach every pod, except once in 10¹⁸ times.
 const REQUESTS: usize = 400;
 
-/// How many requests each pod is to get, as shares are counted.
+/// How many requests each pod should get when shares are counted.
 const ROUNDS: usize = 8;
 
-/// More than any pod takes to answer.
+/// Longer than any pod takes to answer.
 const LONGEST_ANSWER: Duration = Duration::from_secs(4);
 
-/// How long it takes at most until a pod that is well is available, as long as there are requests.
+/// The longest time until a healthy pod is available again, as long as there are requests.
 fn longest_absence(config: &Config) -> Duration {
     let longest = millis(config.max_ejection.max(config.min_ejection));
     let shortest = millis(config.min_ejection);
-    // One that was silent, and was given up, may have its first ejection before it.
+    // A pod that was unresponsive may have been out for its first ejection time before.
     longest.mul_f64(1.1) + shortest + BACK_OFF + CHECKED
 }
 
-/// Whether these can be the shares of a policy that draws evenly: χ² at one in 10⁹, for there are many seeds.
+/// Whether a policy that draws evenly may have these shares: χ² at one in 10⁹, because there are many seeds.
 fn is_even(shares: &[u32]) -> bool {
     const LIMITS: [f64; 6] = [0.0, 37.3, 41.5, 44.8, 47.9, 50.8];
     let mean = f64::from(shares.iter().sum::<u32>()) / shares.len() as f64;

@@ -1,4 +1,4 @@
-//! From a run that breaks a promise to a short one that breaks the same promise.
+//! Shrinks a run that breaks a promise to a short one that breaks the same promise.
 
 use crate::{
     plan::{By, Config, Hosts, Mood, Step, Take},
@@ -12,10 +12,10 @@ pub(crate) struct Case {
     pub(crate) broken: Broken,
 }
 
-/// More runs than this are not worth their while.
+/// The most runs to try.
 const MOST_RUNS: usize = 3_000;
 
-/// Leaves out and simplifies what isn't needed.
+/// Removes and simplifies what isn't needed.
 pub(crate) fn shrink(case: Case) -> Case {
     let mut search = Search { case, runs: 0 };
     loop {
@@ -35,7 +35,7 @@ struct Search {
 }
 
 impl Search {
-    /// Takes these instead, if they break the same promise.
+    /// Replaces the case by this one, if it breaks the same promise.
     fn does(&mut self, config: Config, steps: Vec<Step>) -> bool {
         if self.runs >= MOST_RUNS {
             return false;
@@ -54,7 +54,7 @@ impl Search {
         }
     }
 
-    /// Chunks first, halves of them after that, and single steps in the end.
+    /// Removes steps: large chunks first, then halves of them, in the end single steps.
     fn leave_out(&mut self) {
         let mut size = self.case.steps.len().div_ceil(2);
         while size > 0 {
@@ -88,14 +88,14 @@ impl Search {
         for config in self.case.config.simpler() {
             self.does(config, self.case.steps.clone());
         }
-        // What was left out together is tried one by one.
+        // Once more, because a simplification may work only after others.
         for config in self.case.config.simpler() {
             self.does(config, self.case.steps.clone());
         }
     }
 }
 
-/// Steps that say less.
+/// Simpler steps for this one.
 fn simpler(step: Step) -> Vec<Step> {
     let none = Hosts::default();
     match step {

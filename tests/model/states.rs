@@ -1,4 +1,4 @@
-//! Promises of which a single look tells whether they are kept.
+//! Promises that can be checked at a single point in time.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{
     cluster::Cluster,
     life::{Log, lock},
     plan::{CHECK_FAILURES, Checks, Config},
-    promises::{BACK_OFF, PROBE, ready_timeout},
+    promises::{ATTEMPT, BACK_OFF, ready_timeout},
     users::User,
     view::{Seen, View},
     world::{Broken, broken},
@@ -29,10 +29,10 @@ pub(crate) fn each_pod_is_made_once(cluster: &Cluster) -> Result<(), Broken> {
     Ok(())
 }
 
-/// In flight is what the pod has, and what waits for its readiness.
+/// The requests in flight are those that the pod has, and those that wait for its readiness.
 pub(crate) fn requests_are_counted(cluster: &Cluster, seen: &Seen) -> Result<(), Broken> {
     let Log { open, stalled, .. } = seen.log;
-    // What an earlier life at the address has may be counted here or not.
+    // Requests of an earlier life at the address may be counted here or not.
     let earlier = cluster.departed.iter().map(|(life, _)| life);
     let earlier = earlier.filter(|life| life.host == seen.life.host);
     let earlier: u32 = earlier
@@ -41,12 +41,12 @@ pub(crate) fn requests_are_counted(cluster: &Cluster, seen: &Seen) -> Result<(),
     let in_flight = seen.status.in_flight;
     if in_flight < open || in_flight > open + stalled + earlier {
         let what = format!("{}; it has {open}, and {stalled} wait", seen.status);
-        return broken("in flight are those that are", what);
+        return broken("the requests in flight are counted right", what);
     }
     Ok(())
 }
 
-/// Nothing is held against a pod but what it did in this life.
+/// Only what a pod did in this life counts against it.
 pub(crate) fn a_state_has_its_reason(
     config: &Config,
     cluster: &Cluster,
@@ -87,19 +87,19 @@ pub(crate) fn a_state_has_its_reason(
     broken(promise, format!("{}; in this life: {log:?}", seen.status))
 }
 
-/// Who refused and accepts again is found within the longest back-off.
-pub(crate) fn who_accepts_is_found(view: &View, seen: &Seen) -> Result<(), Broken> {
+/// A pod that refused and accepts again is found within the longest back-off.
+pub(crate) fn a_pod_that_accepts_is_found(view: &View, seen: &Seen) -> Result<(), Broken> {
     let prompt_since = seen.life.prompt_since();
     let is_late = prompt_since.is_some_and(|since| view.at - since > BACK_OFF);
     let is_unreachable = seen.status.state == EndpointState::Unreachable;
-    // One that handed requests back is tried by a request, and there may be none.
+    // A pod that handed requests back is tried by a request, and there may be none.
     if is_late && is_unreachable && seen.log.handed_back == 0 {
-        return broken("who accepts again is found", seen.status.to_string());
+        return broken("a pod that accepts again is found", seen.status.to_string());
     }
     Ok(())
 }
 
-/// A service is dropped when its pod has left and the last request is over that could use it.
+/// A service is dropped when its pod has left and the last request that could use it has ended.
 pub(crate) fn nothing_is_kept(
     cluster: &Cluster,
     users: &[User],
@@ -109,16 +109,16 @@ pub(crate) fn nothing_is_kept(
         return Ok(());
     }
     for (life, since) in &cluster.departed {
-        if now - *since > PROBE && life.is_held() {
+        if now - *since > ATTEMPT && life.is_held() {
             let what = format!("pod {} left {:?} ago", life.host, now - *since);
-            return broken("nothing is kept of who left", what);
+            return broken("nothing is kept of a pod that left", what);
         }
     }
     Ok(())
 }
 
-/// Who wants one pod, which doesn't take the request, waits for the ready timeout.
-pub(crate) fn who_wants_a_pod_waits_no_longer(
+/// A request for one pod that doesn't take it waits no longer than the ready timeout.
+pub(crate) fn a_request_for_one_pod_waits_no_longer(
     config: &Config,
     cluster: &Cluster,
     user: &User,
@@ -127,29 +127,32 @@ pub(crate) fn who_wants_a_pod_waits_no_longer(
     let (Some((pin, wanted)), Some(timeout)) = (user.wants, ready_timeout(config)) else {
         return Ok(());
     };
-    // Where none waits for a pod that accepts, one waits for its own to become ready, which it is at, as others do.
+    // Even if requests never wait for a pod that accepts, this one may wait until its own pod is ready.
     let is_at_its_pod = timeout.is_zero() && is_anybody_stalled(cluster);
     if pin.is_others() || is_at_its_pod {
         return Ok(());
     }
-    // Before there is a set, it waits for readiness.
+    // Before there is a set, it waits in `poll_ready`.
     let first = cluster.told.first().map(|told| told.at);
     let is_late = first.is_some_and(|first| now > first.max(user.begun) + timeout + MILLI);
     if is_late && user.waits() {
         let what = format!("request {} for {pin:?} {wanted} still waits", user.number);
-        return broken("who wants one pod waits for the ready timeout", what);
+        return broken("a request for one pod waits up to the ready timeout", what);
     }
     Ok(())
 }
 
-/// The runtime's clock ticks that seldom.
+/// The resolution of the runtime's clock.
 const MILLI: Duration = Duration::from_millis(1);
 
 /// A request whose pod leaves before it is ready goes elsewhere.
-pub(crate) fn nobody_waits_for_who_left(cluster: &Cluster) -> Result<(), Broken> {
+pub(crate) fn no_request_waits_for_a_pod_that_left(cluster: &Cluster) -> Result<(), Broken> {
     let mut departed = cluster.departed.iter();
     match departed.find(|(life, _)| life.log().stalled > 0) {
-        Some((life, _)) => broken("nobody waits for who left", format!("pod {}", life.host)),
+        Some((life, _)) => broken(
+            "no request waits for a pod that left",
+            format!("pod {}", life.host),
+        ),
         None => Ok(()),
     }
 }
@@ -161,12 +164,12 @@ fn is_anybody_stalled(cluster: &Cluster) -> bool {
 }
 
 /// A request that waits for an endpoint is woken as soon as there is one.
-pub(crate) fn nobody_waits_in_vain(
+pub(crate) fn no_request_waits_while_an_endpoint_accepts(
     cluster: &Cluster,
     view: &View,
     users: &[User],
 ) -> Result<(), Broken> {
-    // Those that wait for their pod's readiness are not told from the others.
+    // Requests that wait for their pod's readiness can't be distinguished from the others.
     if is_anybody_stalled(cluster) {
         return Ok(());
     }
@@ -176,13 +179,13 @@ pub(crate) fn nobody_waits_in_vain(
     for user in users.iter().filter(|user| user.waits()) {
         let may_take = |seen: &&Seen| {
             let is_for_one = user.wants.is_some_and(|(pin, _)| !pin.is_others());
-            // No other one would do.
+            // A request for one pod takes an ejected one, too.
             let gets_it = seen.is_available() || is_for_one && seen.is_ejected();
             told.fits(user.wants, seen.life.host) && gets_it && seen.life.prompt_since().is_some()
         };
         if let Some(seen) = view.pods.iter().find(may_take) {
             let what = format!("request {} does, and {}", user.number, seen.status);
-            return broken("nobody waits in vain", what);
+            return broken("no request waits while an endpoint accepts", what);
         }
     }
     Ok(())

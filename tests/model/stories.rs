@@ -1,7 +1,7 @@
 //! What may happen next: one step, or several that belong together.
 //!
-//! Steps drawn at random alone seldom lead anywhere: a probe that is under way while its pod leaves and returns takes six steps
-//! in the right order. So there are stories among them, of what happens to pods, with figures that are drawn.
+//! Random steps alone seldom lead anywhere: a trial that is under way while its pod leaves and returns takes six steps
+//! in the right order. So among them there are stories of what happens to pods, with random figures.
 
 use rand::RngExt;
 
@@ -52,7 +52,7 @@ impl Story {
         }
     }
 
-    /// A pod goes and returns at the same address, and what was begun with its former life is under way.
+    /// A pod leaves and returns at the same address, while requests of its former life are under way.
     fn restart(&mut self, host: u8) {
         let before = any(&mut self.rng, &[Mood::Refuse, Mood::Refuse, Mood::HandBack]);
         let meanwhile = any(&mut self.rng, &[Mood::Stall, Mood::Stall, Mood::Hang]);
@@ -93,7 +93,7 @@ impl Story {
         self.advance();
     }
 
-    /// A pod hands requests back, and the one that it is tried with hangs and is given up.
+    /// A pod hands requests back, and its trial request hangs and is given up.
     fn trial_is_given_up(&mut self, host: u8) {
         let others = Hosts(self.set.0 & !(1 << host));
         let meanwhile = any(&mut self.rng, &[Mood::Stall, Mood::Hang]);
@@ -103,7 +103,7 @@ impl Story {
         let pause = any(&mut self.rng, &[250, 300, 500]);
         self.steps.push(Step::Advance(pause));
         self.steps.push(Step::Behave(host, meanwhile));
-        // The others may have to wait for what comes of the first.
+        // The others may have to wait for the first one's outcome.
         for _ in 0..self.rng.random_range(1..=3) {
             self.steps.push(Step::Send(others, Keep));
         }
@@ -117,10 +117,10 @@ impl Story {
         self.requests();
     }
 
-    /// Responses that go on, while others come and go.
+    /// Responses that stream, while other requests come and go.
     fn streams(&mut self, host: u8) {
         self.steps.push(Step::Behave(host, Mood::Stream));
-        // A policy that looks at what is in flight brings them here only if they avoid the others.
+        // A load-aware policy sends them here only if they avoid the others.
         let others = Hosts(self.set.0 & !(1 << host));
         for _ in 0..self.rng.random_range(1..8) {
             self.steps.push(Step::Send(others, Keep));
@@ -155,9 +155,9 @@ impl Story {
         self.ask_with_keys(most);
     }
 
-    /// One key has most of the requests, and pods have others that were for themselves.
+    /// One key has most of the requests, and pods also have requests for them alone.
     fn hot_key(&mut self) {
-        // New lives: what has failed counts as load for a while.
+        // New lives, because failed requests count as load for a while.
         self.set(Hosts::default());
         self.set((1..=self.all).fold(Hosts::default(), Hosts::toggle));
         let pods = (1..=self.all).map(|host| Step::Behave(host, Mood::Stream));
@@ -178,7 +178,8 @@ impl Story {
         self.steps.extend(keys.map(|key| Step::SendKey(key, take)));
     }
 
-    /// A pod that requests wait for comes up elsewhere, and one that takes its address may be ready first.
+    /// A pod that requests wait for comes up at another address, and a pod that takes its old address may be ready
+    /// first.
     fn is_rescheduled(&mut self, host: u8) {
         let before = any(
             &mut self.rng,
@@ -196,7 +197,7 @@ impl Story {
         if self.rng.random_bool(0.7) {
             self.advance();
         }
-        // The balancer has something to do already: it may hear of the set first.
+        // The balancer already has other events to handle, and may handle the set first.
         self.steps.push(Step::SourceFails);
         let rushes = self.rng.random_bool(0.7);
         self.steps.extend(rushes.then_some(Step::Rush));
@@ -210,7 +211,7 @@ impl Story {
         }
     }
 
-    /// A request to all pods, while one of them doesn't answer, and leaves or returns.
+    /// A broadcast, while one pod doesn't answer, and leaves or returns.
     fn broadcasts(&mut self, host: u8) {
         let mood = self.mood();
         self.steps.push(Step::Behave(host, mood));
@@ -229,7 +230,7 @@ impl Story {
         self.advance();
     }
 
-    /// Nobody accepts for a moment, or there is nobody.
+    /// For a moment no pod accepts, or there is none.
     fn blip(&mut self) {
         let set = self.set;
         if self.rng.random_bool(0.4) {

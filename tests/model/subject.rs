@@ -131,7 +131,7 @@ where
     Box::new(builder.policy(policy(config.policy)).build(make))
 }
 
-/// By its name, as a configuration has it, where that says enough.
+/// The policy, by its name as in a configuration, if that says enough.
 fn policy(name: PolicyName) -> BuiltInPolicy {
     let name = match name {
         PolicyName::RoundRobin => "round-robin",

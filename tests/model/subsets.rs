@@ -1,4 +1,4 @@
-//! What is promised where the client uses a part of the pods.
+//! The promises about subsets.
 
 use crate::{
     broadcasts::Broadcast,
@@ -13,12 +13,12 @@ use crate::{
 pub(crate) struct Part {
     /// The pods that requests have asked for one by one.
     wanted: Vec<Wanted>,
-    /// The set in which substitutes have joined, as long as some are there.
+    /// The set in which substitutes joined, while some are there.
     extended_in: Option<usize>,
 }
 
 impl Part {
-    /// A request has been made that may want one pod.
+    /// Notes a request that may be for one pod.
     pub(crate) fn note(&mut self, wanted: Wanted) {
         if wanted.is_some() && !self.wanted.contains(&wanted) {
             self.wanted.push(wanted);
@@ -50,7 +50,7 @@ impl Part {
         }
         let is_whole = broadcasts.iter().any(Broadcast::is_running);
         let is_wanted = |host| self.is_wanted(told, host);
-        // Those that discovery gives no weight may be there for either reason.
+        // Pods without weight in discovery may be there for either reason.
         let is_outside =
             |seen: &&Seen| seen.status.endpoint.weight() == 0 && cluster.weight(seen.life.host) > 0;
         let mut outside = view.pods.iter().filter(is_outside);
@@ -66,7 +66,7 @@ impl Part {
         }
         let used: Vec<_> = view.pods.iter().filter(|seen| !is_outside(seen)).collect();
         let accepting = used.iter().filter(|seen| seen.may_accept()).count();
-        // To requests that leave a pod out and find no other one, it accepts none.
+        // If requests leave a pod out and find no other one, the pod counts as not accepting.
         let is_left_out = |seen: &Seen| {
             let mut left_out = self
                 .wanted
@@ -77,12 +77,13 @@ impl Part {
         };
         let has_failed =
             |seen: &Seen| seen.may_have_refused() || cluster.failed_checks(seen.life.host) > 0;
-        // One that a panic has taken back looks available, and counts as one that refuses. There may be one if so many have failed.
+        // A pod that a panic has brought back looks available, but counts as refusing. If this many have failed, there
+        // may be a panic.
         let well = used
             .iter()
             .filter(|seen| seen.is_available() && !has_failed(seen));
         let may_panic = (well.count() as f64) < used.len() as f64 * config.panic_threshold;
-        // So does one that has to pass a check first, and has failed one.
+        // A pod that has to pass a check first, and has failed one, also counts as refusing.
         let is_hidden = |seen: &Seen| may_panic || !seen.is_available();
         let may_refuse = |seen: &Seen| {
             !seen.may_accept()
@@ -113,7 +114,7 @@ impl Part {
             return wrong("a subset has substitutes where it needs some", "too few");
         }
         let sets = cluster.told.len();
-        // Where pods have gone, those that refused may have.
+        // If pods have left, they may be the ones that refused.
         let may_have = |seen: &&&Seen| may_refuse(seen) || has_failed(seen);
         let most = size + used.iter().filter(may_have).count();
         if *self.extended_in.get_or_insert(sets) == sets && used.len() > most {

@@ -1,4 +1,4 @@
-//! Those who send requests, and what becomes of each.
+//! Users: they send requests, and record what happens to each.
 
 use std::{
     future::Future,
@@ -30,38 +30,38 @@ pub(crate) enum Stage {
     Ended,
 }
 
-/// What a request has come to.
+/// How a request ended.
 pub(crate) enum Answer {
     Head { host: Option<u8> },
     Error(Error),
     Panic,
 }
 
-/// What a user knows.
+/// What a user has seen.
 pub(crate) struct Record {
     pub(crate) stage: Stage,
     pub(crate) answer: Option<(Instant, Answer)>,
     kept: Option<PodResponse>,
 }
 
-/// One request, and who waits for it.
+/// One request, and the user that waits for it.
 pub(crate) struct User {
     pub(crate) number: u32,
     pub(crate) begun: Instant,
     pub(crate) avoids: Hosts,
     pub(crate) wants: Wanted,
     pub(crate) key: Option<u8>,
-    /// The set that the balancer knew when it was begun.
+    /// The set that the balancer knew when the request began.
     pub(crate) known: u32,
     pub(crate) sent: Arc<Mutex<Sent>>,
     pub(crate) record: Arc<Mutex<Record>>,
     task: Option<AbortHandle>,
     pub(crate) is_seen: bool,
-    /// Whether it was there at the last look.
+    /// Whether it existed at the last check.
     pub(crate) is_old: bool,
 }
 
-/// What a request is to be.
+/// The request that a user is to send.
 #[derive(Clone, Copy)]
 pub(crate) struct Wish {
     pub(crate) number: u32,
@@ -100,7 +100,7 @@ impl Wish {
     }
 }
 
-/// What a pod is asked for by, or left out.
+/// The id that a pod is asked for by, or left out by.
 fn id(by: By, pod: u8) -> PodId {
     match by {
         By::Name | By::OthersByName => name(pod).into(),
@@ -110,7 +110,8 @@ fn id(by: By, pod: u8) -> PodId {
 }
 
 impl User {
-    /// Begins a request, and looks at it so many times before anybody else gets a turn; then it runs, if it is to `stay`.
+    /// Begins a request, and polls it `looks` times before other tasks get a turn. Then it runs if it `stays`;
+    /// otherwise it is dropped.
     pub(crate) fn start(
         subject: &dyn Subject,
         wish: Wish,
@@ -163,7 +164,7 @@ impl User {
         self.stage() != Stage::Ended
     }
 
-    /// Whether no pod has its request.
+    /// Whether no pod has its request yet.
     pub(crate) fn waits(&self) -> bool {
         self.stage() == Stage::Calling && self.times_sent() == 0
     }

@@ -1,4 +1,4 @@
-//! What can be seen of the balancer and its pods at one time.
+//! The visible state of the balancer and its pods at one time.
 
 use std::sync::Arc;
 
@@ -12,20 +12,20 @@ use crate::{
     world::{Broken, broken},
 };
 
-/// What is seen at one time.
+/// The visible state at one time.
 pub(crate) struct View {
     pub(crate) at: Instant,
     pub(crate) version: u32,
     pub(crate) pods: Vec<Seen>,
 }
 
-/// What is seen of one pod.
+/// The visible state of one pod.
 pub(crate) struct Seen {
     pub(crate) life: Arc<Life>,
     pub(crate) status: EndpointStatus,
     pub(crate) log: Log,
-    /// What it had answered well when it was last seen in the set's good graces, if it has lost them since, and the set of
-    /// that time.
+    /// If it is ejected: how many requests it had answered well when it was last seen not ejected, and the set of that
+    /// time.
     pub(crate) good_before: Option<(u32, u32)>,
     /// The set in which it was ejected first, if that has been seen.
     pub(crate) out_in: Option<u32>,
@@ -53,13 +53,13 @@ impl Seen {
         )
     }
 
-    /// Whether anything has come of its requests for which it may be ejected, or refuse.
+    /// Whether its requests may have given a reason to eject it, or to find it refusing.
     pub(crate) fn may_have_refused(&self) -> bool {
         let log = self.log;
         log.bad + log.handed_back > 0 || log.most_waiting > 1
     }
 
-    /// Whether it may have failed so much that it should be ejected, and is in because as many are out as may be.
+    /// Whether it may have failed enough to be ejected, but is in because as many are out as may be.
     pub(crate) fn may_lack_room(&self, config: &Config) -> bool {
         let Log {
             begun,
@@ -68,12 +68,12 @@ impl Seen {
             most_waiting,
             ..
         } = self.log;
-        // As many as a success rate, or a silence, is told by.
+        // As many as it takes to judge a success rate or a silence.
         let is_enough = bad > 0 && begun + refusals >= 5 || most_waiting >= 5;
         bad >= u32::from(config.failures) || is_enough
     }
 
-    /// Whether it counts in how many of the set may be out: it isn't there for requests of its own only.
+    /// Whether it counts for how many of the set may be out: it has weight.
     pub(crate) fn has_weight(&self) -> bool {
         self.status.endpoint.weight() > 0
     }
@@ -84,7 +84,7 @@ impl Seen {
 }
 
 impl View {
-    /// What the balancer says of its endpoints, which are to be those that discovery has told.
+    /// The view of these statuses. Checks that the endpoints are those that discovery has told.
     pub(crate) fn new(cluster: &Cluster, statuses: Vec<EndpointStatus>) -> Result<Self, Broken> {
         let lives: Vec<_> = cluster.lives().cloned().collect();
         let told = lives.iter().map(|life| life.host);
@@ -111,7 +111,7 @@ impl View {
         self.pods.iter().find(|seen| Arc::ptr_eq(&seen.life, life))
     }
 
-    /// Takes note of who is ejected, and since which set.
+    /// Notes which pods are ejected, and since which set.
     pub(crate) fn note_ejections(&mut self, before: Option<&Self>) {
         let version = before.map_or(self.version, |before| before.version);
         for seen in &mut self.pods {
@@ -121,7 +121,7 @@ impl View {
         }
     }
 
-    /// The pods of which no more than a part may be out.
+    /// The pods that count for how many may be out.
     pub(crate) fn counted(&self) -> Vec<&Seen> {
         let counted: Vec<_> = self.pods.iter().filter(|seen| seen.has_weight()).collect();
         match counted.is_empty() {
@@ -141,7 +141,7 @@ impl View {
         self.pods.iter().map(Seen::refusals).sum()
     }
 
-    /// Whether nothing but requests has kept a pod away.
+    /// Whether pods are out only because of their requests.
     pub(crate) fn is_plain(&self) -> bool {
         let mut pods = self.pods.iter();
         pods.all(|seen| seen.is_available() || seen.is_out())

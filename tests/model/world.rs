@@ -43,7 +43,7 @@ impl fmt::Display for Broken {
     }
 }
 
-/// What has happened in a run, in one number: equal runs have equal ones.
+/// A hash of what happened in a run: equal runs have equal hashes.
 pub(crate) type Trace = u64;
 
 /// How many requests may run, and responses be held.
@@ -60,7 +60,7 @@ pub(crate) struct World {
     next_number: u32,
 }
 
-/// Goes through `steps`, and then to the end. The first promise that is broken ends it.
+/// Runs `steps`, and then to the end. The first broken promise ends it.
 pub(crate) fn run(config: &Config, steps: &[Step]) -> Result<Trace, Broken> {
     let mut builder = Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build();
@@ -107,7 +107,7 @@ impl World {
                 rushes = true;
                 continue;
             }
-            // Two sets between two turns might be taken for one.
+            // Two sets between two turns might count as one.
             if !rushes || lock(&self.cluster).births().are_unborn() {
                 self.settle().await;
                 self.check()?;
@@ -210,7 +210,7 @@ impl World {
         self.broadcasts.push(broadcast);
     }
 
-    /// Gives everybody else the turns that they need.
+    /// Gives all other tasks the turns that they need.
     pub(crate) async fn settle(&self) {
         for _ in 0..TURNS {
             yield_now().await;
@@ -221,7 +221,7 @@ impl World {
         self.handles[0].endpoints()
     }
 
-    /// Whether all promises are kept so far.
+    /// Checks that all promises are kept so far.
     pub(crate) fn check(&mut self) -> Result<(), Broken> {
         let mut cluster = lock(&self.cluster);
         let shown = self.endpoints();
@@ -243,7 +243,7 @@ impl World {
     }
 }
 
-/// How many turns of the runtime it takes until nobody has anything to do.
+/// How many turns of the runtime it takes until no task has anything to do.
 const TURNS: usize = 20;
 
 fn nth(users: &[User], which: u8, is_meant: impl Fn(&User) -> bool) -> Option<&User> {

@@ -1,5 +1,5 @@
-//! The balancer over connections of a protocol of one's own: who has one, who waits, and what closes them. Paused time: the
-//! connections are this test's.
+//! The balancer over connections of a custom protocol: which requests get one, which wait, and what closes them. Under
+//! paused time, with scripted connections.
 
 use std::{
     collections::HashMap,
@@ -31,10 +31,10 @@ const SECOND: Duration = Duration::from_secs(1);
 enum Mood {
     #[default]
     Answers,
-    /// Connects, and answers once its mood is another.
+    /// Connects, and answers once its mood changes.
     Holds,
     Refuses,
-    /// Connecting has no end.
+    /// Connecting never ends.
     Hangs,
     /// Connecting takes a tenth of a second.
     ConnectsLate,
@@ -51,16 +51,16 @@ enum Mood {
 #[derive(Default)]
 struct Pod {
     mood: watch::Sender<Mood>,
-    /// Connections that have been made, and those that are open.
+    /// How many connections have been made, and how many are open.
     made: AtomicUsize,
     open: AtomicUsize,
     /// The most that were open at the same time.
     most: AtomicUsize,
-    /// Those that were made before this number are broken.
+    /// Connections with a smaller number are broken.
     broken: AtomicUsize,
-    /// Those that were made before this number are never ready again.
+    /// Connections with a smaller number are never ready again.
     stuck: AtomicUsize,
-    /// Two requests have been on one connection at the same time.
+    /// Two requests were on one connection at the same time.
     overlapped: AtomicBool,
 }
 
@@ -77,7 +77,7 @@ impl Pods {
         self.pod(host).mood.send_replace(mood);
     }
 
-    /// Connections that are open, and how many there have ever been.
+    /// How many connections are open, and how many have ever been made.
     fn open_and_made(&self, host: u8) -> (usize, usize) {
         let pod = self.pod(host);
         (pod.open.load(SeqCst), pod.made.load(SeqCst))
@@ -255,7 +255,7 @@ async fn a_connection_that_broke_while_idle_is_replaced_unseen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_connections_broke_and_none_can_be_made_requests_go_elsewhere() {
+async fn if_connections_broke_and_none_can_be_made_requests_go_elsewhere() {
     let pods = Pods::default();
     let balance = over(&pods, &[1, 2], 1);
     for _ in 0..2 {
@@ -336,7 +336,7 @@ async fn a_request_that_is_cancelled_while_it_connects_or_waits_frees_its_place(
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_than_so_many_are_open_and_requests_wait_in_line() {
+async fn no_more_connections_than_the_limit_are_open_and_requests_wait_in_line() {
     let pods = Pods::default();
     let balance = over(&pods, &[1], 3);
     settle().await;
@@ -347,7 +347,7 @@ async fn no_more_than_so_many_are_open_and_requests_wait_in_line() {
     }
     assert_eq!(pods.open_and_made(1), (3, 3));
     pods.set(1, Mood::Answers);
-    // Those that are woken go on, one after another.
+    // The woken requests go on, one after another.
     let mut order = Vec::new();
     while order.len() < 10 {
         let woken = (0..10).find(|at| requests[*at].is_woken() && !order.contains(at));
@@ -430,7 +430,7 @@ async fn the_error_says_that_all_connections_are_in_use() {
     assert!(error.to_string().ends_with(text), "{error}");
 }
 
-/// A balancer over these pods, with a connection to each, and requests that have all of them.
+/// A balancer over these pods, with one connection to each, all in use.
 async fn busy(
     pods: &Pods,
     hosts: &[u8],
@@ -463,7 +463,7 @@ fn prefer(
     async move { balance.call_with(7, route).await }
 }
 
-/// Two pods, of which the first one's connection is in use, and the other one has none yet; it connects late.
+/// Two pods: the first one's connection is in use, and the other one has none yet and connects late.
 async fn busy_beside_connecting(
     wait: Duration,
     ready_timeout: Option<Duration>,
@@ -490,7 +490,7 @@ async fn busy_beside_connecting(
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_finds_a_pod_busy_waits_for_another_one_to_connect_though_the_time_for_room_is_over() {
+async fn a_request_waits_for_another_pod_to_connect_even_after_its_time_for_room() {
     for (wait, ready_timeout) in [
         (SECOND, None),
         (Duration::ZERO, None),
@@ -504,7 +504,7 @@ async fn who_finds_a_pod_busy_waits_for_another_one_to_connect_though_the_time_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_waited_for_too_long_waits_at_one_pod_more_and_not_at_all() {
+async fn after_its_time_a_request_waits_at_only_one_more_pod() {
     let pods = Pods::default();
     let addresses = (1..=5).map(|host| endpoint(host).address());
     let balance = Balance::builder(StaticEndpoints::new(addresses))
@@ -527,7 +527,7 @@ async fn who_has_waited_for_too_long_waits_at_one_pod_more_and_not_at_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_finds_no_room_counts_as_that_and_not_as_cancelled() {
+async fn a_request_that_finds_no_room_counts_as_busy_not_cancelled() {
     for (wait, route) in [
         (SECOND, Route::new()),
         (Duration::ZERO, Route::new()),
@@ -559,7 +559,7 @@ async fn who_finds_no_room_counts_as_that_and_not_as_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leaves_a_busy_pod_for_another_one_counts_as_that() {
+async fn a_request_that_leaves_a_busy_pod_counts_as_busy_there() {
     let (_pods, balance, held) = busy_beside_connecting(SECOND, Some(3 * SECOND)).await;
     prefer(&balance, 1).await.expect("pod 2 has room");
     let counts = balance.counts().expect("counted");
@@ -570,7 +570,7 @@ async fn who_leaves_a_busy_pod_for_another_one_counts_as_that() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_finds_a_pod_busy_is_no_trial_of_one_that_refuses() {
+async fn a_request_that_finds_a_pod_busy_is_no_trial_of_a_refusing_one() {
     let pods = Pods::default();
     let addresses = [1, 2].map(|host| endpoint(host).address());
     let balance = Balance::builder(StaticEndpoints::new(addresses))
@@ -607,7 +607,7 @@ async fn who_finds_a_pod_busy_is_no_trial_of_one_that_refuses() {
     assert_eq!(trials(), before + 1, "it was on offer");
 }
 
-/// Any of them may be sent twice.
+/// Any request may be sent twice.
 #[derive(Clone)]
 struct Reads;
 
@@ -675,7 +675,7 @@ async fn a_pod_that_is_busy_for_long_gets_requests_as_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_are_busy_requests_wait_for_the_ready_timeout_and_the_error_says_so() {
+async fn if_all_are_busy_requests_wait_for_the_ready_timeout_and_the_error_says_so() {
     for wait in [Duration::ZERO, SECOND / 3, SECOND, 10 * SECOND] {
         let pods = Pods::default();
         let (balance, mut held) = busy(&pods, &[1, 2], wait).await;
@@ -704,7 +704,7 @@ async fn where_all_are_busy_requests_wait_for_the_ready_timeout_and_the_error_sa
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_nothing_looks_at_each_pod_at_once() {
+async fn a_request_that_never_waits_asks_each_pod_at_once() {
     let pods = Pods::default();
     let (balance, mut held) = busy(&pods, &[1, 2, 3], Duration::ZERO).await;
     pods.set(3, Mood::Answers);
@@ -716,7 +716,7 @@ async fn who_waits_for_nothing_looks_at_each_pod_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_long_keeps_its_place_in_the_line_of_the_only_pod() {
+async fn a_request_keeps_its_place_in_the_line_of_the_only_pod() {
     let pods = Pods::default();
     let (balance, mut held) = busy(&pods, &[1], SECOND).await;
     let mut waits = Vec::new();
@@ -758,7 +758,7 @@ async fn the_one_pod_that_is_asked_for_may_be_busy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_connections_that_are_stuck_are_replaced_and_not_told_to_be_in_use() {
+async fn stuck_idle_connections_are_replaced_and_do_not_count_as_in_use() {
     let pods = Pods::default();
     let balance = Balance::builder(StaticEndpoints::new([endpoint(1).address()]))
         .fail_fast()
@@ -847,7 +847,7 @@ async fn multiplexed_requests_share_one_connection() {
     }
     let pod = pods.pod(1);
     assert!(pod.overlapped.load(SeqCst));
-    // A cancelled one is no harm to the others.
+    // A cancelled request doesn't harm the others.
     requests.pop();
     assert_eq!(pods.open_and_made(1), (1, 1));
     pods.break_all(1);
@@ -876,7 +876,7 @@ async fn a_multiplexed_connection_is_replaced_after_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_that_find_no_multiplexed_connection_make_one() {
+async fn concurrent_requests_make_only_one_multiplexed_connection() {
     let pods = Pods::default();
     let balance = multiplexed(&pods);
     pods.set(1, Mood::ConnectsLate);
@@ -887,7 +887,7 @@ async fn many_that_find_no_multiplexed_connection_make_one() {
     assert_eq!(pods.open_and_made(1), (1, 1));
 }
 
-/// Each runtime of its own thread has connections of its own: those of another one may stand still.
+/// Each runtime has its own connections, because those of another one may not be driven.
 #[test]
 fn a_connection_is_not_used_in_another_runtime() {
     let runtime = || {
@@ -928,7 +928,7 @@ fn another_runtime_keeps_its_idle_connection_while_there_is_room() {
 }
 
 #[test]
-fn what_is_built_can_go_anywhere() {
+fn connected_services_are_clone_send_and_sync() {
     fn check<T: Clone + Send + Sync + 'static>() {}
     check::<Balanced>();
     check::<Connections<Connection>>();

@@ -1,4 +1,4 @@
-//! What a pod's service may rely on, as the docs of `BalanceBuilder::build` say it.
+//! What a pod's service may rely on, by the docs of `BalanceBuilder::build`.
 
 use std::{
     error::Error as _,
@@ -96,7 +96,7 @@ async fn a_cancelled_requests_clone_goes_with_it() {
     assert_eq!(world.balance.endpoints()[0].in_flight, 0);
 }
 
-/// What the clones of a [`Probe`] have in common.
+/// What the clones of a [`Watched`] share.
 #[derive(Default)]
 struct Seen {
     refuses: AtomicBool,
@@ -108,13 +108,13 @@ struct Seen {
     calls: AtomicUsize,
 }
 
-/// A service that watches what is done to it.
-struct Probe {
+/// A service that records how it is used.
+struct Watched {
     seen: Arc<Seen>,
     is_ready: bool,
 }
 
-impl Probe {
+impl Watched {
     fn of(seen: &Arc<Seen>) -> Self {
         Self {
             seen: seen.clone(),
@@ -123,21 +123,21 @@ impl Probe {
     }
 }
 
-/// Readiness isn't copied, as tower's rule is.
-impl Clone for Probe {
+/// Readiness isn't copied, as tower requires.
+impl Clone for Watched {
     fn clone(&self) -> Self {
         self.seen.clones.fetch_add(1, SeqCst);
         Self::of(&self.seen)
     }
 }
 
-impl Drop for Probe {
+impl Drop for Watched {
     fn drop(&mut self) {
         self.seen.unused.fetch_add(self.is_ready.into(), SeqCst);
     }
 }
 
-impl Service<()> for Probe {
+impl Service<()> for Watched {
     type Response = ();
     type Error = BoxError;
     type Future = Ready<Result<(), BoxError>>;
@@ -162,18 +162,18 @@ impl Service<()> for Probe {
     }
 }
 
-fn probed() -> (Arc<Seen>, Balance<Probe>) {
+fn watched() -> (Arc<Seen>, Balance<Watched>) {
     let seen = Arc::<Seen>::default();
     let service = seen.clone();
     let pods = StaticEndpoints::new([endpoint(1).address()]);
-    let balance = Balance::builder(pods).build(move |_: &Endpoint| Probe::of(&service));
+    let balance = Balance::builder(pods).build(move |_: &Endpoint| Watched::of(&service));
     (seen, balance)
 }
 
 /// So a connection that `poll_ready` makes has to be kept where all clones find it.
 #[tokio::test(start_paused = true)]
 async fn an_attempt_polls_a_clone_and_drops_it_without_a_call() {
-    let (seen, balance) = probed();
+    let (seen, balance) = watched();
     seen.refuses.store(true, SeqCst);
     let mut request = task::spawn(balance.clone().oneshot(()));
     assert_pending!(request.poll());
@@ -191,7 +191,7 @@ async fn an_attempt_polls_a_clone_and_drops_it_without_a_call() {
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_hangs_is_given_up_and_others_follow() {
-    let (seen, balance) = probed();
+    let (seen, balance) = watched();
     seen.refuses.store(true, SeqCst);
     balance.clone().oneshot(()).await.expect_err("it refuses");
     seen.refuses.store(false, SeqCst);
@@ -203,10 +203,10 @@ async fn an_attempt_that_hangs_is_given_up_and_others_follow() {
     assert_eq!(balance.endpoints()[0].state, EndpointState::Unreachable);
 }
 
-/// The first poll is of `call` itself, with a waker of nobody's.
+/// The first poll comes from `call` itself, with a waker that wakes nobody.
 #[tokio::test(start_paused = true)]
 async fn readiness_wakes_the_task_that_awaits_the_response() {
-    let (seen, mut balance) = probed();
+    let (seen, mut balance) = watched();
     balance.ready().await.expect("ready");
     seen.hangs.store(true, SeqCst);
     let request = balance.call(());
@@ -221,7 +221,7 @@ async fn readiness_wakes_the_task_that_awaits_the_response() {
     assert_ready!(request.poll()).expect("a response");
 }
 
-/// Hands the first request back, in an error of the caller's choice.
+/// Hands the first request back, in an error that the test chooses.
 struct HandsBack<E> {
     calls: Arc<AtomicUsize>,
     error: fn(Unsent<u8>) -> E,
@@ -269,7 +269,7 @@ impl std::error::Error for Wrapped {
     }
 }
 
-/// What becomes of a request that the first pod hands back, and how many have had it.
+/// The result of a request that the first pod hands back, and how many pods have had it.
 async fn handing_back<E>(error: fn(Unsent<u8>) -> E) -> (Result<u8, Error>, usize)
 where
     E: Into<BoxError> + Send + 'static,

@@ -1,4 +1,4 @@
-//! A connection that one request has: to itself, with the place that it takes, or shared.
+//! The connection of one request: to itself, with the place that it takes, or shared.
 
 use std::{
     sync::{Arc, Weak},
@@ -13,7 +13,7 @@ use crate::{error::BoxError, home::Home};
 pub(super) struct Lease<S> {
     /// None once it has been given up.
     connection: Option<Connection<S>>,
-    // Dropped after the connection: there are never more of these than places.
+    // Dropped after the connection, so that there are never more connections than places.
     place: Option<Place>,
     pool: Weak<Pool<S>>,
     is_new: bool,
@@ -22,16 +22,16 @@ pub(super) struct Lease<S> {
 }
 
 impl<S> Pool<S> {
-    /// The connection that all share, if they do and there is one.
+    /// The shared connection, if this pool shares one and has it.
     pub(super) fn share(self: &Arc<Self>, here: Home) -> Option<Lease<S>> {
         let connection = self.shared(here)?;
         Some(Lease::new(self, connection, None, false))
     }
 
-    /// A connection that is there, or the place for one back.
+    /// Takes a connection that is there; if there is none, gives the place back.
     pub(super) fn take(self: &Arc<Self>, mut place: Place, here: Home) -> Result<Lease<S>, Place> {
         if self.settings.share.is_some() {
-            // Somebody may have made it while this one waited for the place.
+            // Another request may have made it while this one waited for the place.
             return self.share(here).ok_or(place);
         }
         match self.idle(&mut place, here) {
@@ -40,7 +40,7 @@ impl<S> Pool<S> {
         }
     }
 
-    /// A connection has been made.
+    /// Leases a connection that was just made, and adds it to the pool if it is shared.
     pub(super) fn add(self: &Arc<Self>, service: S, place: Place, here: Home) -> Lease<S> {
         let id = self.number();
         let connection = |service| Connection {
@@ -73,12 +73,12 @@ impl<S> Lease<S> {
         }
     }
 
-    /// Whether it has been made for this request.
+    /// Whether the connection was made for this request.
     pub(super) fn is_new(&self) -> bool {
         self.is_new
     }
 
-    /// The runtime that its connection lives in.
+    /// The runtime that the connection lives in.
     pub(super) fn home(&self) -> Option<Home> {
         self.connection.as_ref().map(|connection| connection.home)
     }
@@ -94,18 +94,18 @@ impl<S> Lease<S> {
         }
     }
 
-    /// From here on it is good again only if the exchange [ends](Self::end) well.
+    /// Sends the request. From here on the connection is kept only if the exchange [ends](Self::end) well.
     pub(super) fn call<Req>(&mut self, request: Req) -> Option<S::Future>
     where
         S: Service<Req>,
     {
-        // One that others share is good for them.
+        // A shared connection stays good for the others.
         self.is_good = self.place.is_none();
         let connection = self.connection.as_mut()?;
         Some(connection.service.call(request))
     }
 
-    /// The exchange has ended, so.
+    /// The exchange has ended, with this error if any: keeps the connection or discards it.
     pub(super) fn end(mut self, error: Option<&BoxError>) {
         let pool = self.pool.upgrade();
         let is_kept = error.is_none_or(|error| {
@@ -118,7 +118,8 @@ impl<S> Lease<S> {
         }
     }
 
-    /// Closes it, or sees to it that no others share it. Its place, where it had one, may have another.
+    /// Closes the connection; if it is shared, no new request gets it. Returns the place, if it had one, for another
+    /// connection.
     pub(super) fn discard(&mut self) -> Option<Place> {
         let connection = self.connection.take()?;
         if self.place.is_none()

@@ -1,4 +1,4 @@
-//! The connections of one pod that nobody uses, and places for more.
+//! The idle connections of one pod, and places for more.
 
 use std::{
     collections::VecDeque,
@@ -14,14 +14,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{endpoint::Endpoint, error::BoxError, home::Home};
 
-/// How many runtimes may have a connection of their own that is shared in each. Those of runtimes that have ended are
-/// pushed out by later ones.
+/// How many runtimes may have a shared connection each. Later ones push out those of runtimes that have ended.
 const MOST_RUNTIMES: usize = 64;
 
 pub(super) struct Settings<S> {
     pub(super) most: usize,
     pub(super) connect: Arc<Connect<S>>,
-    /// Makes a clone for each request; none where each has a connection to itself.
+    /// Makes a clone for each request; `None` if each request has a connection to itself.
     pub(super) share: Option<fn(&S) -> S>,
     pub(super) connect_timeout: Duration,
     pub(super) wait_timeout: Duration,
@@ -44,26 +43,25 @@ impl<S> Clone for Settings<S> {
     }
 }
 
-/// One pod's connections. It lives as long as the pod's service and its clones do: requests that are under way don't
-/// keep it.
+/// One pod's connections. It lives as long as the pod's service and its clones; requests under way don't keep it alive.
 pub(super) struct Pool<S> {
     pub(super) endpoint: Endpoint,
     pub(super) settings: Settings<S>,
     /// How many places there are.
     most: usize,
     pub(super) places: Arc<Semaphore>,
-    /// How many connections are in use or being made. Where one is taken or put back, this changes with those that are idle.
+    /// How many connections are in use or being made. Changes under the lock of `open` when one is taken or put back.
     taken: Arc<AtomicUsize>,
     open: Mutex<Open<S>>,
 }
 
-/// Connections that nobody uses, the last one used at the end; or those that are shared.
+/// The idle connections, the last one used at the end; or the shared ones.
 struct Open<S> {
     connections: VecDeque<Connection<S>>,
     made: u64,
 }
 
-/// A connection, and the runtime that it lives in.
+/// A connection, with the runtime that it lives in.
 pub(super) struct Connection<S> {
     pub(super) service: S,
     pub(super) home: Home,
@@ -86,7 +84,7 @@ impl<S> Pool<S> {
         }
     }
 
-    /// The shared connection of the runtime `here`, cloned.
+    /// A clone of the shared connection of the runtime `here`.
     pub(super) fn shared(&self, here: Home) -> Option<Connection<S>> {
         let share = self.settings.share?;
         let open = self.lock();
@@ -98,13 +96,13 @@ impl<S> Pool<S> {
         })
     }
 
-    /// An idle connection of the runtime `here`, for who has a place. If there is none, and no room for the one to come, one of
-    /// another runtime makes some.
+    /// Takes an idle connection of the runtime `here`, for a request that has a place. If there is none, and no room
+    /// for a new one, closes one of another runtime to make room.
     pub(super) fn idle(&self, place: &mut Place, here: Home) -> Option<Connection<S>> {
         let mut open = self.lock();
         let at = open.connections.iter().rposition(|it| it.home == here);
         place.count(&self.taken);
-        // The one to come included.
+        // Includes the connection that is about to be made.
         let taken = self.taken.load(Relaxed);
         let is_full = open.connections.len() + taken > self.most;
         let (idle, closed) = match at {
@@ -113,7 +111,7 @@ impl<S> Pool<S> {
             None => (None, None),
         };
         drop(open);
-        // It is the user's, and may do as it likes when it is dropped.
+        // Outside of the lock: its `Drop` is the user's code.
         drop(closed);
         idle
     }
@@ -125,10 +123,10 @@ impl<S> Pool<S> {
         open.made
     }
 
-    /// Keeps a connection for the next request, or for all; the place that it had is for another one when this is done.
+    /// Keeps a connection for the next request, or for all, then frees its place.
     pub(super) fn put(&self, connection: Connection<S>, place: Option<Place>) {
         let mut open = self.lock();
-        // It doesn't count twice at any time: a good one of another runtime would be closed for it.
+        // Counted out first: if it counted twice, a good connection of another runtime might be closed for it.
         let place = place.map(Place::uncounted);
         open.connections.push_back(connection);
         let is_over = self.settings.share.is_some() && open.connections.len() > MOST_RUNTIMES;
@@ -137,7 +135,7 @@ impl<S> Pool<S> {
         drop((place, oldest));
     }
 
-    /// A shared connection is used no more.
+    /// Removes a shared connection, so that no more requests use it.
     pub(super) fn forget(&self, id: u64) {
         let mut open = self.lock();
         let at = open.connections.iter().position(|it| it.id == id);
@@ -153,9 +151,9 @@ impl<S> Pool<S> {
 
 /// A place for a connection.
 pub(super) struct Place {
-    /// Where it is counted, once it is used.
+    /// The counter that counts it, once it is used.
     counted: Option<Arc<AtomicUsize>>,
-    /// Given back after it is counted out.
+    /// Dropped last, so given back after the place is counted out.
     _permit: OwnedSemaphorePermit,
 }
 

@@ -1,4 +1,4 @@
-//! Subsets of services that are made ready ahead, as an HTTP client's may be: a new one is unreachable at first.
+//! Subsets whose endpoints are made ready ahead, as an HTTP client's may be: a new endpoint is unreachable at first.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ use crate::{
 
 const MILLI: Duration = Duration::from_millis(1);
 
-/// More services than any of these stories takes. One more panics, which ends a loop that makes them.
+/// More services than any of these tests needs. One more panics, so that an endless loop of making them fails.
 const MOST: usize = 200;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Pods {
         self.made.load(Relaxed)
     }
 
-    /// A balancer over so many pods.
+    /// A balancer over `all` pods.
     fn balance(&self, all: u8, subset: Subset, detection: OutlierDetection) -> Balance<Pod> {
         let pods = self.clone();
         let make = move |endpoint: &Endpoint| {
@@ -117,7 +117,7 @@ fn ejected(balance: &Balance<Pod>) -> usize {
     pods.filter(|pod| pod.state == out).count()
 }
 
-/// So many requests, whatever becomes of them, with looks at the pods' health in between.
+/// Sends `requests` requests, whatever comes of them, slowly enough that health is reviewed in between.
 async fn send(balance: &Balance<Pod>, requests: usize) {
     for _ in 0..requests {
         let _ = balance.clone().oneshot(()).await;
@@ -136,7 +136,7 @@ fn detection() -> OutlierDetection {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_that_a_panic_takes_back_need_substitutes_all_the_same() {
+async fn ejected_pods_that_a_panic_takes_back_still_get_substitutes() {
     let pods = Pods::default();
     let settings = detection().panic_threshold(0.25);
     let balance = pods.balance(60, Subset::of(4), settings);
@@ -156,8 +156,7 @@ async fn pods_that_a_panic_takes_back_need_substitutes_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_asked_for_by_name_and_one_that_fails_are_no_reason_to_take_in_and_let_go_substitutes()
- {
+async fn substitutes_do_not_flap_if_one_pod_is_asked_for_by_name_and_another_fails() {
     let pods = Pods::default();
     let balance = pods.balance(60, Subset::of(1), detection());
     sleep(MILLI).await;

@@ -1,4 +1,4 @@
-//! Which endpoint has a key, and why those before it don't.
+//! Explains which endpoint gets a key, and why those before it don't.
 
 use super::{super::shared::Shared, Clock, Explainer};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     route::RouteKey,
 };
 
-/// How many choices are shown at least.
+/// The least number of choices to show.
 const SHOWN: usize = 16;
 
 pub(in super::super) fn explain_key<S>(

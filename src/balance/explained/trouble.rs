@@ -1,4 +1,4 @@
-//! What is wrong now, in sentences.
+//! Says what is wrong now, in sentences.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{
     explain::{Explanation, Verdict, short},
 };
 
-/// What is wrong, the worst first: with what is explained, and by what is counted.
+/// What is wrong, the worst first: by the explanation, and by the counters.
 pub(super) fn of(it: &Explanation, tally: Option<&BalanceTally>, now: Instant) -> Vec<String> {
     let mut trouble = of_explanation(it);
     if let Some(tally) = tally {
@@ -57,7 +57,7 @@ fn of_explanation(it: &Explanation) -> Vec<String> {
     for endpoint in &it.endpoints {
         let is_out = match endpoint.verdict {
             Verdict::Picked | Verdict::Far | Verdict::OnlyByName => false,
-            // Every rollout has those.
+            // Every rollout has some; only those with an error are trouble.
             Verdict::Pending => endpoint.last_error.is_some(),
             _ => true,
         };
@@ -76,16 +76,16 @@ fn of_verdict(it: &Explanation, verdict: Verdict) -> usize {
         .count()
 }
 
-/// How long the retry budget is told to be spent after it has last refused a retry.
+/// How long the retry budget counts as spent after it last refused a retry.
 const SPENT: Duration = Duration::from_secs(60);
 
-/// Requests that wait for connections are nothing to tell of, unless they have waited for so long: a connection is made sooner.
+/// Requests that wait for a connection are trouble if they have waited for this long: connecting takes less.
 const LONG: Duration = Duration::from_millis(250);
 
-/// Or unless there are more than this, and more than endpoints.
+/// They are trouble also if there are more of them than this, and more than endpoints.
 const MANY: u64 = 10;
 
-/// What the counters tell of the present.
+/// What is wrong by the counters.
 fn of_counts(tally: &BalanceTally, endpoints: usize, now: Instant) -> Vec<String> {
     let mut trouble = Vec::new();
     for (cause, what) in [

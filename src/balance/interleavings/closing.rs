@@ -6,7 +6,7 @@ use super::*;
 use crate::interleavings::explore;
 
 #[test]
-fn whoever_waits_is_told_that_nothing_will_come() {
+fn requests_that_wait_fail_when_the_background_task_ends() {
     let runtime = clock();
     explore(move || {
         let Scene {
@@ -28,7 +28,7 @@ fn whoever_waits_is_told_that_nothing_will_come() {
             })
             .collect();
         source.unbounded_send(vec![endpoint(1)]).unwrap();
-        // The checker may put others in between.
+        // Lets the checker switch to another thread.
         AtomicUsize::new(0).load(Relaxed);
         stop.send(()).unwrap();
         for client in clients {

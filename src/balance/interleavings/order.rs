@@ -1,5 +1,5 @@
-//! What two requests tell of an endpoint at the same time: one that it has been accepted, the other that it has been refused
-//! since. The background task may hear it the other way round.
+//! Two requests report on an endpoint at the same time: one was accepted, the other was refused since. The background
+//! task may hear them in the other order.
 
 use rand::{SeedableRng, rngs::SmallRng};
 use tokio::sync::mpsc;
@@ -30,7 +30,7 @@ struct Background {
 }
 
 impl Background {
-    /// Hears what has been told so far.
+    /// Handles all events so far.
     fn hear(&mut self) {
         let now = Instant::now();
         while let Ok(event) = self.events.try_recv() {
@@ -90,14 +90,14 @@ fn scene() -> (Arc<Shared<Pod>>, Arc<Member>, Background) {
     (shared, member, background)
 }
 
-/// The trial, which the endpoint accepts.
+/// The trial request, which the endpoint accepts.
 fn accepted(member: &Member) {
     assert!(member.claim_trial());
     let mut trial = InFlight::new(member, true);
     Shared::<Pod>::accepted(&mut trial, true);
 }
 
-/// A request that comes when the endpoint has just become reachable, and is refused.
+/// A request that comes when the endpoint has just become reachable; it is refused.
 fn refused(shared: &Shared<Pod>, member: &Member) {
     for _ in 0..3 {
         if member.begin() {
@@ -110,7 +110,7 @@ fn refused(shared: &Shared<Pod>, member: &Member) {
 }
 
 #[test]
-fn whoever_refuses_is_tried_again_in_whatever_order_that_is_told() {
+fn an_endpoint_that_refuses_is_tried_again_whatever_the_order_of_events() {
     let runtime = clock();
     explore(move || {
         let _entered = runtime.enter();

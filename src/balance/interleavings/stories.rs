@@ -1,4 +1,4 @@
-//! Clients whose requests are refused and accepted at the same time, wait, and are given up.
+//! Clients whose requests are refused and accepted at the same time, wait, or are cancelled.
 
 use futures_util::FutureExt;
 
@@ -18,7 +18,7 @@ fn ready_and_call(mut balance: Balance<Pod>) {
     call(balance);
 }
 
-/// Gives its request up at some time.
+/// Cancels its request at some time.
 fn give_up(balance: Balance<Pod>) {
     let mut request = Box::pin(balance.call_with(7, Route::new()));
     for _ in 0..4 {
@@ -47,7 +47,7 @@ fn tell(
 }
 
 #[test]
-fn whoever_waits_for_the_first_answer_is_woken() {
+fn requests_that_wait_for_the_first_answer_are_woken() {
     let clients: &[Client] = &[ready_and_call, ready_and_call, call];
     tell(|| Pod::new(0, 0), PLAIN, &[&[1]], clients);
 }
@@ -74,9 +74,9 @@ fn an_endpoint_that_refused_in_both_ways_is_not_lost() {
     tell(|| Pod::new(0b1001, 0b10_1011), PLAIN, &[&[1]], clients);
 }
 
-/// The background task hears of it, and has another one try.
+/// The background task hears of it, and offers the trial again.
 #[test]
-fn a_trial_that_is_given_up_is_the_next_requests() {
+fn a_cancelled_trial_passes_to_the_next_request() {
     let clients: &[Client] = &[call, give_up, give_up];
     tell(|| Pod::new(0, 0b101), PLAIN, &[&[1]], clients);
 }
@@ -98,10 +98,10 @@ fn a_pod_that_left_and_came_back_is_not_lost() {
     tell(|| Pod::new(0b1, 0b110), PACKED, &[&[1], &[], &[1]], clients);
 }
 
-/// The client uses one pod, and takes in those that are asked for.
+/// A subset of one pod, which takes in those that are asked for.
 const PART: Settings = |builder| builder.subset(Subset::of(1).seed(1));
 
-/// The same, and no request waits for a pod.
+/// [`PART`], and no request waits for a pod.
 const HASTY_PART: Settings = |builder| PART(builder).fail_fast();
 
 /// A set of pods by their addresses and numbers.
@@ -135,7 +135,7 @@ fn ask_for_both(balance: Balance<Pod>) {
 }
 
 #[test]
-fn a_pod_that_is_asked_for_is_found_wherever_it_comes_up() {
+fn a_pod_that_is_asked_for_is_found_at_its_new_address() {
     let clients: &[Client] = &[ask_for_1, ask_for_both, give_up];
     for settings in [PLAIN, PART] {
         let runtime = clock();
@@ -156,7 +156,7 @@ fn a_pod_that_is_asked_for_is_found_wherever_it_comes_up() {
 }
 
 #[test]
-fn a_pod_that_is_asked_for_is_reached_though_requests_never_wait() {
+fn a_pod_outside_of_the_subset_is_reached_even_if_requests_never_wait() {
     let clients: &[Client] = &[ask_for_1, ask_for_2, ask_for_both];
     let runtime = clock();
     explore(move || {

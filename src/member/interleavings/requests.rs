@@ -1,4 +1,4 @@
-//! What requests count at their member, and what the background task takes from it.
+//! Requests count at their member while the background task takes the counts.
 
 use loom::thread;
 

@@ -31,7 +31,7 @@ fn a_slot_is_given_back_once_and_not_while_it_is_in_use() {
         assert_ne!(new.word.slot(), newer.word.slot());
         request.join().unwrap();
         reader.join().unwrap();
-        // Who ends in the old life takes nothing from the new one.
+        // A request that ends in the old life must not count in the new one.
         assert_eq!((new.flags(), new.counted()), (0, 1));
         assert_eq!((newer.flags(), newer.counted()), (0, 0));
         drop((new, newer));
@@ -42,7 +42,7 @@ fn a_slot_is_given_back_once_and_not_while_it_is_in_use() {
 }
 
 #[test]
-fn who_scans_begins_nothing_at_a_member_that_has_left() {
+fn a_scan_begins_no_request_at_a_member_that_has_left() {
     let orders = explore(|| {
         let mut slots = Slots::default();
         let old = member(Some(slots.take()));

@@ -1,4 +1,4 @@
-//! Trials and the flags that stand in one word with their number.
+//! The number of trials, and the flags in the same word.
 
 use futures_util::FutureExt;
 use loom::thread;
@@ -14,7 +14,7 @@ fn a_trial_that_is_taken_before_it_is_added_leaves_the_flags_alone() {
         let (offering, claiming) = (member.clone(), member.clone());
         let offering = thread::spawn(move || offering.offer_trial());
         let claiming = thread::spawn(move || claiming.claim_trial());
-        member.signals.set_warming(true);
+        member.signals.set_slow_start(true);
         assert!(!member.signals.look_out(), "there was no pick");
         assert!(member.signals.fall_asleep());
         offering.join().unwrap();
@@ -23,7 +23,7 @@ fn a_trial_that_is_taken_before_it_is_added_leaves_the_flags_alone() {
         assert_eq!(member.signals.trials(), usize::from(!claimed));
         assert!(!member.signals.look_out(), "there was no pick");
         let flags = member.signals.heed();
-        assert_eq!((flags.trials, flags.warming), (!claimed, true));
+        assert_eq!((flags.trials, flags.slow_start), (!claimed, true));
         let woken = member.signals.review.notified().now_or_never();
         assert!(woken.is_some(), "the background task was asleep");
     });
@@ -31,7 +31,7 @@ fn a_trial_that_is_taken_before_it_is_added_leaves_the_flags_alone() {
 }
 
 #[test]
-fn whoever_falls_asleep_is_woken_by_the_next_pick() {
+fn the_next_pick_wakes_a_background_task_that_fell_asleep() {
     let orders = explore(|| {
         let member = member(None);
         member.signals.heed();

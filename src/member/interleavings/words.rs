@@ -1,5 +1,5 @@
-//! Every two and three changes of a status word at the same time: what they make of it, and what each of them returns, is
-//! what they would if one came after the other, in some order. So are the trials that are counted.
+//! All pairs and triples of concurrent changes of a status word. The final word, the results and the number of trials
+//! have to be as if the changes came one after the other, in some order.
 
 use std::collections::BTreeSet;
 
@@ -46,7 +46,7 @@ const ALL: [Step; 11] = [
     BEGIN_EJECTED,
 ];
 
-/// What a word may be like before.
+/// The states that a word may be in before.
 const STARTS: [&[Step]; 7] = [
     &[],
     &[REFUSE],
@@ -57,7 +57,7 @@ const STARTS: [&[Step]; 7] = [
     &[REFUSE, OFFER, REMOVE],
 ];
 
-/// What a word has become, the trials that are counted, and what each step returned.
+/// The final word, the number of trials, and what each step returned.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Outcome {
     word: u32,
@@ -87,7 +87,7 @@ fn prepared(start: &[Step], is_packed: bool) -> Arc<Member> {
     member
 }
 
-/// What comes of `steps`, one after the other, in each order.
+/// The outcomes of `steps`, one after the other, in each order.
 fn sequential(start: &'static [Step], steps: &[Step], is_packed: bool) -> BTreeSet<Outcome> {
     let orders = permutations(steps.len()).into_iter().map(|order| {
         let steps = steps.to_vec();
@@ -145,7 +145,7 @@ fn check(start: &'static [Step], steps: Vec<Step>, is_packed: bool) -> usize {
 }
 
 #[test]
-fn two_changes_at_the_same_time_are_one_after_the_other() {
+fn two_concurrent_changes_act_as_if_in_some_order() {
     let mut orders = 0;
     for start in STARTS {
         for (at, &first) in ALL.iter().enumerate() {
@@ -160,7 +160,7 @@ fn two_changes_at_the_same_time_are_one_after_the_other() {
 }
 
 #[test]
-fn three_changes_at_the_same_time_are_one_after_the_other() {
+fn three_concurrent_changes_act_as_if_in_some_order() {
     let triples: [[Step; 3]; 12] = [
         [CLAIM, CLAIM, REMOVE],
         [CLAIM, CLAIM, OFFER],

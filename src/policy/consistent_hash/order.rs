@@ -12,20 +12,20 @@ pub(crate) enum Passed {
     Weightless,
     /// It is new, and this key hasn't moved to it yet.
     NotYet,
-    /// It has as many requests as it may have: so many.
+    /// It has as many requests as it may have.
     Full { load: u32, bound: u32 },
 }
 
-/// A key's endpoints, as one ring has them.
+/// A key's endpoints on one ring.
 pub(crate) struct Order {
-    /// All of them in the order of the key, with what speaks against each now.
+    /// All of them in the order of the key, each with the reason why it is passed over now, if it is.
     pub(crate) all: Vec<(usize, Option<Passed>)>,
     /// The one that a request of the key would get now, as [`Picker::pick_key`] chooses.
     pub(crate) chosen: Option<usize>,
 }
 
 impl Picker {
-    /// The order of a key. What an endpoint may have is counted once, so that each line goes by the same bound.
+    /// The order of a key. The bound is counted once, so that it is the same for all endpoints.
     pub(crate) fn order(&self, key: u64, members: &Members) -> Order {
         let allowance = self.allowance(members);
         let passed = |index: usize| self.passed(key, members, index, allowance);

@@ -1,34 +1,36 @@
-//! What part of all keys each endpoint has: by the ring alone, and as things are now.
+//! What part of all keys each endpoint has: by the ring alone, and in the present state.
 //!
-//! While nothing is wrong with any endpoint, both are the same, and kept. Else the ring is walked from each of its points, and that
-//! is bounded: at most [`WALKED`] steps in all, and no walk of a ring of more than [`MOST`] points.
+//! While all endpoints are well, both are the same, and cached. Otherwise the ring is walked from each of its points.
+//! That is bounded: at most [`WALKED`] steps in all, and no walk of a ring of more than [`MOST`] points.
 
 use super::{Picker, STEPS};
 use crate::member::Members;
 
-/// How many endpoints are asked in all: some ten milliseconds. So from each point of a ring of 1,000 endpoints 16 are.
+/// The most endpoints that a walk asks in all, which takes some ten milliseconds: 16 from each point of a ring of 1,000
+/// endpoints.
 pub(super) const WALKED: usize = 1 << 23;
 
-/// The points of the largest ring that is walked, that of 2,048 endpoints: to walk it takes some 24 MB for a moment.
+/// The points of the largest ring that is walked, that of 2,048 endpoints: walking it takes some 24 MB for a moment.
 const MOST: usize = 1 << 20;
 
-/// What part of a point's keys is not worth another step.
+/// A remaining part of a point's keys that is not worth another step.
 const NEGLIGIBLE: f64 = 1e-6;
 
-/// What a walk of the ring has found.
+/// The result of a walk of the ring.
 struct Walk {
     /// Each endpoint's part of all keys.
     parts: Vec<f64>,
     /// How many endpoints were asked.
     #[cfg_attr(
         not(test),
-        expect(dead_code, reason = "tests hold it against its bound")
+        expect(dead_code, reason = "tests compare it with its bound")
     )]
     steps: usize,
 }
 
 impl Picker {
-    /// How likely it chooses each for a request whose key may be any. None if something is wrong and the ring is too large.
+    /// How likely it chooses each endpoint for a request with a random key. `None` if some endpoint isn't well and the
+    /// ring is too large.
     pub(crate) fn shares(&self, members: &Members) -> Option<Vec<f64>> {
         let takes = self.takes(members);
         let mut weighty = self.nodes.iter().zip(&takes).filter(|it| it.0.weight > 0);
@@ -41,7 +43,7 @@ impl Picker {
         Some(self.walk(&takes, &accepts)?.parts)
     }
 
-    /// What part of the keys that come to it each endpoint takes now.
+    /// For each endpoint, what part of the keys that reach it it takes now.
     fn takes(&self, members: &Members) -> Vec<f64> {
         let allowance = self.allowance(members);
         let takes = |index: usize| match self.nodes[index].weight > 0
@@ -54,7 +56,7 @@ impl Picker {
         (0..members.len()).map(takes).collect()
     }
 
-    /// Each endpoint's part of all keys, and in how many ranges, if nothing is wrong with any.
+    /// Each endpoint's part of all keys, and in how many ranges, if all endpoints are well.
     pub(crate) fn homes(&self) -> &[(f64, usize)] {
         self.homes.get_or_init(|| {
             let mut homes = vec![(0.0, 0); self.nodes.len()];
@@ -66,7 +68,7 @@ impl Picker {
         })
     }
 
-    /// Each endpoint's part of all keys where only these accept any. None if the ring is too large.
+    /// Each endpoint's part of all keys if only these accept any. `None` if the ring is too large.
     pub(crate) fn shares_among(&self, accepts: &[bool]) -> Option<Vec<f64>> {
         let takes: Vec<_> = accepts
             .iter()
@@ -75,18 +77,18 @@ impl Picker {
         Some(self.walk(&takes, accepts)?.parts)
     }
 
-    /// How many endpoints are asked to tell the shares; none if the ring isn't walked.
+    /// How many endpoints the walk for the shares asks; `None` if the ring isn't walked.
     #[cfg(test)]
     pub(crate) fn steps(&self, members: &Members) -> Option<usize> {
         let accepts = vec![true; members.len()];
         Some(self.walk(&self.takes(members), &accepts)?.steps)
     }
 
-    /// Each endpoint's part of all keys, if it takes this part of those that come to it, and if what none takes goes to the
-    /// first one that accepts it.
+    /// Each endpoint's part of all keys, if it takes the part `takes` of those that reach it, and if keys that none
+    /// takes go to the first one that accepts them.
     ///
-    /// Where a pick leaves the ring and some endpoints take only a part, it is near the truth: which of them take a key is
-    /// not gone through. So it is where a point's steps are over: what is left then is raced for by all who take any.
+    /// It is an approximation in two cases. If a pick leaves the ring and some endpoints take only a part, it doesn't
+    /// go through which of them take a key. If a point has used up its steps, all takers race for what is left.
     fn walk(&self, takes: &[f64], accepts: &[bool]) -> Option<Walk> {
         if self.ring.len() > MOST {
             return None;
@@ -98,10 +100,10 @@ impl Picker {
         let takers: Vec<_> = (0..takes.len()).filter(|&it| takes[it] > 0.0).collect();
         let acceptors: Vec<_> = (0..takes.len()).filter(|&it| accepts[it]).collect();
         let of_each = WALKED / ranges.len().max(1);
-        // Which point has asked an endpoint last, plus one.
+        // For each endpoint, the point that asked it last, plus one.
         let mut asked_by = vec![0; self.nodes.len()];
         let mut steps = 0;
-        // For whatever leaves the ring before it has come to any taker, or is too little to go on with.
+        // Keys that leave the ring before they reach a taker, or are too few to go on with.
         let (mut raced, mut raced_by_all) = (0.0, 0.0);
         for (at, &(_, size)) in ranges.iter().enumerate() {
             let (mut left, mut to, mut asked) = (size, at, 0);
@@ -153,13 +155,13 @@ impl Picker {
         Some(Walk { parts, steps })
     }
 
-    /// Whether a pick goes on along the ring for so many points.
+    /// Whether a pick goes along the ring for this many points.
     fn is_near(&self, distance: usize) -> bool {
         distance < STEPS * self.nodes.len()
     }
 
-    /// Gives so many of the keys to those that win a race for them, as their weights say, or alike if none has any. Tells what
-    /// is left, as none of the racers takes it.
+    /// Shares out `keys` among the racers: in proportion to their weights, or evenly if none has any. Returns what none
+    /// of them takes.
     fn race(
         &self,
         parts: &mut [f64],
@@ -181,7 +183,7 @@ impl Picker {
                 .clone()
                 .map(|index| 1.0 - takes(index))
                 .product::<f64>();
-        // Each against as much as the others run with on average: exact if one of them at most takes a part only.
+        // Each races against the others' average speed: exact if at most one of them takes only a part.
         let all: f64 = racers
             .clone()
             .map(|index| takes(index) * speed(index))
@@ -208,11 +210,11 @@ impl Picker {
     }
 }
 
-/// How far it is from each point to the next one that `which` allows; as far as can be if there is none.
+/// The distance from each point to the next one that `which` allows; huge if there is none.
 fn next(ranges: &[(usize, f64)], which: impl Fn(usize) -> bool) -> Vec<u32> {
     let mut distances = vec![u32::MAX / 2; ranges.len()];
     let mut distance = u32::MAX / 4;
-    // Twice around: the first time for those behind the last one.
+    // Twice around the ring: the first round finds the distances past the end.
     for at in (0..ranges.len()).rev().chain((0..ranges.len()).rev()) {
         distance = if which(ranges[at].0) { 0 } else { distance + 1 };
         distances[at] = distance;

@@ -1,31 +1,31 @@
 //! Endpoints as points on a circle: a key belongs to the first point at or after its own place (Karger et al., "Consistent
 //! Hashing and Random Trees", 1997; libketama).
 //!
-//! The places are the hash's upper 32 bits. Points are packed and in order, and the circle is cut into parts of about four
-//! points, each of which knows its first one: so a look-up reads two cache lines, whatever the number of endpoints. A point
-//! depends on nothing but its endpoint's name. That is why an endpoint that comes takes keys and moves none between the
-//! others, and why it takes the same ones whenever it comes back.
+//! The places are the hash's upper 32 bits. Points are packed and in order. The circle is cut into parts of about four
+//! points, and each part knows its first point: so a look-up reads two cache lines, whatever the number of endpoints. A
+//! point depends only on its endpoint's name. So an endpoint that joins takes keys but moves none between the others,
+//! and takes the same keys whenever it comes back.
 //!
-//! Weights are in the numbers of the points. A mean weight has [`POINTS`], so that the ring is as large for weights of 1 as for
-//! weights of 1,000. The mean moves with each weight: then every endpoint gains or loses a few points, and up to twice as many
-//! keys move as have to. To divide by anything that stays, such as a power of two, would move most keys at once when it
-//! no longer fits.
+//! Weights decide the number of points. An endpoint of mean weight has [`POINTS`], so that the ring is as large for
+//! weights of 1 as for weights of 1,000. When a weight changes, so does the mean: every endpoint gains or loses a few
+//! points, and up to twice as many keys move as have to. A fixed divisor, such as a power of two, would move most keys
+//! at once when it no longer fits.
 
 use std::{collections::HashMap, mem};
 
 use crate::stable_hash::stable_hash;
 
-/// The points of an endpoint of mean weight: its share is then within 4.4 % (1/√512), one standard deviation. The largest of
-/// 1,000 shares is some 16 % above the mean. Half as many bring that to 24 %, and twice as many cost 8 MB.
+/// The points of an endpoint of mean weight: the standard deviation of its share is then 4.4 % (1/√512). The largest of
+/// 1,000 shares is some 16 % above the mean. With half as many points it is 24 %; twice as many cost 8 MB.
 const POINTS: u64 = 512;
 
-/// Points in a part of the circle, about.
+/// About how many points a part of the circle has.
 const IN_A_PART: usize = 4;
 
-/// An endpoint, to the ring.
+/// An endpoint as the ring knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Node {
-    /// Of its name.
+    /// The hash of its name.
     pub(super) hash: u64,
     pub(super) weight: u32,
 }
@@ -35,15 +35,15 @@ pub(super) struct Node {
 pub(super) struct Ring {
     /// In order of their places: a place in the upper half, and the index of an endpoint in the lower.
     points: Box<[u64]>,
-    /// Of each part of the circle, the first point in it or after it.
+    /// For each part of the circle, the first point in it or after it.
     starts: Box<[u32]>,
-    /// What is left of a place when it is shifted by this is its part.
+    /// A place shifted right by this is its part.
     shift: u32,
 }
 
 impl Ring {
-    /// The ring of `nodes`, which takes the place of one `before` and its nodes. Where two points have the same place, the
-    /// endpoint that is first in `order` has it.
+    /// The ring of `nodes`, which replaces the one in `before`, with its nodes. If two points have the same place, it
+    /// belongs to the endpoint that is first in `order`.
     pub(super) fn new(nodes: &[Node], order: &[usize], before: Option<(&Self, &[Node])>) -> Self {
         let counts = counts(nodes);
         let ranked: Vec<_> = order
@@ -64,8 +64,9 @@ impl Ring {
         }
     }
 
-    /// The points of `ranked` endpoints: those that stay as they are, and the new ones' among them, which spares hashing and
-    /// sorting them all. None if endpoints that stay have other numbers of points now, or if two have the same name.
+    /// The points of `ranked` endpoints: the old points of those that stay, with the new ones' merged in, which spares
+    /// hashing and sorting them all. `None` if an endpoint that stays has another number of points now, or if two have
+    /// the same name.
     fn update(&self, nodes: &[Node], ranked: &[Ranked]) -> Option<Vec<u64>> {
         let ranks: HashMap<u64, usize> = (0..).zip(ranked).map(|(rank, it)| (it.0, rank)).collect();
         let mut stays = vec![false; ranked.len()];
@@ -113,7 +114,7 @@ impl Ring {
         self.points.len()
     }
 
-    /// Of each point its endpoint, and what part of all keys come to it: those from the point before it on.
+    /// For each point its endpoint, and what part of all keys reach it: those after the point before it.
     pub(super) fn ranges(&self) -> impl Iterator<Item = (usize, f64)> {
         const ALL: f64 = (1_u64 << 32) as f64;
         let last = self.points.last().map_or(0, |&point| place_of(point));
@@ -130,7 +131,7 @@ impl Ring {
         })
     }
 
-    /// The first point at or after the place of `hash`; behind the last one, if there is none.
+    /// The index of the first point at or after the place of `hash`; if there is none, one past the last.
     #[inline]
     fn first(&self, hash: u64) -> usize {
         let place = place(hash);
@@ -139,14 +140,14 @@ impl Ring {
         start + after.take_while(|&&point| place_of(point) < place).count()
     }
 
-    /// How many bytes it takes.
+    /// How many bytes the ring takes.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.points) + size_of_val(&*self.starts)
     }
 }
 
-/// The half of a point that says whose it is.
+/// The half of a point that says which endpoint has it.
 const RANK: u64 = u32::MAX as u64;
 
 /// The hash of a name, and the number of its points.
@@ -163,7 +164,7 @@ fn points(nodes: impl Iterator<Item = (usize, Ranked)>) -> Vec<u64> {
     points
 }
 
-/// How many points each has.
+/// How many points each endpoint has.
 fn counts(nodes: &[Node]) -> Vec<usize> {
     let sum: u128 = nodes.iter().map(|node| u128::from(node.weight)).sum();
     let weighty = nodes.iter().filter(|node| node.weight > 0).count() as u128;
@@ -174,7 +175,7 @@ fn counts(nodes: &[Node]) -> Vec<usize> {
     nodes.iter().map(count).collect()
 }
 
-/// The places of an endpoint's points, without end.
+/// The endless sequence of places for an endpoint's points.
 fn places(name: u64) -> impl Iterator<Item = u64> {
     (0_u64..).flat_map(move |pair| {
         let mut bytes = [0; 16];
@@ -185,7 +186,7 @@ fn places(name: u64) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Of each part of the circle, the first point in it or after it.
+/// For each part of the circle, the first point in it or after it.
 fn starts(points: &[u64], parts: usize, shift: u32) -> Box<[u32]> {
     let mut start = 0;
     let first = |part: usize| {
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_of_keys_are_as_the_weights_say() {
+    fn shares_of_keys_are_in_proportion_to_the_weights() {
         let weights = [10, 20, 30, 0, 65_535];
         let sum = weights.iter().sum::<u32>();
         let shares = shares(&owners(&ring(&weights), 200_000), 5);
@@ -286,7 +287,7 @@ mod tests {
             assert!(error < 0.002, "{shares:?}");
         }
         assert_eq!(shares[3], 0.0);
-        // How many units a weight is counted in says nothing.
+        // The unit of the weights doesn't matter.
         let one = owners(&ring(&[1, 2, 3]), 1_000);
         assert_eq!(
             one,
@@ -295,7 +296,7 @@ mod tests {
     }
 
     proptest! {
-        /// The points that a look-up finds are those that a search of all finds.
+        /// A look-up finds the point that a linear search finds.
         #[test]
         fn a_look_up_finds_the_next_point(weights in prop::collection::vec(0..9_u32, 1..9), hash in any::<u64>()) {
             let ring = ring(&weights);
@@ -307,7 +308,7 @@ mod tests {
 
         /// Names may come twice.
         #[test]
-        fn an_updated_ring_is_a_new_one(
+        fn an_updated_ring_equals_one_built_anew(
             sets in prop::collection::vec(prop::collection::vec((0..12_u64, 0..3_u32), 0..10), 1..5),
             are_equal in any::<bool>(),
         ) {
@@ -329,7 +330,7 @@ mod tests {
             }
         }
 
-        /// Of a changed weight, at most about twice as many keys move as have to.
+        /// When a weight changes, at most about twice as many keys move as have to.
         #[test]
         fn a_changed_weight_moves_few_keys(
             mut weights in prop::collection::vec(1..100_u32, 2..12), to in 1..100_u32,

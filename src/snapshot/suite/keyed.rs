@@ -1,10 +1,10 @@
-//! What becomes of keys.
+//! Where keys go, under consistent hashing.
 
 use std::collections::BTreeMap;
 
 use super::*;
 
-/// Keys of a number.
+/// The first `count` keys.
 fn keys(count: u32) -> impl Iterator<Item = String> {
     (0..count).map(|key| format!("user-{key}"))
 }
@@ -30,7 +30,7 @@ impl Set {
         set
     }
 
-    /// The request of a route, which runs until it is dropped.
+    /// Sends a request with a route, which runs until it is dropped.
     fn send(&mut self, route: &Route) -> InFlight {
         let snapshot = self.current.load();
         snapshot.recount();
@@ -38,7 +38,7 @@ impl Set {
         picked.expect("an endpoint").in_flight
     }
 
-    /// The name of the endpoint that a request of this key comes to.
+    /// The name of the endpoint that gets a request of this key.
     fn home(&mut self, key: &str) -> String {
         self.send(&route(key)).endpoint().stable_name().into_owned()
     }
@@ -59,7 +59,7 @@ impl Set {
     }
 }
 
-/// The keys that have another home, with the old one and the new one.
+/// The keys whose home has changed, each with the old and the new home.
 fn moves<'a>(
     before: &'a BTreeMap<String, String>,
     after: &'a BTreeMap<String, String>,
@@ -71,8 +71,8 @@ fn moves<'a>(
         .collect()
 }
 
-/// A change here sends keys elsewhere, and makes two versions of a client disagree. The names are those that another
-/// implementation found, in another language.
+/// A change here would send keys elsewhere, and make two versions of a client disagree. The expected names come from an
+/// independent implementation in another language.
 #[test]
 fn the_pods_of_keys_never_change() {
     let mut set = Set::of_endpoints(unbounded(), stateful((0..5).zip(0..5)));
@@ -84,7 +84,7 @@ fn the_pods_of_keys_never_change() {
     for (key, host) in keys(4).zip([0, 0, 2, 0]) {
         assert_eq!(set.home(&key), format!("10.0.0.{host}:80"), "{key}");
     }
-    // As when everything on the ring is out, and the order of preference is that of a race.
+    // The order if everything on the ring is out: that of a race.
     let mut weighted: Vec<_> = stateful((0..5).zip(0..5));
     weighted[0] = weighted[0].clone().with_weight(1_000_000);
     let mut set = Set::of_endpoints(unbounded(), weighted);
@@ -103,7 +103,7 @@ fn a_rolling_restart_of_a_stateful_set_moves_no_key() {
     let mut addresses: BTreeMap<u32, u32> = (0..5).zip(100..105).collect();
     let mut set = Set::of_endpoints(ConsistentHash::new(), stateful(addresses.clone()));
     let before = set.homes(2_000);
-    // As Kubernetes does it: from the last one to the first, each gone and then back elsewhere.
+    // In Kubernetes' order: from the last pod to the first, each leaves and then comes back elsewhere.
     for number in (0..5).rev() {
         addresses.remove(&number);
         set.publish(stateful(addresses.clone()));
@@ -122,7 +122,7 @@ fn a_rolling_restart_of_a_stateful_set_moves_no_key() {
 }
 
 #[test]
-fn of_two_pods_of_a_name_the_one_that_stays_has_the_keys() {
+fn of_two_pods_of_one_name_the_terminating_one_gets_no_keys() {
     let mut pods = stateful([(0, 1), (1, 2), (0, 9)]);
     pods[0] = pods[0].clone().with_terminating(true);
     let mut set = Set::of_endpoints(unbounded(), pods.clone());
@@ -141,7 +141,7 @@ fn of_two_pods_of_a_name_the_one_that_stays_has_the_keys() {
 }
 
 #[test]
-fn hash_keys_of_your_own_are_the_points() {
+fn hash_key_sets_the_names_on_the_ring() {
     let policy = unbounded().hash_key(|endpoint| endpoint.address().to_string());
     let mut by_address = Set::of_endpoints(policy, stateful((0..5).zip(0..5)));
     let mut unnamed = Set::new(unbounded(), 0..5);
@@ -152,13 +152,13 @@ fn hash_keys_of_your_own_are_the_points() {
 }
 
 #[test]
-fn requests_without_a_key_go_to_any() {
+fn requests_without_a_key_go_to_any_endpoint() {
     let mut set = Set::new(ConsistentHash::new(), 0..10);
     let shares = set.shares(50_000);
     assert!(chi_square(&shares) < CHI_SQUARE_9, "{shares:?}");
 }
 
-/// How an endpoint goes out, and comes back.
+/// Takes an endpoint out, in one of several ways.
 fn out(member: &Member, how: u8) {
     match how % 3 {
         0 => assert!(member.refuse()),
@@ -179,7 +179,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn keys_move_to_those_that_join_and_from_those_that_leave(
+    fn only_keys_of_joining_and_leaving_endpoints_move(
         hosts in prop::collection::btree_set(0..10_000_u32, 2..30), joins in 10_000..20_000_u32,
     ) {
         let mut set = Set::new(unbounded(), hosts.clone());
@@ -196,7 +196,7 @@ proptest! {
     }
 
     #[test]
-    fn keys_of_those_that_are_out_go_to_their_own_next_choice_and_come_home(
+    fn keys_of_an_endpoint_that_is_out_go_to_their_next_choice_and_come_back(
         outs in prop::collection::vec(any::<Option<u8>>(), 2..30), outside in any::<bool>(),
     ) {
         let len = outs.len() as u32;
@@ -211,7 +211,7 @@ proptest! {
                 out(member, *how);
             }
         }
-        // One that is out is to its keys what one is that was never there, as long as the ring tells.
+        // As long as the ring decides, keys go where they would if the endpoint that is out had never been there.
         let mut without = Set::new(unbounded(), (0..len).filter(|at| !gone.contains(at)));
         let away = set.homes(500);
         if gone.len() * 2 < outs.len() {
@@ -228,15 +228,15 @@ proptest! {
         prop_assert_eq!(set.homes(500), before);
     }
 
-    /// Up to 32 endpoints, each pick knows what all have.
+    /// With up to 32 endpoints, each pick counts all requests exactly.
     #[test]
-    fn no_endpoint_has_more_than_its_part_of_what_is_in_flight(
+    fn no_endpoint_has_more_requests_than_its_bound(
         weights in prop::collection::vec(1..4_u32, 2..40),
         steps in prop::collection::vec((any::<u8>(), any::<Option<prop::sample::Index>>()), 1..300),
         outside in any::<bool>(), near in any::<bool>(),
     ) {
         let hosts = (0..).zip(&weights);
-        // Each third one is near, so that the words of near and far ones share lines.
+        // Every third one is near, so that the words of near and far ones share lines.
         let zone = |host: u32| if host.is_multiple_of(3) { "near" } else { "far" };
         let pod = |(host, &weight)| endpoint(host).with_zone(zone(host)).with_weight(weight);
         let pods = hosts.map(pod).collect();
@@ -250,7 +250,7 @@ proptest! {
             let request = set.send(&route(&format!("user-{}", key % 16 % 5)));
             let at = set.index(&request);
             running.push(request);
-            // Near and far ones are counted apart.
+            // Near and far ones are counted separately.
             let is_near = |at: usize| at.is_multiple_of(3);
             let alike = |other: &usize| !near || is_near(*other) == is_near(at);
             let group: Vec<_> = (0..members.len()).filter(alike).collect();
@@ -267,7 +267,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_over_goes_on_in_the_order_of_its_key() {
+fn requests_over_the_bound_go_to_the_keys_next_choices() {
     let mut set = Set::new(ConsistentHash::new(), 0..4);
     let mut free = Set::new(unbounded(), 0..4);
     // The key's order: each endpoint's turn comes when those before it are out.
@@ -296,9 +296,9 @@ fn what_is_over_goes_on_in_the_order_of_its_key() {
 }
 
 #[test]
-fn what_endpoints_without_weight_have_makes_no_room_for_a_key() {
+fn requests_at_endpoints_without_weight_do_not_raise_the_bound() {
     let policy = ConsistentHash::new();
-    // 1.25 × 40 ÷ 4, rounded up, and ÷ 2 where only near ones get any.
+    // 1.25 × 40 ÷ 4, rounded up; and ÷ 2 if only near ones get any.
     let settings = [
         (Setting::from(policy.clone()), 13),
         (outside(policy.clone()), 13),
@@ -311,7 +311,7 @@ fn what_endpoints_without_weight_have_makes_no_room_for_a_key() {
         };
         let mut set = Set::of_endpoints(setting, (0..8).map(pod).collect());
         let members = set.members();
-        // As those have that are asked for by name, outside of a subset.
+        // Like requests by name for pods outside of a subset.
         let named = [0, 2, 4, 6].map(|at| members[at].endpoint().address().ip());
         let _theirs: Vec<_> = (0..400)
             .map(|at| set.send(&Route::new().pod(named[at % 4])))
@@ -350,7 +350,7 @@ fn without_a_load_factor_a_key_never_moves() {
 }
 
 #[test]
-fn the_share_of_one_that_is_out_is_the_others() {
+fn if_one_is_out_the_bound_of_the_others_rises() {
     for setting in [
         Setting::from(ConsistentHash::new()),
         outside(ConsistentHash::new()),
@@ -375,10 +375,10 @@ fn the_keys_of_a_new_endpoint_move_one_by_one_and_once() {
     let after = set.homes(2_000);
     let all = moves(&before, &after).len();
     let new = set.named(&joined);
-    new.signals().set_warming(true);
+    new.signals().set_slow_start(true);
     let mut last = before;
     for share in [0.1, 0.25, 0.5, 0.75, 1.0] {
-        new.set_warmth(share);
+        new.set_slow_start_share(share);
         let now = set.homes(2_000);
         assert_eq!(
             now,
@@ -395,7 +395,7 @@ fn the_keys_of_a_new_endpoint_move_one_by_one_and_once() {
 }
 
 #[test]
-fn keys_that_are_sent_again_go_on_in_their_order() {
+fn retries_of_a_key_go_on_in_its_order() {
     let mut set = Set::new(unbounded(), 0..10);
     for key in keys(200) {
         let first = set.send(&route(&key)).endpoint().clone();
@@ -448,7 +448,7 @@ fn an_ejected_endpoint_is_tried_with_its_own_keys() {
 }
 
 #[test]
-fn where_all_are_ejected_keys_stay_at_home() {
+fn if_all_are_ejected_keys_stay_at_home() {
     let mut set = Set::new(unbounded(), 0..5);
     let before = set.homes(200);
     for member in set.members() {
@@ -482,7 +482,7 @@ fn the_keys_of_a_heavy_endpoint_are_shared_by_weight() {
         .map(|(host, weight)| endpoint(host).with_weight(weight));
     let mut set = Set::of_endpoints(unbounded(), pods.collect());
     let members = set.members();
-    // So heavy that the ring knows next to nobody else.
+    // So heavy that the others have hardly any points on the ring.
     members[0].refuse();
     let mut shares = [0; 4];
     for key in keys(2_000) {
@@ -496,7 +496,7 @@ fn the_keys_of_a_heavy_endpoint_are_shared_by_weight() {
     assert_eq!(set.home("any"), members[3].endpoint().stable_name());
 }
 
-/// Goes by keys, and looks at requests in flight for all that the balancer knows.
+/// A keyed policy that doesn't say that it isn't load-aware.
 struct Modulo;
 
 impl Policy for Modulo {
@@ -517,12 +517,12 @@ impl Picker for Modulo {
 }
 
 #[test]
-fn nobody_else_chooses_for_a_picker_that_is_keyed() {
+fn the_balancer_leaves_the_choice_to_a_keyed_picker() {
     let mut set = Set::new(Modulo, 0..4);
     let before = set.homes(100);
     let first = set.members()[0].clone();
-    first.set_warmth(0.5);
-    first.signals().set_warming(true);
+    first.set_slow_start_share(0.5);
+    first.signals().set_slow_start(true);
     assert_eq!(set.homes(100), before);
     for key in keys(100) {
         let avoiding = route(&key).avoid(first.endpoint());
@@ -532,7 +532,7 @@ fn nobody_else_chooses_for_a_picker_that_is_keyed() {
 }
 
 #[test]
-fn more_that_spills_moves_no_other_key() {
+fn more_spill_moves_no_other_key() {
     // 16 of 36 pods are near, all of one zone of two.
     let pods = |near: u32, all: u32| -> Vec<Endpoint> {
         let pod = |host: u32| {

@@ -1,4 +1,4 @@
-//! Near and far endpoints under every policy: how requests are split between them, and what each zone's pods get.
+//! Near and far endpoints under every policy: how requests are split between them, and how many each zone's pods get.
 
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ fn group(model: &[(u32, bool)], index: usize) -> impl Iterator<Item = usize> {
     (0..model.len()).filter(same)
 }
 
-/// The near pods' share where all zones but theirs are unknown.
+/// The near pods' share if all other zones are unknown.
 fn fair_share(model: &[(u32, bool)]) -> f64 {
     let up = |host: usize| f64::from(u8::from(model[host].1));
     let near: f64 = (0..model.len()).filter(|&host| is_near(host)).map(up).sum();
@@ -35,7 +35,7 @@ proptest! {
         check_against_oracle(half_near(Random::new()), len, steps, |_, _| true)?;
     }
 
-    /// Of any sequence of requests, each group has its share to within one, and its endpoints have turns in it.
+    /// In any sequence of requests, each group has its share to within one, and its endpoints take turns.
     #[test]
     fn near_round_robin_splits_exactly_and_keeps_turns(len in 1..40_u32, steps in steps()) {
         let (mut near, mut expected) = (0.0, 0.0);
@@ -55,7 +55,7 @@ proptest! {
 }
 
 proptest! {
-    /// Within each group, as long as there is one that is near.
+    /// Within each group, as long as some endpoint is near.
     #[test]
     fn near_round_robin_alternates_across_updates(seed in any::<u64>(), rounds in rounds()) {
         let with_near = |(mut hosts, picks): (BTreeSet<u32>, usize)| {
@@ -75,7 +75,7 @@ fn pod(host: u32, zone: &str) -> Endpoint {
 
 const ZONES: [&str; 3] = ["a", "b", "c"];
 
-/// So many pods in each zone, in the order of their addresses.
+/// This many pods in each zone, in the order of their addresses.
 fn pods(counts: [u32; 3]) -> Vec<Endpoint> {
     let zones = (0..).zip(ZONES.iter().zip(counts));
     let pods = zones
@@ -83,10 +83,10 @@ fn pods(counts: [u32; 3]) -> Vec<Endpoint> {
     pods.collect()
 }
 
-/// A client in each zone, which knows that it is, over the same pods.
+/// A client in each zone, which knows its zone, over the same pods.
 struct Clients([Set; 3]);
 
-/// What each pod got of each client.
+/// How many requests each pod got from each client.
 type Shares = Vec<[u32; 3]>;
 
 impl Clients {
@@ -108,7 +108,7 @@ impl Clients {
         }
     }
 
-    /// As many requests of each, ten at a time.
+    /// Sends this many requests from each client, ten at a time.
     fn send(&mut self, each: usize) -> Shares {
         let mut shares = vec![[0; 3]; self.0[0].members().len()];
         for (at, client) in self.0.iter_mut().enumerate() {
@@ -126,7 +126,7 @@ impl Clients {
         shares
     }
 
-    /// Each of the pods that `which` says refuses, or accepts again.
+    /// Makes the pods that `which` selects refuse, or accept again.
     fn set(&self, which: impl Fn(usize) -> bool, refuses: bool) {
         for client in &self.0 {
             let members = client.members().into_iter().enumerate();
@@ -141,24 +141,24 @@ impl Clients {
     }
 }
 
-/// What the client of zone number `at` sent to those of `pods`, of all that it sent.
+/// What part of its requests the client of zone number `at` sent to `pods`.
 fn part(shares: &Shares, at: usize, pods: std::ops::Range<usize>) -> f64 {
     let all: u32 = shares.iter().map(|pod| pod[at]).sum();
     let part: u32 = shares[pods].iter().map(|pod| pod[at]).sum();
     f64::from(part) / f64::from(all)
 }
 
-/// The most that any pod got, of its fair share.
+/// The most that any pod got, relative to its fair share.
 fn most(shares: &Shares) -> f64 {
     let totals = shares.iter().map(|pod| pod.iter().sum::<u32>());
     let fair = f64::from(totals.clone().sum::<u32>()) / shares.len() as f64;
     f64::from(totals.max().unwrap_or_default()) / fair
 }
 
-/// Enough for a pod's share to be within 10 % of what is meant (five standard deviations of the 2,500 that it gets).
+/// Enough for a pod's share to be within 10 % of the expected one (five standard deviations of the 2,500 that it gets).
 const ENOUGH: usize = 25_000;
 
-/// Enough for a zone's share of a client's requests to be within 0.03 of what is meant (four standard deviations).
+/// Enough for a zone's share of a client's requests to be within 0.03 of the expected one (four standard deviations).
 const SOME: usize = 5_000;
 
 fn zones_of_equal_size_keep_their_requests(policy: &(impl Policy + Clone)) {
@@ -234,7 +234,7 @@ fn a_group_without_endpoints_leaves_its_requests_at_once(policy: &(impl Policy +
     let mut clients = Clients::new(policy, &pods([1, 1, 1]));
     let client = &mut clients.0[0];
     client.members()[0].refuse();
-    // Before anybody has counted again.
+    // Before the endpoints are recounted.
     let snapshot = client.current.load();
     for _ in 0..10 {
         let picked = snapshot
@@ -257,7 +257,7 @@ fn one_near_pod_gets_no_herd(policy: &(impl Policy + Clone)) {
     assert!(shares[90].abs_diff(expected) < 111, "{}", shares[90]);
 }
 
-fn what_is_sent_again_stays_near_too(policy: &(impl Policy + Clone)) {
+fn retries_stay_near_too(policy: &(impl Policy + Clone)) {
     let mut clients = Clients::new(policy, &pods([10, 10, 5]));
     let client = &mut clients.0[0];
     let snapshot = client.current.load();
@@ -304,6 +304,6 @@ mod under_every_policy {
         refusals_move_the_share,
         a_group_without_endpoints_leaves_its_requests_at_once,
         one_near_pod_gets_no_herd,
-        what_is_sent_again_stays_near_too,
+        retries_stay_near_too,
     }
 }

@@ -1,38 +1,40 @@
-//! What is told of shares, against what picks do.
+//! The shares that are computed for `explain`, compared with actual picks.
 
 use super::*;
 
-/// How many picks a share is held against.
+/// How many picks the shares are compared with.
 const PICKS: u32 = 40_000;
 
-/// One set as it may be: what is true of each endpoint.
+/// The state of one endpoint.
 #[derive(Clone, Debug)]
 struct Pod {
     weight: u32,
     running: u32,
     millis: u64,
-    /// 0: ejected, 1: it refuses, else it is well.
+    /// 0: ejected; 1: refuses; otherwise well.
     standing: u8,
     /// In tenths.
-    warmth: u8,
+    slow_start_share: u8,
 }
 
 fn pods(len: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Pod>> {
     let weight = prop_oneof![Just(1), 0..5_u32];
     let running = prop_oneof![Just(0), 0..6_u32];
-    let warmth = prop_oneof![4 => Just(10), 1 => 1..10_u8];
-    let pod = (weight, running, 0..9_u64, 0..8_u8, warmth);
-    let pod = pod.prop_map(|(weight, running, millis, standing, warmth)| Pod {
-        weight,
-        running,
-        millis,
-        standing,
-        warmth,
-    });
+    let slow_start_share = prop_oneof![4 => Just(10), 1 => 1..10_u8];
+    let pod = (weight, running, 0..9_u64, 0..8_u8, slow_start_share);
+    let pod = pod.prop_map(
+        |(weight, running, millis, standing, slow_start_share)| Pod {
+            weight,
+            running,
+            millis,
+            standing,
+            slow_start_share,
+        },
+    );
     prop::collection::vec(pod, len)
 }
 
-/// The set of these pods, and the requests that run there.
+/// A set of these pods, and the requests that run there.
 fn set_of(setting: Setting, pods: &[Pod], millis: bool) -> (Set, Vec<InFlight>) {
     let mut set = Set::new(setting, []);
     let weighted = (0..).zip(pods);
@@ -56,14 +58,15 @@ fn set_of(setting: Setting, pods: &[Pod], millis: bool) -> (Set, Vec<InFlight>) 
             1 => drop(member.refuse()),
             _ => {}
         }
-        member.set_warmth(f64::from(pod.warmth) / 10.0);
-        member.signals().set_warming(true);
+        member.set_slow_start_share(f64::from(pod.slow_start_share) / 10.0);
+        member.signals().set_slow_start(true);
     }
     set.current.load().recount();
     (set, running)
 }
 
-/// Holds what is told against picks, each of which ends at once. `tolerance` is for what a policy makes of its own turns.
+/// Compares the computed shares with picks whose requests end at once. `slack` allows for a policy's fixed order of
+/// turns.
 fn check(set: &mut Set, mut route: impl FnMut(u32) -> Route, slack: f64) -> Result<(), String> {
     let snapshot = set.current.load_full();
     let told = snapshot.shares().ok_or("nothing is told")?;
@@ -79,7 +82,7 @@ fn check(set: &mut Set, mut route: impl FnMut(u32) -> Route, slack: f64) -> Resu
     }
     for (index, (&told, &picked)) in told.iter().zip(&picked).enumerate() {
         if many == 0 {
-            // Nobody gets any.
+            // No endpoint gets any.
             return if told == 0.0 {
                 Ok(())
             } else {
@@ -87,7 +90,7 @@ fn check(set: &mut Set, mut route: impl FnMut(u32) -> Route, slack: f64) -> Resu
             };
         }
         let frequency = f64::from(picked) / f64::from(many);
-        // Five standard deviations of a count of so many draws, and what one draw is.
+        // Five standard deviations of the count, and one draw.
         let deviation = (told * (1.0 - told).max(0.0) / f64::from(many)).sqrt();
         let tolerance = 5.0 * deviation + slack + 1.0 / f64::from(many);
         if (told - frequency).abs() > tolerance {
@@ -112,7 +115,7 @@ fn holds(
     told.map_err(TestCaseError::fail)
 }
 
-/// Trials are one request's matter, and have none here; the rest is as in life.
+/// Without trials, which are for one request only.
 fn cases() -> ProptestConfig {
     ProptestConfig::with_cases(24)
 }
@@ -121,43 +124,43 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn random_tells_what_it_does(pods in pods(1..9), near in any::<bool>()) {
+    fn shares_of_random_match_its_picks(pods in pods(1..9), near in any::<bool>()) {
         let policy = Random::new();
         if near { holds(half_near(policy), &pods, false, 0.0)? } else { holds(policy, &pods, false, 0.0)? }
     }
 
-    /// Where new ones are passed over, their turns are skipped at random in a fixed order, so that it is near the truth only.
+    /// An approximation if endpoints are new: their turns are skipped at random, but the order is fixed.
     #[test]
-    fn round_robin_tells_what_it_does(pods in pods(1..9), near in any::<bool>()) {
+    fn shares_of_round_robin_match_its_picks(pods in pods(1..9), near in any::<bool>()) {
         let policy = RoundRobin::new();
         if near { holds(half_near(policy), &pods, false, 0.01)? } else { holds(policy, &pods, false, 0.01)? }
     }
 
     #[test]
-    fn power_of_two_tells_what_it_does(pods in pods(1..9), near in any::<bool>()) {
+    fn shares_of_power_of_two_match_its_picks(pods in pods(1..9), near in any::<bool>()) {
         let policy = PowerOfTwo::new();
         if near { holds(half_near(policy), &pods, false, 0.0)? } else { holds(policy, &pods, false, 0.0)? }
     }
 
     #[test]
-    fn peak_ewma_tells_what_it_does(pods in pods(1..9), near in any::<bool>(), millis in any::<bool>()) {
+    fn shares_of_peak_ewma_match_its_picks(pods in pods(1..9), near in any::<bool>(), millis in any::<bool>()) {
         let policy = PeakEwma::new();
         if near { holds(half_near(policy), &pods, millis, 0.0)? } else { holds(policy, &pods, millis, 0.0)? }
     }
 
     #[test]
-    fn least_connections_tells_what_it_does(pods in pods(1..9), near in any::<bool>()) {
+    fn shares_of_least_connections_match_its_picks(pods in pods(1..9), near in any::<bool>()) {
         let policy = LeastConnections::new();
         if near { holds(half_near(policy), &pods, false, 0.0)? } else { holds(policy, &pods, false, 0.0)? }
     }
 
     #[test]
-    fn a_policy_of_somebody_else_s_has_the_same_done_around_it(pods in pods(1..9)) {
+    fn shares_of_a_policy_from_outside_match_its_picks(pods in pods(1..9)) {
         holds(outside(PowerOfTwo::new()), &pods, false, 0.0)?;
     }
 
     #[test]
-    fn consistent_hash_tells_what_part_of_the_keys_comes_where(
+    fn shares_of_consistent_hash_match_its_picks(
         pods in pods(1..9), near in any::<bool>(), factor in prop::option::of(1.0..2.0_f64),
     ) {
         let policy = ConsistentHash::new().load_factor(factor);
@@ -168,20 +171,20 @@ proptest! {
     }
 }
 
-/// More than a scan looks at: some are out, and loads differ.
+/// More endpoints than a scan reads: some are out, and loads differ.
 fn many(len: usize) -> Vec<Pod> {
     let pod = |host: usize| Pod {
         weight: 1,
         running: (host % 7 % 3) as u32,
         millis: 0,
         standing: u8::from(!host.is_multiple_of(5)) * 2,
-        warmth: 10,
+        slow_start_share: 10,
     };
     (0..len).map(pod).collect()
 }
 
 #[test]
-fn samples_of_large_sets_are_gone_through() {
+fn shares_of_least_connections_match_its_picks_in_large_sets() {
     let policy = LeastConnections::new();
     let mut pods = many(300);
     holds(policy, &pods, false, 0.0).expect("alike");
@@ -194,15 +197,16 @@ fn samples_of_large_sets_are_gone_through() {
     assert_eq!(told, None, "too many samples");
 }
 
-/// Half of the pods are new, and the old ones have all that they may have: those left take only a part each, so that nothing ends at any.
+/// Half of the pods are new, and the old ones are at their bounds. So each of the others takes only a part of the keys,
+/// and walks are long.
 #[test]
-fn to_tell_shares_of_keys_takes_so_long_and_no_longer() {
+fn the_walk_for_shares_of_keys_is_bounded() {
     let pod = |host: usize| Pod {
         weight: 1,
         running: if host.is_multiple_of(2) { 4 } else { 0 },
         millis: 0,
         standing: 2,
-        warmth: if host.is_multiple_of(2) { 10 } else { 1 },
+        slow_start_share: if host.is_multiple_of(2) { 10 } else { 1 },
     };
     let pods: Vec<_> = (0..300).map(pod).collect();
     let (mut set, _running) = set_of(ConsistentHash::new().into(), &pods, false);
@@ -233,26 +237,26 @@ fn a_ring_that_is_too_large_is_not_walked() {
 }
 
 #[test]
-fn keys_that_the_ring_leads_nowhere_are_raced_for() {
+fn keys_that_leave_the_ring_are_raced_for() {
     let mut pods = many(6);
     for (host, pod) in pods.iter_mut().enumerate() {
         (pod.running, pod.standing) = (0, 2);
         pod.weight = [1_000_000, 1, 3, 0, 1, 2][host];
     }
-    // So heavy that the ring knows next to nobody else.
+    // So heavy that the others have hardly any points on the ring.
     pods[0].standing = 1;
     let route = |number| Route::new().key(format!("user-{number}").as_str());
     let (mut set, _running) = set_of(ConsistentHash::new().into(), &pods, false);
     check(&mut set, route, 0.0).expect("as told");
     pods[5].standing = 1;
-    pods[4].warmth = 3;
+    pods[4].slow_start_share = 3;
     let (mut set, _running) = set_of(ConsistentHash::new().into(), &pods, false);
     check(&mut set, route, 0.0).expect("as told");
 }
 
-/// By the ring alone, whatever is wrong now.
+/// They go by the ring alone, whatever the endpoints' state.
 #[test]
-fn homes_are_the_parts_of_keys_of_a_set_that_is_well() {
+fn key_homes_are_the_shares_of_a_healthy_set() {
     for setting in [
         ConsistentHash::new().into(),
         half_near(ConsistentHash::new()),
@@ -264,7 +268,7 @@ fn homes_are_the_parts_of_keys_of_a_set_that_is_well() {
         }
         let (well, _running) = set_of(setting.clone(), &pods, false);
         let shares = well.current.load().shares().expect("told");
-        pods[5].warmth = 3;
+        pods[5].slow_start_share = 3;
         pods[6].running = 9;
         let (bad, _running) = set_of(setting, &pods, false);
         let snapshot = bad.current.load();
@@ -293,7 +297,7 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn whose_a_key_is_told_is_whose_it_is(pods in pods(1..9), near in any::<bool>()) {
+    fn explain_key_names_the_endpoint_that_gets_the_key(pods in pods(1..9), near in any::<bool>()) {
         let policy = ConsistentHash::new();
         let setting = if near { half_near(policy) } else { policy.into() };
         let (mut set, _running) = set_of(setting, &pods, false);
@@ -307,7 +311,7 @@ proptest! {
             prop_assert_eq!(told.chosen, picked);
             let first = told.order.iter().find(|it| it.1.is_none());
             let is_raced = pods.iter().all(|pod| pod.weight == 0);
-            // A key stays in its group, where it may have moved to none yet.
+            // A key stays in its group, in which all endpoints may be too new to have it.
             if let Some(&(first, _)) = first && !is_raced && !near {
                 prop_assert_eq!(Some(first), picked, "the first that nothing speaks against");
             }

@@ -1,9 +1,9 @@
-//! What every policy makes of an endpoint that is new.
+//! Slow start under every policy.
 
 use super::*;
 
-/// The new endpoint's share of an even one, with as many requests running as there are endpoints, or as many for each of them.
-fn share_of_a_new_one(setting: Setting, weight: u32, warmth: f64, running: usize) -> f64 {
+/// The new endpoint's share relative to an even one, while `running` requests run in all.
+fn share_of_a_new_one(setting: Setting, weight: u32, slow_start_share: f64, running: usize) -> f64 {
     let mut set = Set::new(setting, []);
     set.publish(
         (0..20)
@@ -11,8 +11,8 @@ fn share_of_a_new_one(setting: Setting, weight: u32, warmth: f64, running: usize
             .collect(),
     );
     let members = set.members();
-    members[4].set_warmth(warmth);
-    members[4].signals().set_warming(true);
+    members[4].set_slow_start_share(slow_start_share);
+    members[4].signals().set_slow_start(true);
     let mut requests = std::collections::VecDeque::new();
     let mut got = 0;
     for turn in 0..40_000 {
@@ -26,13 +26,13 @@ fn share_of_a_new_one(setting: Setting, weight: u32, warmth: f64, running: usize
     f64::from(got) / 1_000.0
 }
 
-pub(super) fn a_new_one_gets_its_part(policy: impl Into<Setting>) {
+pub(super) fn a_new_endpoint_gets_its_slow_start_share(policy: impl Into<Setting>) {
     let setting = policy.into();
-    // Where nobody has weight, all are equal.
+    // If no endpoint has weight, all are equal.
     for weight in [1, 0] {
-        for (warmth, running) in [(0.1, 0), (0.1, 400), (0.5, 0), (0.5, 400)] {
-            let share = share_of_a_new_one(setting.clone(), weight, warmth, running);
-            let error = (share - warmth).abs();
+        for (slow_start_share, running) in [(0.1, 0), (0.1, 400), (0.5, 0), (0.5, 400)] {
+            let share = share_of_a_new_one(setting.clone(), weight, slow_start_share, running);
+            let error = (share - slow_start_share).abs();
             assert!(error < 0.1, "{share} with {running} running");
         }
     }
@@ -41,11 +41,11 @@ pub(super) fn a_new_one_gets_its_part(policy: impl Into<Setting>) {
     assert!((0.4..1.0).contains(&share), "{share}");
 }
 
-pub(super) fn where_all_are_new_all_are_picked(policy: impl Into<Setting>) {
+pub(super) fn if_all_endpoints_are_new_all_are_picked(policy: impl Into<Setting>) {
     let mut set = Set::new(policy, 0..10);
     for member in set.members() {
-        member.set_warmth(0.1);
-        member.signals().set_warming(true);
+        member.set_slow_start_share(0.1);
+        member.signals().set_slow_start(true);
     }
     let shares = set.shares(50_000);
     assert!(chi_square(&shares) < CHI_SQUARE_9, "{shares:?}");

@@ -1,8 +1,8 @@
-//! What every policy makes of weights.
+//! Weights under every policy.
 
 use super::*;
 
-/// Pearson's statistic against shares in proportion.
+/// Pearson's chi-square statistic against shares in proportion to weights.
 fn chi_square_against(shares: &[u32], weights: &[u32]) -> f64 {
     let all = f64::from(shares.iter().sum::<u32>()) / f64::from(weights.iter().sum::<u32>());
     let deviation = |(&share, &weight): (&u32, &u32)| {
@@ -21,9 +21,9 @@ fn weighted(weights: impl IntoIterator<Item = u32>) -> Vec<Endpoint> {
 
 const WEIGHTS: [u32; 10] = [1, 1, 2, 3, 5, 8, 10, 10, 4, 6];
 
-pub(super) fn shares_are_as_the_weights_say(policy: impl Into<Setting>) {
+pub(super) fn shares_are_in_proportion_to_weights(policy: impl Into<Setting>) {
     let mut set = Set::new(policy, 0..10);
-    // As learnt later of a set that is there.
+    // Weights that become known later, for a set that is there.
     set.publish(weighted(WEIGHTS));
     let shares = set.shares(50_000);
     assert!(
@@ -35,7 +35,7 @@ pub(super) fn shares_are_as_the_weights_say(policy: impl Into<Setting>) {
     assert!(chi_square(&shares) < CHI_SQUARE_9, "{shares:?}");
 }
 
-pub(super) fn large_sets_share_as_the_weights_say(policy: impl Into<Setting>) {
+pub(super) fn shares_in_large_sets_are_in_proportion_to_weights(policy: impl Into<Setting>) {
     let mut set = Set::new(policy, []);
     set.publish(weighted((0..300).map(|host| host / 2 % 10 + 1)));
     let shares = set.shares(50_000);
@@ -51,7 +51,9 @@ pub(super) fn large_sets_share_as_the_weights_say(policy: impl Into<Setting>) {
     );
 }
 
-pub(super) fn those_left_share_by_weight(policy: impl Into<Setting>) {
+pub(super) fn the_share_of_unreachable_endpoints_goes_to_the_others_by_weight(
+    policy: impl Into<Setting>,
+) {
     let mut set = Set::new(policy, []);
     set.publish(weighted(WEIGHTS.into_iter().chain([20, 1, 0, 9, 10])));
     for member in set.members().iter().skip(10) {
@@ -65,7 +67,7 @@ pub(super) fn those_left_share_by_weight(policy: impl Into<Setting>) {
     );
 }
 
-pub(super) fn those_without_weight_are_the_last_resort(policy: impl Into<Setting>) {
+pub(super) fn endpoints_without_weight_are_the_last_resort(policy: impl Into<Setting>) {
     let policy = policy.into();
     for len in [2, 10, 100, 600] {
         let mut set = Set::new(policy.clone(), []);
@@ -88,8 +90,8 @@ pub(super) fn those_without_weight_are_the_last_resort(policy: impl Into<Setting
     assert!(chi_square(&set.shares(10_000)) < CHI_SQUARE_9);
 }
 
-/// Of 5,000 running requests each unit of 50 has 100, to within so many.
-fn loads_are_as_the_weights_say(policy: impl Policy, within: f64) {
+/// Of 5,000 running requests, each of 50 units of weight has 100, give or take `within`.
+fn loads_are_in_proportion_to_weights(policy: impl Policy, within: f64) {
     let mut set = Set::new(policy, []);
     set.publish(weighted(WEIGHTS));
     let pick = |_| set.pick().expect("an endpoint");
@@ -101,14 +103,14 @@ fn loads_are_as_the_weights_say(policy: impl Policy, within: f64) {
 }
 
 #[test]
-fn requests_in_flight_are_as_the_weights_say() {
-    loads_are_as_the_weights_say(LeastConnections::new(), 1.0);
-    loads_are_as_the_weights_say(PowerOfTwo::new(), 5.0);
-    loads_are_as_the_weights_say(PeakEwma::new(), 5.0);
+fn requests_in_flight_are_in_proportion_to_weights() {
+    loads_are_in_proportion_to_weights(LeastConnections::new(), 1.0);
+    loads_are_in_proportion_to_weights(PowerOfTwo::new(), 5.0);
+    loads_are_in_proportion_to_weights(PeakEwma::new(), 5.0);
 }
 
 #[test]
-fn what_is_sent_again_goes_to_those_with_weights() {
+fn retries_go_only_to_endpoints_with_weight() {
     let mut set = Set::new(RoundRobin::new(), []);
     set.publish(weighted([1, 0, 1]));
     let snapshot = set.current.load_full();
@@ -126,8 +128,7 @@ fn what_is_sent_again_goes_to_those_with_weights() {
     assert!(again(&[0, 1, 2]).is_some(), "better than nobody");
 }
 
-/// The shares of one turn of all, in the midst of which the set is published again, and what they are to be. One of the
-/// endpoints is out.
+/// The shares of one round in which the set is published again, and the expected ones. One endpoint is out.
 fn shares_around_an_update(
     weights: Vec<u32>,
     out: usize,
@@ -141,7 +142,7 @@ fn shares_around_an_update(
     set.shares(start);
     let left: usize = (weights.iter().sum::<u32>() - weights[out]) as usize;
     let mut shares = set.shares(update % left);
-    // News of something else than weights.
+    // A change that isn't about weights.
     let zoned = weighted(weights.clone())
         .into_iter()
         .map(|it| it.with_zone_hints(["z"]));
@@ -156,9 +157,9 @@ fn shares_around_an_update(
     (shares, expected)
 }
 
-/// As a fraction of all, the turn that it was came out one before.
+/// Kept as a fraction of a round, the turn would come out one early.
 #[test]
-fn the_turn_goes_on_exactly_where_it_was() {
+fn an_update_keeps_the_exact_turn() {
     let weights = vec![5, 2, 2, 2, 5, 7];
     for start in 0..100 {
         let (shares, expected) = shares_around_an_update(weights.clone(), 4, start, 3);
@@ -167,7 +168,8 @@ fn the_turn_goes_on_exactly_where_it_was() {
 }
 
 proptest! {
-    /// Each has its share of every turn, whoever is out; the turn goes on where an update found it.
+    /// Each endpoint has its share of every round, whichever others are out. After an update the round goes on where it
+    /// was.
     #[test]
     fn round_robin_keeps_weighted_turns(
         weights in prop::collection::vec(1..9_u32, 2..9),

@@ -22,7 +22,7 @@ fn part(set: &[Endpoint], client: Client, size: usize) -> Part {
     part.map(|index| set[index].clone()).collect()
 }
 
-/// What each of so many clients uses.
+/// The part that each client uses.
 fn parts(set: &[Endpoint], size: usize, clients: &[Client]) -> Vec<Part> {
     let part = |&client| part(set, client, size);
     clients.iter().map(part).collect()
@@ -33,11 +33,11 @@ fn ranked(of: usize) -> Vec<Client> {
 }
 
 fn random(count: u64) -> Vec<Client> {
-    // Neighbouring seeds are as good as any.
+    // Neighbouring seeds are as good as any others.
     (0..count).map(Client::Random).collect()
 }
 
-/// The fewest and the most clients that a pod has.
+/// The least and the greatest number of clients of a pod.
 fn extremes(set: &[Endpoint], parts: &[Part]) -> (usize, usize) {
     let mut counts: BTreeMap<_, _> = set.iter().map(|pod| (pod, 0)).collect();
     for pod in parts.iter().flatten() {
@@ -55,7 +55,7 @@ fn lost(before: &[Part], after: &[Part]) -> (f64, usize) {
     (sum as f64 / before.len() as f64, max)
 }
 
-/// The figures of the documentation.
+/// These figures are in the documentation.
 #[test]
 fn a_thousand_clients_of_three_hundred_pods_have_twenty_thousand_connections() {
     let (set, size) = (pods(0..300), 20);
@@ -93,7 +93,7 @@ fn a_pod_replaced_or_added_costs_a_client_less_than_one_entry_on_average() {
 }
 
 #[test]
-fn a_few_clients_at_random_leave_pods_to_nobody_and_with_peers_they_do_not() {
+fn a_few_random_clients_leave_pods_unused_and_peers_do_not() {
     let set = pods(0..300);
     let (min, max) = extremes(&set, &parts(&set, 20, &random(100)));
     println!("at random: {min} to {max}");
@@ -102,7 +102,7 @@ fn a_few_clients_at_random_leave_pods_to_nobody_and_with_peers_they_do_not() {
 }
 
 #[test]
-fn a_peer_more_moves_at_most_one_entry_where_there_are_as_many_as_pods() {
+fn an_added_peer_moves_at_most_one_entry_if_there_are_as_many_as_pods() {
     let set = pods(0..300);
     // It may come in anywhere in the order: those after it get another rank.
     for place in [0, 250, 999] {
@@ -249,7 +249,7 @@ fn a_pod_keeps_its_place_while_its_predecessor_terminates() {
 }
 
 #[test]
-fn a_name_that_was_looked_up_for_requests_moves_nobody() {
+fn a_name_that_was_looked_up_for_requests_moves_no_pod() {
     let before = pods(0..30);
     let mut during = before.clone();
     for (number, pod) in during.iter_mut().enumerate().take(10) {
@@ -328,7 +328,7 @@ fn few_near_pods_are_all_used_and_every_other_substitute_is_far() {
 }
 
 #[test]
-fn a_subset_of_one_is_near_where_pods_are_near() {
+fn a_subset_of_one_is_near_if_any_pod_is_near() {
     let set = pods(0..10);
     let is_near: Vec<_> = (0..10).map(|at| at == 3).collect();
     let order = order(&set, Some((&is_near, 0.3)), Client::Random(1), 1);
@@ -336,7 +336,7 @@ fn a_subset_of_one_is_near_where_pods_are_near() {
 }
 
 #[test]
-fn near_ones_are_told_apart_where_nobody_has_weight() {
+fn near_pods_come_first_if_no_pod_has_weight() {
     let set: Vec<_> = (0..20).map(|number| pod(number).with_weight(0)).collect();
     let near: Vec<_> = (0..20).map(|number| number % 2 == 0).collect();
     let order = order(&set, Some((&near, 1.0)), Client::Random(1), 10);

@@ -1,4 +1,4 @@
-//! What a request takes along from one endpoint to the next: where it wants to go, and until when it waits for that.
+//! What a request carries from one endpoint to the next: its route, and its deadline for waiting.
 
 use std::error::Error as StdError;
 
@@ -16,26 +16,27 @@ use crate::{
     route::Route,
 };
 
-/// One word, empty for most requests.
+/// A request's route and waits. One pointer, null for most requests.
 #[derive(Default)]
-pub(super) struct Errand(Option<Box<Trip>>);
+pub(super) struct RequestContext(Option<Box<Inner>>);
 
 #[derive(Default)]
-struct Trip {
+struct Inner {
     route: Route,
-    /// Of a request for one pod, once it has been asked for; of any, once an endpoint was busy.
+    /// Set once a request for one pod waits for it, or any request has found an endpoint busy. The inner `None`: no
+    /// deadline.
     deadline: Option<Option<Instant>>,
     busy: Option<Box<BusyEndpoints>>,
-    /// Whether the background task has heard that there is no endpoint for it, if it has been told.
+    /// Once the background task has been told that there is no endpoint for it: whether the task has heard.
     heard: Option<Heard>,
-    /// Writes what comes of it, if that is asked for.
+    /// Records its attempts, if the caller asked for that.
     recording: Option<Recording>,
 }
 
-/// The endpoints that have no room for a request.
+/// The endpoints that had no room for a request.
 #[derive(Clone, Debug)]
 struct BusyEndpoints {
-    /// The way to others.
+    /// The route to the others.
     beside: Route,
     last: Refusal,
     /// All of them have been asked for room.
@@ -48,55 +49,55 @@ struct BusyEndpoints {
 enum Late {
     #[default]
     No,
-    /// It has, and waits at one endpoint more that it hadn't asked.
+    /// It has, and may wait at one more endpoint that it hadn't asked.
     Once,
-    /// It waits nowhere.
+    /// It waits nowhere any more.
     Over,
 }
 
 /// Ready when the background task has heard of a request.
 pub(super) type Heard = Shared<BoxFuture<'static, ()>>;
 
-impl Errand {
+impl RequestContext {
     pub(super) fn new(route: Route) -> Self {
-        let has_wishes = !route.is_empty();
-        Self(has_wishes.then(|| {
-            Box::new(Trip {
+        let has_route = !route.is_empty();
+        Self(has_route.then(|| {
+            Box::new(Inner {
                 recording: route.recording(),
                 route,
-                ..Trip::default()
+                ..Inner::default()
             })
         }))
     }
 
-    /// What writes its attempts, if that is asked for.
+    /// The record of its attempts, if the caller asked for one.
     #[inline]
     pub(super) fn recording(&mut self) -> Option<&mut Recording> {
         self.0.as_mut()?.recording.as_mut()
     }
 
-    /// An endpoint is looked for, if attempts are written.
+    /// Records, if attempts are recorded, that an endpoint is looked for.
     pub(super) fn seeks(&mut self, policy: &'static str) {
         if let Some(recording) = self.recording() {
             recording.seek(policy);
         }
     }
 
-    /// It waits for this from now on, if attempts are written.
+    /// Records, if attempts are recorded, what it waits for from now on.
     pub(super) fn waits_for(&mut self, cause: WaitCause) {
         if let Some(recording) = self.recording() {
             recording.wait_for(cause);
         }
     }
 
-    /// The attempt has come to this, if attempts are written.
+    /// Records the attempt's outcome, if attempts are recorded.
     pub(super) fn ended(&mut self, outcome: AttemptOutcome) {
         if let Some(recording) = self.recording() {
             recording.end(outcome);
         }
     }
 
-    /// The attempt has failed with this, if attempts are written; `outcome` makes of the error's text what it has come to.
+    /// Records the attempt's error, if attempts are recorded; `outcome` makes the outcome from the error's text.
     pub(super) fn failed(
         &mut self,
         error: &(dyn StdError + 'static),
@@ -109,56 +110,56 @@ impl Errand {
 
     pub(super) fn route(&self) -> &Route {
         const ANYWHERE: &Route = &Route::new();
-        self.0.as_ref().map_or(ANYWHERE, |trip| &trip.route)
+        self.0.as_ref().map_or(ANYWHERE, |inner| &inner.route)
     }
 
-    /// Where it wants to go, but away from this endpoint if that can be helped.
+    /// Avoids this endpoint from now on, if another one will do.
     pub(super) fn avoid(&mut self, endpoint: &Endpoint) {
-        let trip = self.0.get_or_insert_default();
-        trip.route = std::mem::take(&mut trip.route).avoid(endpoint);
-        if let Some(busy) = &mut trip.busy {
+        let inner = self.0.get_or_insert_default();
+        inner.route = std::mem::take(&mut inner.route).avoid(endpoint);
+        if let Some(busy) = &mut inner.busy {
             busy.beside = std::mem::take(&mut busy.beside).avoid(endpoint);
         }
     }
 
-    /// An endpoint has no room for it; the way to others that haven't been asked for room.
+    /// Notes that an endpoint has no room; returns the route to others that haven't been asked for room.
     pub(super) fn busy(&mut self, endpoint: &Endpoint, why: SharedError) -> &Route {
-        let trip = self.0.get_or_insert_default();
+        let inner = self.0.get_or_insert_default();
         let last = Refusal {
             endpoint: endpoint.clone(),
             why,
         };
-        let busy = match trip.busy.take() {
+        let busy = match inner.busy.take() {
             Some(before) => BusyEndpoints {
                 beside: before.beside.avoid(endpoint),
                 last,
                 ..*before
             },
             None => BusyEndpoints {
-                beside: trip.route.clone().only_others().avoid(endpoint),
+                beside: inner.route.clone().only_others().avoid(endpoint),
                 last,
                 are_all_asked: false,
                 late: Late::No,
             },
         };
-        &trip.busy.insert(Box::new(busy)).beside
+        &inner.busy.insert(Box::new(busy)).beside
     }
 
-    /// All have been asked for room: from now on each of them may be once more.
+    /// All endpoints have been asked for room: from now on each may be asked again.
     pub(super) fn ask_again(&mut self) {
-        if let Some(trip) = &mut self.0
-            && let Some(busy) = &mut trip.busy
+        if let Some(inner) = &mut self.0
+            && let Some(busy) = &mut inner.busy
         {
-            busy.beside = trip.route.clone().only_others();
+            busy.beside = inner.route.clone().only_others();
             busy.are_all_asked = true;
         }
     }
 
-    /// It has waited in a line until its time was over. The next endpoint may have room and be connecting: one is waited for, unless
-    /// all have been asked, and from the one after that it has to come at once.
+    /// Its time was over while it waited in line. The next endpoint may have room and only be connecting, so the
+    /// request waits for one more, unless all have been asked. The endpoint after that has to have room at once.
     pub(super) fn is_late(&mut self) {
-        if let Some(trip) = &mut self.0
-            && let Some(busy) = &mut trip.busy
+        if let Some(inner) = &mut self.0
+            && let Some(busy) = &mut inner.busy
         {
             busy.late = match busy.late {
                 Late::No if !busy.are_all_asked => Late::Once,
@@ -167,46 +168,46 @@ impl Errand {
         }
     }
 
-    /// The last endpoint that had no room for it, if it waits for room while it is at `endpoint`: in the line of that one, or anywhere
-    /// once its time is over. Another endpoint may have room, and only not be ready yet.
+    /// The last endpoint that had no room, if at `endpoint` the request waits for room: because it is in line there, or
+    /// because its time is over. Otherwise `None`: `endpoint` may have room, and only not be ready yet.
     pub(super) fn waits_for_room(&self, endpoint: &Endpoint) -> Option<&Refusal> {
         let busy = self.0.as_ref()?.busy.as_ref()?;
         (busy.last.endpoint == *endpoint || busy.late == Late::Over).then_some(&busy.last)
     }
 
-    /// An endpoint has it. Should it come back, it waits anew.
+    /// An endpoint has the request. If that hands it back, its wait begins anew.
     pub(super) fn sent(&mut self) {
-        let Some(trip) = &mut self.0 else { return };
-        if trip.busy.take().is_some() && !trip.route.is_for_one() {
-            trip.deadline = None;
+        let Some(inner) = &mut self.0 else { return };
+        if inner.busy.take().is_some() && !inner.route.is_for_one() {
+            inner.deadline = None;
         }
-        if let Some(recording) = &trip.recording {
+        if let Some(recording) = &inner.recording {
             recording.wait_over();
         }
     }
 
-    /// Until when the request waits for its pod, or for room, which is decided when it first has to.
+    /// Until when the request waits for its pod, or for room: decided by `decide` when it first has to wait.
     pub(super) fn deadline(&mut self, decide: impl FnOnce() -> Option<Instant>) -> Option<Instant> {
-        let trip = self.0.as_mut()?;
-        *trip.deadline.get_or_insert_with(decide)
+        let inner = self.0.as_mut()?;
+        *inner.deadline.get_or_insert_with(decide)
     }
 
     /// Whether the background task has heard of it.
     pub(super) fn has_been_heard(&self) -> bool {
-        let heard = self.0.as_ref().and_then(|trip| trip.heard.clone());
+        let heard = self.0.as_ref().and_then(|inner| inner.heard.clone());
         heard.is_some_and(|heard| heard.now_or_never().is_some())
     }
 
-    /// Waits until the background task has heard of it, which is told by `tell` if it hasn't been yet.
+    /// Waits until the background task has heard of it. `tell` tells the task, unless that has been done.
     pub(super) fn heard(&mut self, tell: impl FnOnce() -> BoxFuture<'static, ()>) -> Heard {
-        let trip = self.0.get_or_insert_default();
-        trip.heard.get_or_insert_with(|| tell().shared()).clone()
+        let inner = self.0.get_or_insert_default();
+        inner.heard.get_or_insert_with(|| tell().shared()).clone()
     }
 
-    /// It has been placed: should that endpoint refuse it, that is news.
+    /// It has been placed. If that endpoint refuses it, the background task has to be told again.
     pub(super) fn placed(&mut self) {
-        if let Some(trip) = &mut self.0 {
-            trip.heard = None;
+        if let Some(inner) = &mut self.0 {
+            inner.heard = None;
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Checks whose answers are what a test says.
+//! Checks with scripted answers.
 
-// `pub` says what is offered to the tests, though nothing here can be reached from another crate.
+// `pub` marks what tests use, although nothing here can be reached from another crate.
 #![allow(unreachable_pub)]
 
 use std::{
@@ -14,22 +14,22 @@ use std::{
 use tokio::time::{Instant, sleep};
 use tower_headless::{BoxError, Endpoint, HealthCheck};
 
-/// What a check comes to.
+/// How a check ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Answer {
     #[default]
     Pass,
     Fail,
-    /// Passes, this much later.
+    /// Passes after this time.
     Slow(Duration),
-    /// No answer, ever.
+    /// Never answers.
     Hang,
     Panic,
 }
 
 /// All checks of a test.
 #[derive(Clone, Default)]
-pub struct Probes(Arc<Mutex<State>>);
+pub struct ScriptedChecks(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -40,7 +40,7 @@ struct State {
 }
 
 /// A check that runs.
-struct Running(Probes);
+struct Running(ScriptedChecks);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -48,15 +48,15 @@ impl Drop for Running {
     }
 }
 
-impl Probes {
+impl ScriptedChecks {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn check(&self) -> HealthCheck {
-        let probes = self.clone();
+        let checks = self.clone();
         HealthCheck::by(move |endpoint: Endpoint| {
-            let (running, answer) = probes.begin(&endpoint);
+            let (running, answer) = checks.begin(&endpoint);
             async move {
                 let _running = running;
                 match answer {
@@ -91,7 +91,7 @@ impl Probes {
         self.lock().answers.extend(hosts);
     }
 
-    /// When a check of which pod has begun.
+    /// When checks began, and of which pods.
     pub fn all(&self) -> Vec<(Instant, u8)> {
         self.lock().begun.clone()
     }
@@ -102,7 +102,7 @@ impl Probes {
         all.iter().filter(|(_, it)| *it == host).count()
     }
 
-    /// Waits until so many have, and a millisecond more.
+    /// Waits until this many checks of the pod have begun, and a millisecond more.
     pub async fn until_begun(&self, host: u8, checks: usize) {
         while self.begun(host) < checks {
             sleep(Duration::from_millis(1)).await;
@@ -114,12 +114,12 @@ impl Probes {
         self.lock().running
     }
 
-    /// How many ran at the same time, at most.
+    /// The most that ran at the same time.
     pub fn most(&self) -> usize {
         self.lock().most
     }
 
-    /// How many hold on to the checks: each that has some, or runs one.
+    /// How many references to the checks there are: each user and each running check has one.
     pub fn holders(&self) -> usize {
         Arc::strong_count(&self.0)
     }
