@@ -239,7 +239,7 @@ async fn errors(client: Client) -> Vec<Error> {
 
 #[track_caller]
 fn assert_executed(errors: Vec<Error>) {
-    let text = "may have been executed; the last one that a layer made of it was not sent: \
+    let text = "may have been executed; the last request that a layer made from it was not sent: \
                 http://elsewhere is not this client's service";
     for error in errors {
         assert!(!error.is_unexecuted() && !error.is_unsent(), "{error}");

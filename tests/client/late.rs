@@ -256,8 +256,8 @@ async fn nor_is_one_unexecuted_that_a_layer_has_sent_before() {
     };
     let error = join(serve, late(client.post("/orders"))).await.1;
     assert!(!error.is_unexecuted() && !error.is_unsent(), "{error}");
-    let text = "request to web.default.svc.cluster.local may have been executed; the last one that \
-                a layer made of it: not sent within 1s (`timeout`): the only endpoint";
+    let text = "request to web.default.svc.cluster.local may have been executed; the last request that \
+                a layer made from it: not sent within 1s (`timeout`): the only endpoint";
     assert!(error.to_string().starts_with(text), "{error}");
 }
 
