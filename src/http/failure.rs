@@ -48,7 +48,7 @@ pub(super) fn failure(
     if is_broken && let Some(pool) = pool.upgrade() {
         let Origin { pod, service } = &*pool.named.origin;
         let why = Line(&error);
-        debug!(CONNECTIONS, service, endpoint = %pod, error = %why, "a connection broke; the idle ones are closed");
+        debug!(CONNECTIONS, service, endpoint = %pod, error = %why, "a connection broke; closing the idle ones");
         pool.distrust();
     }
     let is_refused = h2_cause(&error).is_some_and(is_refused);

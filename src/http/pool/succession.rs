@@ -30,7 +30,7 @@ impl Pool {
         match self.take_room(state) {
             Ok(room) => {
                 let Origin { pod, service } = &*self.named.origin;
-                debug!(CONNECTIONS, service, endpoint = %pod, "a connection is too old: another one takes over");
+                debug!(CONNECTIONS, service, endpoint = %pod, "a connection is too old; connecting its successor");
                 let dialing = self.dial_for_all(room, Arc::downgrade(old));
                 state.dialing.push(dialing);
             }
