@@ -1,4 +1,4 @@
-//! A connection as a response has it.
+//! A response's hold on its connection.
 
 use std::sync::Weak;
 
@@ -28,7 +28,7 @@ impl Lease {
         })
     }
 
-    /// The stream of an HTTP/1.1 connection that has been upgraded, and speaks HTTP no more; none if it has gone.
+    /// The stream of an upgraded HTTP/1.1 connection, which no longer speaks HTTP; none if it is gone.
     pub(in crate::http) async fn claim(&mut self) -> Option<Reclaimed> {
         let Held::Http1(connection, _) = &mut self.0 else {
             return None;
@@ -38,14 +38,14 @@ impl Lease {
         Some(stream)
     }
 
-    /// The client closes the connection that it has upgraded.
+    /// Notes that the client closes the connection that it has upgraded.
     pub(in crate::http) fn ends_upgraded(&self) {
         if let Held::Http1(connection, _) = &self.0 {
             connection.hints.ending().because(Closed::Client);
         }
     }
 
-    /// The response has failed with this.
+    /// Notes that the response has failed with this error.
     pub(in crate::http) fn failed(&self, error: &hyper::Error) {
         match &self.0 {
             Held::Http1(connection, _) => connection.hints.ending().failed_request(error),
@@ -56,7 +56,7 @@ impl Lease {
         }
     }
 
-    /// The connection has ended with its runtime.
+    /// Whether the connection has ended with its runtime.
     pub(in crate::http) fn is_cut_off(&self) -> bool {
         match &self.0 {
             Held::Http1(connection, _) => connection.hints.is_cut_off(),
@@ -64,7 +64,7 @@ impl Lease {
         }
     }
 
-    /// Why the request's own body has failed, if it has.
+    /// Why the request's own body failed, if it did.
     pub(in crate::http) fn take_body_error(&self) -> Option<BoxError> {
         match &self.0 {
             Held::Http1(connection, _) => connection.claim.take_body_error(),
@@ -72,7 +72,7 @@ impl Lease {
         }
     }
 
-    /// The response has been read to its end: another may come over the connection.
+    /// Gives the connection back: the response has been read to its end.
     pub(in crate::http) fn release(self) {
         match self.0 {
             Held::Http1(connection, pool) => Pool::release(&pool, connection),
