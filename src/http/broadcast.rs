@@ -65,7 +65,7 @@ impl Client {
     /// - **A lost request is sent again** if that is safe, like any request and within the same budget, but to the same
     ///   pod. Whatever status a pod answers, no other pod is asked instead.
     /// - **A timeout** of the request, or of the client, applies to each pod, to the end of its response's body. The
-    ///   broadcast's own timeouts end when the response begins.
+    ///   broadcast's own timeouts count only until the response begins.
     /// - **Successes** are the statuses below 400, in the methods that count successes: `all`, `first`, `quorum` and
     ///   `majority`. There, other statuses are errors that have a [status](Error::status). The stream returns all of
     ///   them as responses.

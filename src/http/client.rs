@@ -672,7 +672,7 @@ impl Client {
         let is_call =
             grpc::is_call(request.method(), request.headers()) || self.is_call_by_default(request);
         if self.is_below() {
-            layered::repeat(request);
+            layered::inherit(request);
         } else {
             self.shared.config.service.name_whole(request.uri_mut());
         }

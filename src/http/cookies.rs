@@ -1,9 +1,9 @@
-//! The cookies that a request brings.
+//! Cookies in requests and responses.
 
 use http::{HeaderMap, header::COOKIE};
 
-/// The values of a request's cookies of this name, as they are (RFC 6265, section 5.4, but of bytes: browsers send what a page's
-/// script has set as UTF-8).
+/// The values of a request's cookies of this name, unchanged (RFC 6265, section 5.4, but in bytes: browsers send
+/// cookies from scripts as UTF-8).
 pub(super) fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     let texts = headers.get_all(COOKIE).into_iter();
     let pairs = texts.flat_map(|text| text.as_bytes().split(|&byte| byte == b';'));
@@ -18,20 +18,20 @@ pub(super) fn name(set_cookie: &[u8]) -> Option<&[u8]> {
     Some(pair(pair_of)?.0)
 }
 
-/// Name and value.
+/// Splits into name and value.
 fn pair(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let middle = text.iter().position(|&byte| byte == b'=')?;
     let (name, value) = (&text[..middle], &text[middle + 1..]);
     Some((name.trim_ascii(), value.trim_ascii()))
 }
 
-/// What is wrong with a cookie's name, if no cookie can have it.
+/// Why no cookie can have this name, if so.
 pub(super) fn flaw(name: &str) -> Option<String> {
     let is_name = !name.is_empty() && name.bytes().all(is_token);
     (!is_name).then(|| format!("no cookie can have the name {name:?}"))
 }
 
-/// RFC 9110, section 5.6.2, which RFC 6265, section 4.1.1, wants of a cookie's name.
+/// RFC 9110, section 5.6.2; RFC 6265, section 4.1.1, requires it of a cookie's name.
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

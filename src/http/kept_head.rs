@@ -4,17 +4,17 @@ use http::{Extensions, HeaderMap, Method, Request, Uri, Version, uri::PathAndQue
 
 use super::body::{PodRequest, RequestBody};
 
-/// The same request once more, if its body can be had twice.
+/// A copy of the request, if its body can be copied.
 pub(super) fn again(request: &PodRequest) -> Option<PodRequest> {
     Some(KeptHead::of(request).with(request.body().again()?))
 }
 
-/// Most requests have one, and few of them are sent again: what a request doesn't have costs it nothing here.
+/// Most requests have one, and few are sent again, so a part that a request doesn't have must cost nothing.
 pub(super) struct KeptHead {
     method: Method,
     target: Target,
     version: Version,
-    /// None where there are none.
+    /// None if there are no headers.
     headers: Option<HeaderMap>,
     extensions: Extensions,
 }
@@ -25,7 +25,7 @@ enum Target {
 }
 
 impl KeptHead {
-    // Else it is copied once more on its way into the box that it goes to.
+    // Otherwise it would be copied once more on its way into its box.
     #[inline(always)]
     pub(super) fn of(request: &PodRequest) -> Self {
         let headers = request.headers();

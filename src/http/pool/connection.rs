@@ -42,8 +42,7 @@ use crate::{
 /// would be late, too.
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// The same for longer bodies: if the pod answered early, the rest of the request may still be unwritten, possibly
-/// forever.
+/// For a longer body, if the pod answered early: the rest may still be unwritten, possibly forever.
 const SHORT_MOMENT: Duration = Duration::from_millis(1);
 
 /// Data that arrives this soon after a response can't be told from data that arrives a moment later.

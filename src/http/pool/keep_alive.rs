@@ -28,7 +28,7 @@ pub(in crate::http) struct KeepAlive {
 
 /// What one response says; usually nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Said {
+struct Announced {
     timeout: Option<u64>,
     max: Option<u64>,
 }
@@ -36,12 +36,12 @@ struct Said {
 impl KeepAlive {
     /// Reads the headers of a response.
     pub(in crate::http) fn heed(&mut self, headers: &HeaderMap) {
-        let said = Said::of(headers);
-        if let Some(seconds) = said.timeout {
+        let announced = Announced::of(headers);
+        if let Some(seconds) = announced.timeout {
             self.timeout = (seconds <= DAY).then(|| Duration::from_secs(seconds));
         }
         self.until = (self.timeout).map(|time| Instant::now() + time.saturating_sub(MARGIN));
-        self.left = (said.max).or_else(|| self.left.map(|left| left.saturating_sub(1)));
+        self.left = (announced.max).or_else(|| self.left.map(|left| left.saturating_sub(1)));
     }
 
     /// Whether the pod takes no more requests on the connection, or will close it soon.
@@ -54,17 +54,17 @@ impl KeepAlive {
     }
 }
 
-impl Said {
+impl Announced {
     /// The lowest of each value, if there are several. Values that can't be parsed are ignored.
     fn of(headers: &HeaderMap) -> Self {
-        let mut said = Self::default();
+        let mut announced = Self::default();
         // Most responses say nothing, and a walk through few headers is faster than hashing a name.
         if headers.keys().any(|name| *name == KEEP_ALIVE) {
             for value in headers.get_all(&KEEP_ALIVE) {
-                said.note_all(value);
+                announced.note_all(value);
             }
         }
-        said
+        announced
     }
 
     fn note_all(&mut self, value: &HeaderValue) {
@@ -103,9 +103,9 @@ fn number(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn said(values: &[&str]) -> (Option<u64>, Option<u64>) {
-        let said = Said::of(&headers(values));
-        (said.timeout, said.max)
+    fn announced(values: &[&str]) -> (Option<u64>, Option<u64>) {
+        let announced = Announced::of(&headers(values));
+        (announced.timeout, announced.max)
     }
 
     fn headers(values: &[&str]) -> HeaderMap {
@@ -127,7 +127,7 @@ mod tests {
             (&["timeout=99999999999999999999999"], (Some(u64::MAX), None)),
             (&["foo=1, timeout=5, bar"], (Some(5), None)),
         ] {
-            assert_eq!(said(values), expected, "{values:?}");
+            assert_eq!(announced(values), expected, "{values:?}");
         }
     }
 
@@ -150,7 +150,7 @@ mod tests {
             "é",
             "max=١",
         ] {
-            assert_eq!(said(&[garbage]), (None, None), "{garbage:?}");
+            assert_eq!(announced(&[garbage]), (None, None), "{garbage:?}");
         }
     }
 
