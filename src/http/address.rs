@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_port_is_left_out_and_no_other() {
+    fn only_a_default_port_is_left_out() {
         for (uri, host) in [
             ("http://web.default:80", "web.default"),
             ("https://web.default:443", "web.default"),
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_has_several_spellings() {
+    fn every_spelling_of_the_service_is_accepted_and_no_other_service() {
         let is_own = |service: &Service, uri: &'static str| {
             service.check_origin(&Uri::from_static(uri)).is_ok()
         };

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_arrives_while_the_stream_is_read_is_not_missed() {
+    fn data_that_arrives_during_a_read_is_not_missed() {
         let mut arrivals = Arrivals::new();
         let waker = Waker::from(Arc::new(Task::default()));
         let mut cx = Context::from_waker(&waker);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn another_task_reads_anew_and_is_the_one_that_is_woken() {
+    fn a_new_reading_task_reads_at_once_and_is_woken_instead() {
         let (mut arrivals, mut stream) = (Arrivals::new(), Stream::default());
         let (first, second) = (Arc::new(Task::default()), Arc::new(Task::default()));
         assert!(stream.poll(&mut arrivals, &first).is_pending());

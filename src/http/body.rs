@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_known_for_what_it_is() {
+    fn complete_bodies_can_be_copied_and_streams_cannot() {
         assert!(RequestBody::measured(Empty::new(), None).is_empty());
         assert!(RequestBody::measured(Full::new(Bytes::new()), None).is_empty());
         let whole = RequestBody::measured(Full::new(Bytes::from("abc")), None);
@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_recorded_is_played_again_and_the_rest_read_on() {
+    async fn a_replay_sends_the_recording_and_reads_on_in_the_stream() {
         let mut first = chunks(&["ab", "cd", "ef"]);
         first.record(10);
         assert_eq!(read(&mut first, 2).await, b"abcd");
@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_has_been_followed_reads_no_more() {
+    async fn a_replay_reads_no_more_once_a_newer_one_reads() {
         let mut first = chunks(&["ab", "cd"]);
         first.record(10);
         let kept = first.again().expect("recorded");
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_than_there_is_room_for_is_sent_but_not_again() {
+    async fn a_stream_longer_than_its_recording_is_sent_once() {
         let mut body = chunks(&["ab", "cd", "ef"]);
         body.record(3);
         assert_eq!(read(&mut body, 3).await, b"abcdef");

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_its_pod_cancels_when_the_time_is_up_is_late() {
+    fn a_call_cancelled_by_its_pod_at_the_deadline_is_a_timeout() {
         let (over, long) = (Duration::ZERO, Duration::from_secs(3600));
         assert_eq!(answered("1", over), "4");
         assert_eq!(answered("1", long), "1", "it has another reason");

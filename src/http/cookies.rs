@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_that_is_no_ascii_leaves_the_other_cookies_as_they_are() {
+    fn a_non_ascii_byte_leaves_the_other_cookies_readable() {
         for text in [
             &b"name=J\xc3\xbcrgen; lb=1"[..],
             b"lb=1; name=J\xc3\xbcrgen",
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_no_cookie_can_have_has_a_flaw() {
+    fn an_invalid_cookie_name_has_a_flaw() {
         for name in ["", "a b", "a=b", "a;b", "\u{e9}"] {
             assert!(flaw(name).is_some(), "{name}");
         }

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_below_it_stays() {
+    fn only_paths_are_put_below_a_base_path() {
         let base = defaults("/api").expect("a base path");
         for path in ["users", "?a=b", "http://web/users"] {
             assert_eq!(base.below(path), None, "{path}");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_path_is_a_path() {
+    fn an_invalid_base_path_is_refused() {
         for path in ["api", "//evil", "/a?b", "/a#b", "/a b", "http://web/api"] {
             let why = defaults(path).err().expect("it is none");
             assert!(
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_s_own_header_wins_and_several_lines_stay_several() {
+    fn a_request_s_own_header_wins_and_defaults_keep_all_their_lines() {
         let mut settings = DefaultSettings::new("/");
         for (name, value) in [("accept", "a"), ("accept", "b"), ("x-team", "default")] {
             (settings.headers).append(name, HeaderValue::from_static(value));

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_under_a_request_is_lost_unless_the_response_ended_so() {
+    fn a_connection_that_ends_during_a_request_is_lost_unless_the_response_ended_with_it() {
         let busy = |it: &Ending| {
             it.set_busy(true);
             it.ended_by_pod();
@@ -263,7 +263,7 @@ mod tests {
 
     /// One request ends as another begins: whichever is noted first, the connection has a request.
     #[test]
-    fn of_many_requests_one_that_is_left_makes_the_connection_busy() {
+    fn a_connection_is_busy_until_the_last_of_many_requests_ends() {
         let left = |it: &Ending| {
             it.request_begins();
             it.request_begins();
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_is_gone_loses_the_connection_whether_or_not_it_has_a_request() {
+    fn an_unreachable_network_loses_busy_and_idle_connections() {
         use io::ErrorKind::{ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
         for gone in [TimedOut, HostUnreachable, NetworkUnreachable] {
             assert_eq!(ends(|it| it.broken(gone)), [Closed::Lost], "{gone}");
@@ -289,7 +289,7 @@ mod tests {
 
     /// Nobody else is there to decide.
     #[test]
-    fn it_is_counted_as_soon_as_it_is_known() {
+    fn an_end_is_counted_as_soon_as_its_cause_is_known() {
         let tally = Arc::<ConnectionTally>::default();
         let ending = Ending::of(Some(tally.clone()));
         ending.open();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_made_has_not_ended() {
+    fn a_connection_that_was_never_made_is_not_counted() {
         let tally = Arc::<ConnectionTally>::default();
         Ending::of(Some(tally.clone())).close();
         assert!(!CAUSES.iter().any(|it| tally.is_closed_by(*it)));

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_a_post_of_grpcs_type_and_grpc_web_is_none() {
+    fn posts_of_grpcs_type_are_calls_and_grpc_web_is_not() {
         let is_call = |method, value| is_call(method, &headers("content-type", value));
         for value in [
             "application/grpc",
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_is_over_is_still_one() {
+    fn a_written_timeout_is_neither_zero_nor_too_long() {
         assert_eq!(timeout_text(Duration::ZERO), "1n");
         assert_eq!(timeout_text(Duration::MAX), "99999999H");
     }

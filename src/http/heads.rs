@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_head_is_read_in_whatever_pieces_it_comes() {
+    async fn a_large_head_is_read_in_pieces_of_any_size() {
         let text = head("200 OK", 101, "content-length: 4") + "body";
         for pieces in splits(&text).chain([whole(&text)]) {
             let read = response(Method::GET, pieces).await;
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_before_a_large_head_is_left_out_once() {
+    async fn informational_responses_before_or_with_a_large_head_are_skipped() {
         let early = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
         let text = early.to_owned() + &head("200 OK", 101, "content-length: 4") + "body";
         for pieces in splits(&text).chain([whole(&text)]) {

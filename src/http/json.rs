@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_type_place_and_kind_and_nothing_of_the_text() {
+    fn an_error_names_type_place_and_kind_but_quotes_no_text() {
         let secret = "hunter2, expected `a\\\"b";
         for (error, why) in [
             (

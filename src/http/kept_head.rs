@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_the_same_again_whatever_it_has() {
+    fn a_kept_head_restores_every_part_of_its_request() {
         for target in ["/", "/a?b=c", "*", "http://nginx/a?b", "nginx:80"] {
             let mut request = Request::new(RequestBody::EMPTY);
             *request.uri_mut() = target.parse().expect("a URI");

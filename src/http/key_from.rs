@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_its_first_value_that_isn_t_empty_as_it_is() {
+    fn a_header_gives_its_first_value_that_isn_t_empty() {
         let find = |headers| find(KeyFrom::header("X-User"), "/", headers);
         assert_eq!(
             find(&[("x-user", "a b%20"), ("x-user", "c")]),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_its_first_value_that_isn_t_empty_in_any_of_the_headers() {
+    fn a_cookie_gives_its_first_value_that_isn_t_empty_in_any_header() {
         let find = |headers| find(KeyFrom::cookie("user"), "/", headers);
         assert_eq!(
             find(&[("cookie", "a=1; user=j%6fe;user=2")]),

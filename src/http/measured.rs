@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_too_long_fails_before_its_last_byte_is_sent() {
+    async fn a_body_that_is_too_long_fails_before_its_last_byte_is_sent() {
         for chunks in [
             &["abc", "d"][..],
             &["abcd"],
@@ -193,13 +193,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_too_short_fails_at_its_end() {
+    async fn a_body_that_is_too_short_fails_at_its_end() {
         let error = read(of(&["ab"], Some(5))).await.expect_err("too short");
         assert!(error.to_string().contains("3 bytes before"), "{error}");
     }
 
     #[tokio::test]
-    async fn trailers_and_a_late_end_are_no_surplus() {
+    async fn trailers_and_a_late_end_do_not_make_a_body_too_long() {
         let trailers = HeaderMap::new();
         let frames = [Frame::data(Bytes::from("abc")), Frame::trailers(trailers)];
         let body = StreamBody::new(stream::iter(frames.map(Ok::<_, BoxError>)));

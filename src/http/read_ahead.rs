@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_read_ahead_comes_first_and_the_rest_after_it() {
+    async fn frames_read_ahead_come_first_and_the_rest_follows() {
         let mut body = of(&[Ok("ab"), Ok("cd"), Ok("ef"), Ok("gh")]);
         assert!(!body.read_ahead(&mut context(), 3), "two of four");
         assert_eq!(read(&body), 2);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_read_to_its_end_is_still_all_there() {
+    async fn a_body_read_ahead_to_its_end_loses_nothing() {
         let mut body = ReadAhead::new(Full::new(Bytes::from("abc")));
         assert_eq!(body.size_hint().exact(), Some(3));
         assert!(body.read_ahead(&mut context(), 100));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_waits_for_who_reads_and_is_no_end() {
+    async fn an_error_stops_reading_ahead_and_reaches_the_reader() {
         let mut body = of(&[Ok("ab"), Err("reset"), Ok("cd")]);
         assert!(!body.read_ahead(&mut context(), 100));
         assert!(!body.read_ahead(&mut context(), 100));

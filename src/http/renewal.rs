@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn connections_of_before_end_one_after_another_and_all_in_time() {
+    async fn older_connections_retire_one_after_another_and_all_in_time() {
         let renewals = Arc::new(Renewals::new());
         let before: Vec<_> = (0..100).map(|_| renewals.vintage()).collect();
         advance(100 * SECOND).await;
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hasty_renewal_hastens_the_ones_before_it() {
+    async fn a_faster_renewal_also_speeds_up_the_ones_before_it() {
         let renewals = Arc::new(Renewals::new());
         let first: Vec<_> = (0..100).map(|_| renewals.vintage()).collect();
         renewals.renew(1000 * SECOND);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn however_many_renewals_there_are_they_take_no_room_and_all_end() {
+    async fn many_renewals_use_bounded_memory_and_all_end() {
         let renewals = Arc::new(Renewals::new());
         let mut made = Vec::new();
         for _ in 0..10_000 {

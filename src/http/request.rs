@@ -546,7 +546,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_segment_that_leads_up_is_known_however_it_is_spelled(
+        fn every_spelling_of_a_segment_that_leads_up_is_found(
             before in beside(),
             up in (slash(), dot(), dot(), parameters()),
             after in beside(),
@@ -557,7 +557,7 @@ mod tests {
         }
 
         #[test]
-        fn one_that_does_not_is_let_through(path in beside()) {
+        fn segments_that_do_not_lead_up_are_let_through(path in beside()) {
             prop_assert!(!climbs(&path), "{path}");
         }
     }

@@ -585,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pod_refuses_unprocessed_is_overload_and_never_nothing() {
+    fn a_request_refused_unprocessed_counts_as_overload() {
         let marks: [fn(BoxError) -> BoxError; 2] = [|error| error, |error| Refused(error).into()];
         for mark in marks {
             let outcome = failed(Outcome::Unprocessed, mark);
@@ -622,7 +622,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_its_pod_cancels_when_the_time_is_up_is_late() {
+    async fn a_stream_cancelled_by_its_pod_at_the_deadline_is_a_timeout() {
         let (over, long) = (Duration::ZERO, Duration::from_secs(3600));
         let body = |code: u16| {
             let code = HeaderValue::from(code);
@@ -652,7 +652,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_is_late_by_its_trailers_is_no_longer_in_flight() {
+    async fn a_stream_that_its_trailers_end_late_is_no_longer_in_flight() {
         let signals = Arc::new(Signals::new(Instant::now()));
         let pod = Endpoint::new(([10, 0, 0, 1], 80).into());
         let member = Member::new(pod, None, None, signals);
@@ -712,7 +712,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_another_attempt_has_taken_is_no_failure_of_its_caller_s() {
+    fn a_body_taken_over_by_another_attempt_is_not_its_caller_s_failure() {
         let excuse = Excuse::of_request_body(Elsewhere.into());
         assert!(matches!(excuse, Excuse::Elsewhere(_)));
         let excuse = Excuse::of_request_body("the disk is gone".into());

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_counts_as_hpack_counts_it() {
+    fn the_size_of_a_head_is_that_of_hpack() {
         let limits = WireLimits::default();
         let most = (1 << 20) - STATUS - HEADER - 1;
         assert_eq!(limits.check_head(&of(most)), Ok(()));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_that_a_map_can_t_hold_are_no_trailers() {
+    fn trailers_with_more_names_than_a_map_holds_are_an_error() {
         let limits = WireLimits {
             header_size: 1 << 30,
             ..WireLimits::default()

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_settings_tell_the_client_s_limit_however_they_are_written() {
+    fn the_first_settings_have_the_client_s_limit_in_writes_of_any_size() {
         let all = bytes(1);
         for size in 1..=all.len() {
             let (mut announcement, mut written) = (Announcement::new(7), Vec::new());

@@ -131,7 +131,7 @@ mod tests {
     ];
 
     #[test]
-    fn frames_are_found_however_they_come() {
+    fn frames_are_found_in_pieces_of_any_size() {
         for size in 1..=FRAMES.len() {
             let (mut scanner, mut seen) = (Scanner::new(2), Vec::new());
             let all = [b"..", FRAMES].concat();

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_announced_is_read_however_it_is_written() {
+    fn every_spelling_is_read() {
         for (values, expected) in [
             (&["timeout=5"][..], (Some(5), None)),
             (&["timeout=5, max=100"], (Some(5), Some(100))),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_says_nothing() {
+    fn unparsable_values_are_ignored() {
         for garbage in [
             "",
             ",",
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_requests_as_were_announced_are_sent() {
+    fn no_more_requests_are_sent_than_announced() {
         let mut it = KeepAlive::default();
         it.heed(&headers(&["max=2"]));
         assert!(!it.is_over());

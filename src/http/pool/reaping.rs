@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_due_with_a_reaper_that_has_ended_is_due_with_the_next_one() {
+    async fn a_new_reaper_takes_over_what_was_due_with_an_ended_one() {
         let (pool, now) = (idle(), Instant::now());
         let (first, here) = (runtime(), Handle::current());
         pool.reap_later(&mut pool.lock(), now + 10 * SECOND, first.handle());
@@ -130,7 +130,7 @@ mod tests {
 
     /// Otherwise several runtimes that use a pool in turn would each start one.
     #[tokio::test(start_paused = true)]
-    async fn a_reaper_of_another_runtime_is_replaced_when_it_is_late_and_not_before() {
+    async fn a_reaper_of_another_runtime_is_replaced_only_when_it_is_late() {
         let (pool, now) = (idle(), Instant::now());
         let (other, here) = (runtime(), Handle::current());
         pool.reap_later(&mut pool.lock(), now + 10 * SECOND, other.handle());

@@ -37,7 +37,7 @@ const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 /// The dial was given up, and ends with a connection nevertheless.
 #[tokio::test]
-async fn a_connection_whose_room_another_one_has_is_kept_by_nobody() {
+async fn a_connection_whose_room_was_taken_over_is_not_kept() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         for is_taken_over in [false, true] {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -79,7 +79,7 @@ async fn a_connection_whose_room_another_one_has_is_kept_by_nobody() {
 
 /// The connection is made all the same, and nobody uses it.
 #[tokio::test]
-async fn a_connection_that_is_made_for_a_pod_that_has_left_ends_for_that() {
+async fn a_connection_made_for_a_pod_that_has_left_is_closed_as_left() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let connector = Connector {

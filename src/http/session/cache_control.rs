@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn private_comes_before_what_the_pod_says() {
+    fn private_is_put_before_the_pod_s_directives() {
         for (said, expected) in [
             (&[][..], "private"),
             (
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_shared_cache_stores_is_left_as_it_is() {
+    fn a_response_that_no_shared_cache_stores_is_left_unchanged() {
         for said in [
             &["max-age=1,Private"][..],
             &["no-store"],
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cdn_s_own_line_says_so_too() {
+    fn cdn_cache_control_is_made_private_too() {
         for (said, expected) in [
             (&["max-age=600"][..], "max-age=600, private"),
             (&["no-store"], "no-store"),

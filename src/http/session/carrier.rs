@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_header_can_be_made_of_has_a_flaw() {
+    fn invalid_names_and_paths_have_a_flaw() {
         let path = |path: &str| Attributes {
             path: path.into(),
             ..Attributes::default()
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_s_prefix_wants_what_browsers_want_of_it() {
+    fn prefixed_cookie_names_need_what_browsers_require() {
         let flaw = |name, secure, same_site, path: &str| {
             let kept = Attributes {
                 path: path.into(),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_that_lasts_for_less_than_a_second_lasts_for_one() {
+    fn a_max_age_below_a_second_becomes_one_second() {
         for (age, seconds) in [
             (Duration::from_millis(1), "1"),
             (Duration::from_secs(3600), "3600"),

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_opened_by_its_secret_under_its_name() {
+    fn a_ticket_opens_only_with_its_secret_and_name() {
         let text = seal(&[1]).seal("lb", &ticket()).expect("a text");
         assert!(!text.contains("web"));
         assert_eq!(seal(&[1]).open("lb", &text), opened(true));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_secret_opens_and_doesn_t_seal() {
+    fn a_previous_secret_opens_but_does_not_seal() {
         let text = seal(&[1]).seal("lb", &ticket()).expect("a text");
         assert_eq!(seal(&[2, 1]).open("lb", &text), opened(false));
         let text = seal(&[2, 1]).seal("lb", &ticket()).expect("a text");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_with_any_byte_changed_is_none() {
+    fn a_ticket_with_any_byte_changed_does_not_open() {
         let seal = seal(&[1]);
         let text = seal.seal("lb", &ticket()).expect("a text");
         for at in 0..text.len() {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_ticket_is_another_text_each_time() {
+    fn a_ticket_seals_to_another_text_each_time() {
         let seal = seal(&[1]);
         assert_ne!(seal.seal("lb", &ticket()), seal.seal("lb", &ticket()));
     }

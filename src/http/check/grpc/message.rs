@@ -103,19 +103,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_request_is_what_prost_makes_of_it(service in ".{0,300}") {
+        fn a_request_is_encoded_as_by_prost(service in ".{0,300}") {
             let expected = HealthCheckRequest { service: service.clone() }.encode_to_vec();
             prop_assert_eq!(request(&service), expected);
         }
 
         #[test]
-        fn a_status_is_what_prost_reads(status in any::<i32>()) {
+        fn a_status_is_read_as_by_prost(status in any::<i32>()) {
             let answer = HealthCheckResponse { status }.encode_to_vec();
             prop_assert_eq!(super::status(&answer), by_prost(&answer));
         }
 
         #[test]
-        fn so_it_is_among_fields_of_later_versions_and_where_it_is_cut_off(
+        fn unknown_fields_and_truncated_messages_are_read_as_by_prost(
             fields in prop::collection::vec(field(), 0..6),
             cut in 0..8_usize,
         ) {
@@ -125,7 +125,7 @@ mod tests {
         }
 
         #[test]
-        fn what_prost_refuses_is_refused(answer in prop::collection::vec(any::<u8>(), 0..24)) {
+        fn bytes_that_prost_refuses_are_refused(answer in prop::collection::vec(any::<u8>(), 0..24)) {
             if let Some(status) = status(&answer) {
                 prop_assert_eq!(Some(status), by_prost(&answer));
             }
