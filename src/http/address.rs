@@ -48,7 +48,9 @@ impl Service {
         let uri = request.uri();
         // RFC 9112 §3.2.4
         if uri.path().starts_with('*') && !is_asterisk(request) {
-            return Err(Error::request("\"*\" is no path: only OPTIONS has it"));
+            return Err(Error::request(
+                "\"*\" is not a path: only OPTIONS may have it",
+            ));
         }
         let headers = request.headers();
         let has_host = !headers.is_empty() && headers.keys().any(|name| *name == HOST);
@@ -99,13 +101,12 @@ impl Service {
         };
         no_user_information(other)?;
         let Some(scheme) = uri.scheme() else {
-            let why = format_args!("{uri} is a host alone, as only CONNECT has it: write a path");
+            let why = format_args!("{uri} is only a host, which is for CONNECT: write a path");
             return Err(Error::request(why));
         };
         if ![Scheme::HTTP, Scheme::HTTPS].contains(scheme) {
             let uri = secrets::shown_uri(uri);
-            let why =
-                format_args!("{uri:?} is neither of http nor of https: write http:// or https://");
+            let why = format_args!("{uri:?} is neither http nor https: write http:// or https://");
             return Err(Error::request(why));
         }
         if self.allow_foreign || (*scheme == self.scheme && self.is_own(other)) {
@@ -242,7 +243,7 @@ fn authority(host: &HeaderValue) -> Result<Authority, Error> {
     no_user_information(&authority)?;
     match has_port(&authority) && authority.port_u16().is_none() {
         true => Err(Error::request(format_args!(
-            "the Host is {host:?}: its port is no number up to 65535"
+            "the Host is {host:?}: its port is not a number up to 65535"
         ))),
         false => Ok(authority),
     }

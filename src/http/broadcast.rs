@@ -36,7 +36,7 @@ const PLAIN: Kind<Plain, Error> = Kind {
 };
 
 /// How a broadcast made by the client's methods treats its answers.
-const WORDS: Kind<reply::Response, Error> = Kind {
+const BY_METHODS: Kind<reply::Response, Error> = Kind {
     error: Error::balance,
     check: reply::Response::error_for_status,
 };
@@ -90,7 +90,7 @@ impl Client {
         asked: Asked,
     ) -> Broadcast<reply::Response, Error> {
         let made = move |answer| reply::Response::new(answer, asked.clone());
-        self.broadcast_as(request, WORDS, made)
+        self.broadcast_as(request, BY_METHODS, made)
     }
 
     fn broadcast_as<B, T>(

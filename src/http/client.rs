@@ -452,7 +452,7 @@ impl Client {
     fn refuse(&self, error: Error, is_grpc: bool, route: Option<&Route>) -> ResponseFuture {
         let log = self.log(&mut route.cloned().unwrap_or_default());
         ResponseFuture::failed(self.named(error))
-            .told(self.errors(is_grpc), None)
+            .as_call(self.errors(is_grpc), None)
             .traced(Tracing::logged(None, log))
     }
 
@@ -504,7 +504,7 @@ impl Client {
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
         ResponseFuture::new(future, replay, shared, until, terms.followed)
             .naming_pod(terms.names_pod)
-            .told(terms.errors, expiry)
+            .as_call(terms.errors, expiry)
             .traced(tracing)
     }
 
@@ -567,7 +567,7 @@ impl Client {
 
     /// Sends the request without layers.
     #[inline]
-    fn give<B>(&self, mut request: Request<B>) -> ResponseFuture
+    fn call_pods<B>(&self, mut request: Request<B>) -> ResponseFuture
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -609,13 +609,13 @@ impl Client {
         let layers = self.layers.as_mut();
         if let Some(error) = layers.and_then(|layers| layers.failed.take()) {
             return ResponseFuture::failed(error)
-                .told(self.errors(is_call), None)
+                .as_call(self.errors(is_call), None)
                 .traced(tracing);
         }
         let layers = self.layers.as_mut();
         let Some(layers) = layers.and_then(|layers| layers.service.as_mut()) else {
             let executed = request.extensions_mut().remove::<Executed>();
-            let future = self.give(request);
+            let future = self.call_pods(request);
             return match executed {
                 Some(executed) => ResponseFuture::layered(Through::noted(future, executed)),
                 None => future,
@@ -630,7 +630,7 @@ impl Client {
             Some(trace) => trace.span().in_scope(give),
         };
         ResponseFuture::layered(through)
-            .told(self.errors(is_call), None)
+            .as_call(self.errors(is_call), None)
             .traced(tracing)
     }
 
@@ -657,13 +657,13 @@ impl Client {
         let is_call = self.enter(&mut request);
         let layers = self.layers.as_ref();
         let Some(layers) = layers.and_then(|layers| layers.service.clone()) else {
-            return self.give(request);
+            return self.call_pods(request);
         };
         let tracing = self.trace_layered(&mut request, is_call);
         let name = &self.shared.config.service.name;
         let through = Through::waiting(layers, request, name);
         ResponseFuture::layered(through)
-            .told(self.errors(is_call && tells), None)
+            .as_call(self.errors(is_call && tells), None)
             .traced(tracing)
     }
 
@@ -693,7 +693,7 @@ impl Client {
 
     /// Makes the checks of a request that a test's function answers instead of pods.
     #[cfg(feature = "test-util")]
-    pub(super) fn look_over(&self, request: &Request<RequestBody>) -> Result<(), Error> {
+    pub(super) fn check_only(&self, request: &Request<RequestBody>) -> Result<(), Error> {
         let is_grpc = grpc::is_call(request.method(), request.headers());
         self.length(request, is_grpc)?;
         framing::check_body(request)?;
@@ -788,7 +788,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         match self.layers {
-            None => self.give(request),
+            None => self.call_pods(request),
             Some(_) => self.call_layered(request.map(RequestBody::new)),
         }
     }

@@ -89,7 +89,7 @@ fn base_path(path: &str) -> Result<Box<str>, String> {
     }
     if path.contains(['?', '#']) {
         let (why, path) = (
-            "has a query or a fragment: requests have queries",
+            "has a query or a fragment: put queries into the requests",
             secrets::shown(path),
         );
         return Err(format!("the base path {path:?} {why}"));

@@ -49,7 +49,7 @@ pub(super) fn failure(
         let Origin { pod, service } = &*pool.named.origin;
         let why = Line(&error);
         debug!(CONNECTIONS, service, endpoint = %pod, error = %why, "a connection broke; closing the idle ones");
-        pool.distrust();
+        pool.close_idle();
     }
     let is_refused = h2_cause(&error).is_some_and(is_refused);
     let source = match is_cut_off {

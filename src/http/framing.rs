@@ -35,7 +35,7 @@ pub(super) fn declared(headers: &HeaderMap) -> Result<Option<u64>, Error> {
             return Err(Error::request(why));
         }
     }
-    keeps_its_framing(headers)?;
+    check_connection_header(headers)?;
     Ok(length)
 }
 
@@ -67,7 +67,7 @@ fn length(value: &HeaderValue) -> Result<u64, Error> {
 }
 
 /// Checks that `Connection` names no framing header: a proxy would remove what it names (RFC 9110 §7.6.1).
-fn keeps_its_framing(headers: &HeaderMap) -> Result<(), Error> {
+fn check_connection_header(headers: &HeaderMap) -> Result<(), Error> {
     let lines = headers.get_all(CONNECTION).iter();
     let options = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
     for option in options.map(<[u8]>::trim_ascii) {
@@ -77,7 +77,7 @@ fn keeps_its_framing(headers: &HeaderMap) -> Result<(), Error> {
             .find(|it| is_named(it))
         {
             return Err(Error::request(format_args!(
-                "the Connection header names {name}, which is not the connection's"
+                "the Connection header names {name}, which is not a header of the connection"
             )));
         }
     }
@@ -102,7 +102,7 @@ pub(super) fn compare(declared: u64, body: &impl Body) -> Result<(), Error> {
 /// Checks that a request has no body if its method allows none, and declares an empty body if needed.
 pub(super) fn check<B: Body>(request: &mut Request<B>) -> Result<(), Error> {
     check_body(request)?;
-    tell_no_length(request);
+    declare_empty_body(request);
     Ok(())
 }
 
@@ -132,12 +132,12 @@ impl std::fmt::Display for Mismatch {
             (None, Some(upper)) if self.declared > upper => write!(f, "at most {upper}")?,
             (None, _) => write!(f, "at least {}", self.hint.lower())?,
         }
-        f.write_str(": leave the header out, it is added")
+        f.write_str(": leave the header out, the client adds it")
     }
 }
 
 /// Declares an empty body if a body has a meaning for the method (RFC 9110 §8.6).
-fn tell_no_length<B: Body>(request: &mut Request<B>) {
+fn declare_empty_body<B: Body>(request: &mut Request<B>) {
     let has_meaning = matches!(
         *request.method(),
         Method::POST | Method::PUT | Method::PATCH

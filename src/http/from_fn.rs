@@ -189,7 +189,7 @@ where
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
-        match self.client.look_over(&request) {
+        match self.client.check_only(&request) {
             Ok(()) => Either::Right(self.service.call(request).map_err(Into::into as _)),
             Err(error) => Either::Left(ready(Err(error.into()))),
         }

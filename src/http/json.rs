@@ -62,7 +62,7 @@ fn why(error: &Error, body: &[u8]) -> String {
     match error.classify() {
         Category::Data => mismatch(&text, body),
         Category::Eof => "it ends too soon".into(),
-        Category::Syntax | Category::Io => "it is no JSON".into(),
+        Category::Syntax | Category::Io => "it is not JSON".into(),
     }
 }
 
@@ -233,7 +233,7 @@ mod tests {
             ),
             (
                 error::<Vec<u8>>("<html>hunter2"),
-                "it is no JSON at line 1, column 1",
+                "it is not JSON at line 1, column 1",
             ),
             (
                 error::<Never>(&format!("\"{secret}\"")),

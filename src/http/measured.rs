@@ -130,11 +130,11 @@ where
 }
 
 fn too_long() -> BoxError {
-    "the body goes on after the length that was said".into()
+    "the body is longer than its declared length".into()
 }
 
 fn too_short(left: u64) -> BoxError {
-    format!("the body ends {left} bytes before the length that was said").into()
+    format!("the body ends {left} bytes before its declared length").into()
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::{
     client::Client,
     error::Error,
     future::ResponseFuture,
-    request::{Aim, RequestBuilder, words},
+    request::{Aim, RequestBuilder, request_methods},
     response::ResponseBody,
     send::SendFuture,
 };
@@ -88,7 +88,7 @@ impl Client {
     }
 }
 
-words!(PodClient);
+request_methods!(PodClient);
 
 impl PodClient {
     /// Makes `Host` and `:authority` name the pod, `web-0.nginx-headless.default`, if its name is known: because it was

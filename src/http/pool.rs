@@ -377,7 +377,7 @@ impl Pool {
 
     /// Closes all idle connections after one has broken: others are probably broken as well, and requests shouldn't
     /// find out one by one.
-    pub(super) fn distrust(&self) {
+    pub(super) fn close_idle(&self) {
         let mut state = self.lock();
         state.end_all(Closed::Client, false);
         state.idle.clear();

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Writes the request methods of a client that has `fn builder_of(&self, Method, &str) -> RequestBuilder`.
-macro_rules! words {
+macro_rules! request_methods {
     ($client:ty) => {
         impl $client {
             /// A GET of `path`. It may be a whole URI of the service, too.
@@ -84,9 +84,9 @@ macro_rules! words {
     };
 }
 
-pub(super) use words;
+pub(super) use request_methods;
 
-words!(Client);
+request_methods!(Client);
 
 impl Client {
     /// Sends a request that is already built, for example by [`RequestBuilder::build`]. Its response has methods to
@@ -360,7 +360,7 @@ impl RequestBuilder {
         let left_out = match self.aim.as_ref().map(|aim| &aim.route) {
             Some(route) if route.is_for_one() => {
                 return Broadcast::failed(self.client.named(Error::request(
-                    "it is for one pod, and can't be for all: ask the client itself, or `others`",
+                    "a request for one pod can't be broadcast: use the client itself, or `others`",
                 )));
             }
             route => route.and_then(Route::left_out).cloned(),

@@ -576,7 +576,7 @@ async fn an_unknown_scheme_is_an_error_that_names_the_known_ones() {
         .send()
         .await
         .expect_err("no such scheme");
-    let says = "\"ftp://web/x\" is neither of http nor of https: write http:// or https://";
+    let says = "\"ftp://web/x\" is neither http nor https: write http:// or https://";
     assert!(
         error.is_request() && error.to_string().contains(says),
         "{error}"

@@ -293,7 +293,7 @@ async fn replaced_settings_retire_connections_of_roots_no_longer_trusted() {
     drop(client);
     wait_until("the client's end", || handle.reload().is_err()).await;
     let error = handle.replace(other.tls()).expect_err("no client");
-    assert_eq!(error.to_string(), "the client is gone");
+    assert_eq!(error.to_string(), "the client was dropped");
 }
 
 #[tokio::test]

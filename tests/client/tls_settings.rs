@@ -93,7 +93,7 @@ async fn a_configuration_beside_other_settings_of_trust_or_identity_is_an_error(
         let tls = tls.config(Arc::new(config(&authority, &[])));
         let error = builder([], tls).build().expect_err("both").to_string();
         assert!(
-            error.contains("leave out the settings beside it"),
+            error.contains("leave out the other settings of both"),
             "{error}"
         );
     }

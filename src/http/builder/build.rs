@@ -176,8 +176,7 @@ fn affinity(
     #[cfg(feature = "sessions")] sessions: Option<Sessions>,
 ) -> Result<Option<Affinity>, String> {
     if !keys.is_empty() && !is_keyed {
-        let why =
-            "`key_from` needs a policy that goes by keys: set `policy(ConsistentHash::new())`";
+        let why = "`key_from` needs a policy that uses keys: set `policy(ConsistentHash::new())`";
         return Err(why.into());
     }
     let is_off = keys.is_empty();
@@ -221,7 +220,7 @@ fn secured(
             BuildError::of_service(
                 scheme,
                 authority,
-                "https needs `.tls(Tls::new().trust_pem(…)?)`: whom to trust",
+                "https needs `.tls(Tls::new().trust_pem(…)?)`, which says whom to trust",
             )
         };
         let tls = tls.ok_or_else(untold)?;

@@ -41,7 +41,7 @@ impl BuildError {
     }
 }
 
-const USER_INFORMATION: &str = "a service has no user information";
+const USER_INFORMATION: &str = "a service's URI has no user information";
 
 /// The service's name in requests: `_port._protocol.` is for DNS only.
 pub(super) fn name(uri: &Uri) -> Result<(Scheme, Authority), BuildError> {
@@ -50,7 +50,7 @@ pub(super) fn name(uri: &Uri) -> Result<(Scheme, Authority), BuildError> {
         _ => return Err(BuildError::new(uri, "write http:// or https://")),
     };
     let Some(authority) = uri.authority() else {
-        return Err(BuildError::new(uri, "it names no service"));
+        return Err(BuildError::new(uri, "the URI names no service"));
     };
     if authority.as_str().contains('@') {
         return Err(BuildError::new(uri, USER_INFORMATION));
@@ -58,7 +58,7 @@ pub(super) fn name(uri: &Uri) -> Result<(Scheme, Authority), BuildError> {
     if uri.query().is_some() {
         return Err(BuildError::new(
             uri,
-            "a service has no query: requests have",
+            "a service's URI has no query: put it into the requests",
         ));
     }
     let host = match srv_name(authority) {
@@ -97,7 +97,7 @@ pub(super) fn discovery(_: &Uri) -> Result<NoDiscovery, BuildError> {
 #[cfg(feature = "dns")]
 pub(super) fn discovery(uri: &Uri) -> Result<Dns, BuildError> {
     let Some(authority) = uri.authority() else {
-        return Err(BuildError::new(uri, "it names no service"));
+        return Err(BuildError::new(uri, "the URI names no service"));
     };
     let default = if uri.scheme() == Some(&Scheme::HTTPS) {
         443

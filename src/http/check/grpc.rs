@@ -74,7 +74,7 @@ fn message(mut frame: Bytes) -> Result<Bytes, BoxError> {
     let is_compressed = frame.get_u8() != 0;
     let length = frame.get_u32() as usize;
     if is_compressed || length != frame.len() {
-        return Err("an answer that is no single plain message".into());
+        return Err("an answer that is not a single uncompressed message".into());
     }
     Ok(frame)
 }
@@ -107,8 +107,8 @@ mod tests {
             ("0", &[0, 0, 0, 0, 0], "Unknown"),
             ("5", &[], "gRPC status 5"),
             ("0", &[], "without a message"),
-            ("0", &[1, 0, 0, 0, 2, 8, 1], "no single plain message"),
-            ("0", &[0, 0, 0, 0, 9, 8, 1], "no single plain message"),
+            ("0", &[1, 0, 0, 0, 2, 8, 1], "single uncompressed"),
+            ("0", &[0, 0, 0, 0, 9, 8, 1], "single uncompressed"),
             ("0", &[0, 0, 0, 0, 2, 8, 0xff], "decode"),
             ("0", &[0; 5000], "limit"),
         ] {

@@ -64,7 +64,7 @@ impl Link {
         let ready = async {
             while let Some(is_read) = self.reader.join_next().await {
                 if !is_read? {
-                    return Err("an answer without an end".into());
+                    return Err("an answer that never ends".into());
                 }
             }
             match &mut self.connection {

@@ -60,7 +60,9 @@ impl TlsHandle {
     }
 
     fn live(&self) -> Result<Arc<Live>, BoxError> {
-        self.0.upgrade().ok_or_else(|| "the client is gone".into())
+        self.0
+            .upgrade()
+            .ok_or_else(|| "the client was dropped".into())
     }
 }
 

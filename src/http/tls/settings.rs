@@ -255,7 +255,7 @@ impl Tls {
                 || !matches!(self.identity, Own::Nobody)
                 || !self.root_files.is_empty()
             {
-                return Err("`Tls::config` says whom to trust and who to be: leave out the settings beside it".into());
+                return Err("`Tls::config` sets trust and identity already: leave out the other settings of both".into());
             }
             let mut config = ClientConfig::clone(config);
             config.resumption = Resumption::disabled();
