@@ -40,12 +40,12 @@
 //!  Client ──▶ Balance ──▶ a pod's pool: a connection that is idle or shared, or a new one (poll_ready)
 //!    ▲  ▲                        │
 //!    │  │ handed back unwritten  ▼
-//!    │  └──────────────── the request over that connection (call) ──▶ response; its body holds connection and counter
+//!    │  └──────────────── the request on that connection (call) ──▶ response; its body holds connection and counter
 //!    │                           │
 //!    └── lost, refused or 503 ◀──┘
 //!        sent again, to another pod, if that is safe and within the budget
 //!
-//!  no answer in the usual time, with hedging ──▶ the same to another pod; the first good answer counts
+//!  with hedging, no answer in the usual time ──▶ the same request to another pod; the first good answer counts
 //! ```
 
 // Where to look:

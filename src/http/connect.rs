@@ -122,7 +122,7 @@ impl Connector {
     }
 
     /// Connects within the connect timeout, all handshakes included. The socket holds `room` for as long as the
-    /// connection is open. The outcome is counted there, if connections are counted.
+    /// connection is open. `counted` counts the outcome, if connections are counted.
     pub(super) async fn connect(
         &self,
         pod: &Endpoint,

@@ -4,9 +4,9 @@
 //! any request. A connection is counted only if it was opened.
 //!
 //! ```text
-//!  making ──▶ open ──▶ its socket is dropped ── a cause is known ────────────────────────────▶ counted
-//!                                            └─ none is: undecided, until hyper has ended and ─▲
-//!                                               its requests have, or one of them has failed
+//!  making ──▶ open ──▶ its socket is dropped ── a cause is known ─────────────────────────────▶ counted
+//!                                            └─ no cause yet: undecided, until hyper ended and ─▲
+//!                                               its requests ended, or one of them failed
 //! ```
 //!
 //! The requests decide because the last data on a connection may arrive together with its end: a whole response, or a

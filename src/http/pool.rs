@@ -5,7 +5,7 @@
 //!                 ▲                                                          │
 //!                 └──────────────────────────────────────────────────────────┘
 //!  HTTP/2     shared by as many requests as the pod allows at once; one more is opened when all are full
-//!             too old: another one is made, then it takes no more requests, and closes when it has none
+//!             too old: its successor is made; then it takes no more requests, and closes when it has none
 //! ```
 //!
 //! A request in flight keeps its connection alive, but refers to the pool only weakly. When the pod leaves the set, the

@@ -8,7 +8,7 @@
 //!        │ hyper ends              │ hyper ends
 //!        ▼                         ▼
 //!     closed                     kept ──▶ claimed: the stream is the request's
-//!                                  └────▶ the head has come, or the request has gone: closed
+//!                                  └────▶ the head has come, or the request is gone: closed
 //! ```
 
 use std::{

@@ -1,8 +1,8 @@
 //! Sticky sessions: the requests of a session go to the pod that answered its first one, under any policy.
 //!
 //! ```text
-//!  request, with a cookie ──▶ opened with the secret ──▶ Route::prefer (that pod), and the session's number for its key
-//!  response, with Set-Cookie ◀── another pod than that has answered ◀── the policy's choice, where that pod is out
+//!  request with a cookie ──▶ opened with the secret ──▶ Route::prefer (its pod), and the session's number as key
+//!  response with Set-Cookie ◀── another pod has answered ◀── if the pod is out: the policy's choice
 //! ```
 //!
 //! The cookie holds all that is known of a session. The client keeps nothing, and any client with the secret can

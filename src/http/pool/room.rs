@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  dialled ──▶ used ◀──▶ idle, or put aside ──▶ closed: the room is free
-//!                 └────▶ given up, and to be closed ──▶
+//!                 └────▶ given up, about to close ──▶
 //! ```
 //!
 //! A current-thread runtime drives its connections only while somebody blocks on it. Until then no other runtime can

@@ -2,8 +2,8 @@
 //! waits for a handshake because of age.
 //!
 //! ```text
-//!  takes requests ──▶ too old: a successor is dialled ──▶ it is there, or can't be had ──▶ takes no more ──▶ its last request
-//!                     while the old one takes requests                                     (retired)         ends: closed
+//!  takes requests ──▶ too old: a successor is dialled ──▶ it is connected, or failed ──▶ takes no more ──▶ its last request
+//!                     while the old one takes requests                                   (retired)         ends: closed
 //! ```
 //!
 //! From when its successor is dialled, the old connection doesn't count against the limit.

@@ -1,10 +1,10 @@
 //! The TLS settings that a client's handshakes use, and how they are replaced.
 //!
 //! ```text
-//!  files differ ──▶ the same at a second look? ── yes ──▶ do they fit together? ── yes ──▶ the next handshake has them;
-//!       ▲                      │ no                               │ no: one warning        connections of before retire
+//!  files differ ──▶ the same at a second read? ── yes ──▶ do they fit together? ── yes ──▶ the next handshake has them;
+//!       ▲                      │ no                               │ no: one warning        older connections retire
 //!       │                      ▼                                  ▼
-//!       └──────────── looked at again, in a second at most ◀──────┘
+//!       └──────────── read again, in a second at most ◀───────────┘
 //! ```
 
 use std::{
