@@ -17,19 +17,19 @@ use std::{
 
 /// The state of a socket's reader.
 pub(super) struct Arrivals {
-    wait: Arc<Wait>,
+    wait: Arc<ReaderWait>,
     /// Wakes `wait`.
     waker: Waker,
 }
 
 /// The state of one reading task.
-struct Wait {
+struct ReaderWait {
     task: Waker,
     /// Whether the last read was pending, and tokio hasn't woken the task since.
     is_on: AtomicBool,
 }
 
-impl Wake for Wait {
+impl Wake for ReaderWait {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -47,7 +47,7 @@ impl Arrivals {
     }
 
     fn of(task: &Waker) -> Self {
-        let wait = Arc::new(Wait {
+        let wait = Arc::new(ReaderWait {
             task: task.clone(),
             is_on: AtomicBool::new(false),
         });

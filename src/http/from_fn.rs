@@ -161,7 +161,7 @@ impl Client {
             .outlier_detection(OutlierDetection::off())
             .build()
             .expect("a service's name, and nothing else that could be wrong")
-            .layer(layer_fn(move |client| Answering {
+            .layer(layer_fn(move |client| FunctionService {
                 client,
                 service: service.clone(),
             }))
@@ -170,12 +170,12 @@ impl Client {
 
 /// Answers in place of pods, and gets what they would get.
 #[derive(Clone)]
-struct Answering<S> {
+struct FunctionService<S> {
     client: Client,
     service: S,
 }
 
-impl<S, B> Service<Request<RequestBody>> for Answering<S>
+impl<S, B> Service<Request<RequestBody>> for FunctionService<S>
 where
     S: Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>,
 {

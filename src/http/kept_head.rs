@@ -12,14 +12,14 @@ pub(super) fn again(request: &PodRequest) -> Option<PodRequest> {
 /// Most requests have one, and few are sent again, so a part that a request doesn't have must cost nothing.
 pub(super) struct KeptHead {
     method: Method,
-    target: Target,
+    target: KeptUri,
     version: Version,
     /// None if there are no headers.
     headers: Option<HeaderMap>,
     extensions: Extensions,
 }
 
-enum Target {
+enum KeptUri {
     Path(PathAndQuery),
     Whole(Uri),
 }
@@ -31,7 +31,7 @@ impl KeptHead {
         let headers = request.headers();
         Self {
             method: request.method().clone(),
-            target: Target::of(request.uri()),
+            target: KeptUri::of(request.uri()),
             version: request.version(),
             headers: (!headers.is_empty()).then(|| headers.clone()),
             extensions: match request.extensions().is_empty() {
@@ -59,7 +59,7 @@ impl KeptHead {
     }
 }
 
-impl Target {
+impl KeptUri {
     #[inline]
     fn of(uri: &Uri) -> Self {
         match (uri.scheme(), uri.authority(), uri.path_and_query()) {

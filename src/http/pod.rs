@@ -190,7 +190,7 @@ fn send(pool: &Arc<Pool>, connection: Reserved, mut request: PodRequest, left: u
         connection,
         named: pool.named.clone(),
     };
-    let call = Call {
+    let call = SendState {
         method: request.method().clone(),
         uri,
         left: left - 1,
@@ -218,7 +218,7 @@ pin_project! {
         #[pin]
         sent: F,
         held: Option<Held>,
-        call: Call,
+        call: SendState,
         // The request over another connection.
         again: Option<Sent>,
     }
@@ -231,7 +231,7 @@ where
     F: Send + 'static,
     Self: Future<Output = Result<Response<ResponseBody>, BoxError>>,
 {
-    fn boxed(sent: F, held: Held, call: Call) -> Sent {
+    fn boxed(sent: F, held: Held, call: SendState) -> Sent {
         Box::pin(Self {
             sent,
             held: Some(held),
@@ -284,7 +284,7 @@ struct Held {
 
 /// The parts of a request that its response doesn't need, so that they stay here.
 #[derive(Default)]
-struct Call {
+struct SendState {
     method: Method,
     /// The request's original URI, if the connection got another one.
     uri: Option<Box<Uri>>,
@@ -324,7 +324,7 @@ impl Held {
     }
 }
 
-impl Call {
+impl SendState {
     /// Reads a response whose head was too large for hyper's own room again, with the client's.
     async fn read_again(
         &self,

@@ -33,9 +33,9 @@ use crate::{
 
 /// A request's span, shared by its attempts. Layers pass it on in the request's extensions.
 #[derive(Clone)]
-pub(super) struct Trace(Arc<Traced>);
+pub(super) struct Trace(Arc<TraceState>);
 
-struct Traced {
+struct TraceState {
     span: Span,
     /// How many attempts have begun.
     attempts: AtomicU32,
@@ -52,7 +52,7 @@ impl Trace {
         if span.is_disabled() {
             return None;
         }
-        let traced = Traced {
+        let traced = TraceState {
             span,
             attempts: AtomicU32::new(0),
             is_grpc,

@@ -14,14 +14,14 @@ use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf};
 use super::{error::Error, pool::Lease, reclaim::Io};
 use crate::in_flight::InFlight;
 
-type Held = Option<(Lease, InFlight)>;
+type LeaseInFlight = Option<(Lease, InFlight)>;
 
 /// An upgraded stream that is still to come, in the extensions of the response that announces it.
 #[derive(Clone)]
-pub(super) struct OnUpgrade(Arc<Mutex<Option<(hyper::upgrade::OnUpgrade, Held)>>>);
+pub(super) struct OnUpgrade(Arc<Mutex<Option<(hyper::upgrade::OnUpgrade, LeaseInFlight)>>>);
 
 impl OnUpgrade {
-    pub(super) fn new(upgrade: hyper::upgrade::OnUpgrade, held: Held) -> Self {
+    pub(super) fn new(upgrade: hyper::upgrade::OnUpgrade, held: LeaseInFlight) -> Self {
         Self(Arc::new(Mutex::new(Some((upgrade, held)))))
     }
 }
@@ -63,7 +63,7 @@ pub async fn upgrade<B>(response: &mut Response<B>) -> Result<Upgraded, Error> {
 /// A connection to a pod that has switched to another protocol.
 pub struct Upgraded {
     stream: Box<dyn Io>,
-    held: Held,
+    held: LeaseInFlight,
 }
 
 /// If the pod closed it before, that counts as the reason.

@@ -29,9 +29,9 @@ pub(super) struct Rooms {
 
 /// One room, shared by those who use its connection or end it.
 #[derive(Clone)]
-pub(super) struct Room(Arc<Place>);
+pub(super) struct Room(Arc<RoomState>);
 
-struct Place {
+struct RoomState {
     /// The runtime of its connection.
     home: Home,
     rooms: Arc<Rooms>,
@@ -45,7 +45,7 @@ pub(super) struct Tenancy(Room);
 
 /// Held by a request that uses a room's connection, or waits for it: the room can't be taken over meanwhile.
 pub(in crate::http) struct InUse {
-    place: Arc<Place>,
+    place: Arc<RoomState>,
     /// Whether requests of other runtimes are told when it ends.
     is_told: bool,
 }
@@ -99,7 +99,7 @@ impl Rooms {
 
 impl Room {
     fn new(home: Home, rooms: Arc<Rooms>) -> Self {
-        Self(Arc::new(Place {
+        Self(Arc::new(RoomState {
             home,
             rooms,
             users: AtomicUsize::new(0),
@@ -124,7 +124,7 @@ impl Room {
 
     /// Gives the room to another connection, although this one is still open.
     pub(super) fn vacate(&self) {
-        let Place {
+        let RoomState {
             rooms, is_vacant, ..
         } = &*self.0;
         let mut taken = rooms.lock();
@@ -175,7 +175,7 @@ impl InUse {
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        let Place {
+        let RoomState {
             home, rooms, users, ..
         } = &*self.place;
         if users.fetch_sub(1, AcqRel) == 1 && self.is_told {
