@@ -28,11 +28,11 @@ use crate::{
 /// Ask it with its methods; the most important one is [`is_unexecuted`](Self::is_unexecuted). Methods that [the
 /// balancer's error](crate::Error) has too mean the same.
 ///
-/// |  asked by|what happened | asked by| asked by | unexecuted? | worth a retry? |
+/// | what happened | asked by | unexecuted? | worth a retry? |
 /// | --- | --- | --- | --- |
 /// | the request makes no sense | [`is_request`](Self::is_request) | yes | no: correct it |
 /// | it is for another service | [`is_request`](Self::is_request), [`is_foreign`](Self::is_foreign) | yes | no: by that service's client |
-/// | discovery has found no pods | [`is_no_endpoints`](Self::is_no_endpoints) | yes | later, for the client has waited; check the service's name and its pods |
+/// | discovery has found no pods yet, or the service has none | [`is_no_endpoints`](Self::is_no_endpoints) | yes | later, for the client has waited; check the service's name and its pods |
 /// | all pods refuse, or fail their health checks | [`is_unreachable`](Self::is_unreachable) | yes | later, for the client has waited; check the pods |
 /// | the one pod that the request is for refuses | [`is_unreachable`](Self::is_unreachable) | yes | later |
 /// | the one pod that the request is for isn't there | [`is_unreachable`](Self::is_unreachable), [`is_absent`](Self::is_absent) | yes | later, if the name is right |

@@ -2,12 +2,12 @@
 //!
 //! It reads only the frames' heads (RFC 9113 §4.1), and copies no body.
 //!
-//! |  for what|frame | what it is needed for| for what |
+//! | frame | why it is looked at |
 //! | --- | --- |
-//! | GOAWAY | the connection stops taking requests at once, not only after the next one fails |
-//! |  whether a request that hyper gave up was written|outgoing HEADERS | to know whether a request that hyper gave up was written| whether a request that hyper gave up was written |
+//! | GOAWAY | the connection stops taking requests at once, not only with the next one |
+//! | outgoing HEADERS | to know whether a request that hyper gave up was written |
 //! | the length of a block of headers | so that no header is dropped unnoticed (`wire_limits.rs`) |
-//! | empty DATA | h2 closes a connection after a hundred of them: they are changed to a frame type that is ignored |
+//! | empty DATA | h2 closes a connection with more than a hundred in its life: their type is changed to one that is ignored |
 //! | our SETTINGS | to tell pods our limit, not h2's |
 
 mod announcement;

@@ -3,9 +3,9 @@
 //! | what is known | sent again |
 //! | --- | --- |
 //! | not a byte was written | always; the balancer does it, so this module never sees it |
-//! |  if its body can be had again; once for each pod that refuses it, the budget aside|written, but the protocol says that it was not processed | if its body can be copied; once for each pod that refuses it, outside of the budget| if its body can be had again; once for each pod that refuses it, the budget aside |
+//! | written, but the protocol says that it was not processed | if its body can be copied; once for each pod that refuses it, outside of the budget |
 //! | written, and no byte of a response | if its method is safe (RFC 9110 §9.2.1) and it has no body, or its caller marks it idempotent |
-//! |  the same, if|answered with a [retried status](super::ClientBuilder::retry_statuses) | as above, if| the same, if there is a pod that has not been asked, and the answer has no negative `grpc-retry-pushback-ms` |
+//! | answered with a [retried status](super::ClientBuilder::retry_statuses) | as above, if there is a pod that has not been asked, and the answer has no negative `grpc-retry-pushback-ms` |
 //! | a response has reached the caller | never |
 
 use std::{ops::ControlFlow, task::Context, time::Duration};

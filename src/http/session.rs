@@ -189,7 +189,7 @@ impl Sessions {
         self.kept(|kept| kept.secure = is_secure)
     }
 
-    /// Whether scripts of a page can't read the cookie; on by default.
+    /// Whether the cookie is hidden from a page's scripts; on by default.
     pub fn http_only(self, is_http_only: bool) -> Self {
         self.kept(|kept| kept.http_only = is_http_only)
     }

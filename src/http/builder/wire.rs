@@ -42,7 +42,7 @@ const MOST_HEADERS: usize = 24_000;
 /// | stream window | 2 MiB | hyper's, tonic's and reqwest's: 1 GB/s at 2 ms | [`http2_initial_stream_window_size`](Self::http2_initial_stream_window_size) | that response waits to be read |
 /// | connection window | 1 GiB | Go's client's: 512 unread responses block no other; with hyper's 5 MiB, three would | [`http2_initial_connection_window_size`](Self::http2_initial_connection_window_size) | all responses on the connection wait |
 /// | small DATA frames that wait to be read | half the connection window, counting 256 bytes less their payload each | h2's | the same | the connection closes |
-/// | empty DATA frames, over a connection's life | no bound | h2 would close it after 100; they are skipped before h2 sees them | – | – |
+/// | empty DATA frames, over a connection's life | no bound | h2 would close the connection after 100; they are skipped before h2 sees them | – | – |
 /// | frame | 16 KiB | the protocol's default: larger ones make other streams wait | [`http2_max_frame_size`](Self::http2_max_frame_size) | the connection closes: the pod has been told |
 /// | header list size that pods are told (`SETTINGS_MAX_HEADER_LIST_SIZE`) | 1 MiB | what a head may have | [`max_response_header_size`](Self::max_response_header_size) | – |
 /// | a block of headers on the wire | 8 times that | a block between the two sizes is read and refused, so that it harms no other stream | the same | the connection closes, `is_limit` for all on it |
@@ -56,7 +56,7 @@ const MOST_HEADERS: usize = 24_000;
 ///
 /// | bound | value | why | setting | beyond it |
 /// | --- | --- | --- | --- | --- |
-/// | requests at once |  the pod's SETTINGS | none are sent before they arrive | [`max_connections`](Self::max_connections) | another connection; then they wait |
+/// | requests at once | as the pod's SETTINGS say | none are sent before they arrive | [`max_connections`](Self::max_connections) | another connection; then they wait |
 /// | bytes of a body that h2 holds for each request | 1 MiB | hyper's | – | reading the body pauses |
 /// | cancelled streams that are remembered | 10,000 a connection, for 30 s | a late answer to one is dropped; 4 MB at most | [`http2_max_concurrent_reset_streams`](Self::http2_max_concurrent_reset_streams) | a late answer is reset again, harmless |
 /// | late or malformed answers that are reset | no bound | hyper would close the connection, with all requests on it, after 1,024 | – | – |
