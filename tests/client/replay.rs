@@ -508,7 +508,7 @@ async fn a_custom_tower_policy_retries_at_another_pod() {
     assert_eq!(answered.get(), 6);
 }
 
-// ---------------------------------------------------------------- answers that are no good
+// ---------------------------------------------------------------- answers that are retried
 
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy";
 

@@ -45,7 +45,8 @@ const MOMENT: Duration = Duration::from_millis(50);
 /// For a longer body, if the pod answered early: the rest may still be unwritten, possibly forever.
 const SHORT_MOMENT: Duration = Duration::from_millis(1);
 
-/// Data that arrives this soon after a response can't be told from data that arrives a moment later.
+/// How soon after a response a connection is used again without a check for arrived data, which might as well arrive a
+/// moment after the check.
 const INSTANT: Duration = Duration::from_micros(20);
 
 /// The smallest socket buffer of any system.

@@ -129,7 +129,7 @@ impl Live {
     }
 
     /// Makes sure that a handshake uses what is in the files, and that a task watches them. That task ends with its
-    /// runtime, and makes no progress while its runtime doesn't run.
+    /// runtime, and makes no progress while its runtime isn't running.
     pub(super) async fn keep_fresh(self: &Arc<Self>) {
         let Some(interval) = self.current().settings.interval() else {
             return;
@@ -137,7 +137,7 @@ impl Live {
         if self.is_fresh(interval) {
             return;
         }
-        // The one who reads may be in a runtime that doesn't run now.
+        // The handshake that reads may be in a runtime that isn't running now.
         let Ok(_one_for_all) = timeout(LOOK, self.looking.lock()).await else {
             return;
         };
