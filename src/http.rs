@@ -23,7 +23,7 @@
 //! # }
 //! ```
 //!
-//! | type | what for |
+//! | type | use |
 //! | --- | --- |
 //! | [`Client`] | sends requests: `get`, `post` …; it is also a tower service, and the transport of tonic's clients |
 //! | [`ClientBuilder`] | its settings, with their defaults |
@@ -34,7 +34,7 @@
 //!
 //! `Method`, `StatusCode`, `HeaderMap`, `header` and so on, of the crate [`http`](https://docs.rs/http), are here as well.
 //!
-//! # How a request goes
+//! # The path of a request
 //!
 //! ```text
 //!  Client ──▶ Balance ──▶ a pod's pool: a connection that is idle or shared, or a new one (poll_ready)

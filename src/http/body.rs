@@ -97,7 +97,7 @@ impl RequestBody {
     ///
     /// # Errors
     ///
-    /// Those of the body itself.
+    /// If the body fails.
     pub async fn bytes(self) -> Result<Bytes, BoxError> {
         Ok(self.collect().await?.to_bytes())
     }
@@ -106,7 +106,7 @@ impl RequestBody {
     ///
     /// # Errors
     ///
-    /// Those of the body itself.
+    /// If the body fails.
     pub async fn text(self) -> Result<String, BoxError> {
         let bytes = Vec::from(self.bytes().await?);
         Ok(String::from_utf8(bytes)

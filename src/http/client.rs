@@ -141,10 +141,10 @@ use crate::{
 /// | what | code |
 /// | --- | --- |
 /// | no pod accepts requests, or there is none; a lost connection; a refused call (`REFUSED_STREAM`, GOAWAY) | `UNAVAILABLE` |
-/// | the call's time is up, or that of the [first byte](super::ClientBuilder::first_byte_timeout), or of a layer's timeout | `DEADLINE_EXCEEDED` |
+/// | the call's timeout has passed, or that of the [first byte](super::ClientBuilder::first_byte_timeout), or a layer's | `DEADLINE_EXCEEDED` |
 /// | the pod has reset the call's stream | [gRPC's](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors) for the reset: `CANCELLED`, `RESOURCE_EXHAUSTED`, `INTERNAL` … |
 /// | the answer is [more than the client reads](Error::is_limit) | `RESOURCE_EXHAUSTED` |
-/// | the request [makes no sense](Error::is_request), or the client speaks no HTTP/2 | `INTERNAL` |
+/// | the request [makes no sense](Error::is_request), or the client doesn't speak HTTP/2 | `INTERNAL` |
 /// | the [request's own body](Error::is_request_body) failed | none: that error is the caller's, and tonic finds its own status in it |
 ///
 /// With [`grpc_status(false)`](super::ClientBuilder::grpc_status), and in a [`broadcast`](Self::broadcast), errors stay

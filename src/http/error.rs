@@ -541,7 +541,7 @@ impl Error {
 
     /// The request's URI names another service than the client's, by its authority or its scheme. It was not sent.
     ///
-    /// [`is_request`](Self::is_request) is true as well. See
+    /// [`is_request`](Self::is_request) is true, too. See
     /// [`ClientBuilder::allow_foreign_authority`](super::ClientBuilder::allow_foreign_authority).
     pub fn is_foreign(&self) -> bool {
         matches!(*self.kind(), Kind::Foreign { .. })
@@ -607,7 +607,7 @@ impl Error {
 
     /// The request's [strict](super::Sessions::strict) session has lost its pod. Nothing was sent.
     ///
-    /// [`is_unreachable`](Self::is_unreachable) is true as well.
+    /// [`is_unreachable`](Self::is_unreachable) is true, too.
     #[cfg(feature = "sessions")]
     #[cfg_attr(docsrs, doc(cfg(feature = "sessions")))]
     pub fn is_session_lost(&self) -> bool {
@@ -637,7 +637,7 @@ impl Error {
     /// The one [pod](super::Client::pod) that the request is for isn't in the set, or several pods fit. The
     /// text says where it was last, and which pods there are.
     ///
-    /// [`is_unreachable`](Self::is_unreachable) is true as well.
+    /// [`is_unreachable`](Self::is_unreachable) is true, too.
     pub fn is_absent(&self) -> bool {
         self.unsent().is_some_and(BalanceError::is_absent)
     }

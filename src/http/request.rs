@@ -37,7 +37,7 @@ macro_rules! request_methods {
         impl $client {
             /// A GET of `path`. It may be a whole URI of the service, too.
             ///
-            /// [`RequestBuilder`](crate::http::RequestBuilder) says what it answers, and what can go wrong.
+            /// See [`RequestBuilder`](crate::http::RequestBuilder) for its response and its errors.
             pub fn get(&self, path: impl AsRef<str>) -> $crate::http::RequestBuilder {
                 self.request(::http::Method::GET, path)
             }
@@ -72,7 +72,7 @@ macro_rules! request_methods {
                 self.request(::http::Method::OPTIONS, path)
             }
 
-            /// Any request.
+            /// A request with any method.
             pub fn request(
                 &self,
                 method: ::http::Method,

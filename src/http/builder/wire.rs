@@ -46,7 +46,7 @@ const MOST_HEADERS: usize = 24_000;
 /// | frame | 16 KiB | the protocol's default: larger ones make other streams wait | [`http2_max_frame_size`](Self::http2_max_frame_size) | the connection closes: the pod has been told |
 /// | header list size that pods are told (`SETTINGS_MAX_HEADER_LIST_SIZE`) | 1 MiB | what a head may have | [`max_response_header_size`](Self::max_response_header_size) | – |
 /// | a block of headers on the wire | 8 times that | a block between the two sizes is read and refused, so that it harms no other stream | the same | the connection closes, `is_limit` for all on it |
-/// | a block of headers, decompressed | 16 times that | h2's limit is put there: beyond its limit it cuts trailers silently | the same | its stream is reset |
+/// | a block of headers, decompressed | 16 times that | h2's limit is set there, because beyond it h2 cuts trailers silently | the same | its stream is reset |
 /// | a block of headers, decompressed, at which h2 gives up | 64 times that | h2's: four times its limit | the same | the connection closes |
 /// | CONTINUATION frames of a block | 1,280 | h2's, from its limit | the same | the connection closes |
 /// | table of compressed headers | 4 KiB | the protocol's default | – | – |

@@ -123,10 +123,10 @@ mod tests {
 
     const FRAMES: &[u8] = &[
         0, 0, 3, 0, 0, 0, 0, 0, 1, 7, 7, 7, // DATA
-        0, 0, 0, 0, 0, 0, 0, 0, 1, // that says nothing
-        0, 0, 0, 0, 1, 0, 0, 0, 1, // that ends its stream
+        0, 0, 0, 0, 0, 0, 0, 0, 1, // empty DATA
+        0, 0, 0, 0, 1, 0, 0, 0, 1, // empty DATA that ends its stream
         0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, // GOAWAY
-        0, 0, 1, 7, 0, 0, 0, 0, 0, 9, // which is too short
+        0, 0, 1, 7, 0, 0, 0, 0, 0, 9, // a GOAWAY that is too short
         0, 0, 1, 1, 0, 128, 0, 0, 3, 9, // HEADERS, with a reserved bit
     ];
 
