@@ -31,7 +31,7 @@ use crate::{
 };
 
 const MILLI: Duration = Duration::from_millis(1);
-const PATIENCE: Duration = Duration::from_millis(500);
+const HEDGE_AFTER: Duration = Duration::from_millis(500);
 
 async fn pods() -> [Pod; 2] {
     let pod = || Pod::start((Ipv4Addr::LOCALHOST, 0).into());
@@ -50,8 +50,8 @@ fn client(
 }
 
 /// Waits long enough for pods to answer in time even on a busy machine.
-fn patient(builder: ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndpoints> {
-    builder.hedge(Hedge::after(PATIENCE))
+fn hedging_late(builder: ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndpoints> {
+    builder.hedge(Hedge::after(HEDGE_AFTER))
 }
 
 async fn answer(request: RequestBuilder) -> String {
@@ -186,7 +186,7 @@ async fn a_session_stays_with_a_pod_that_is_only_late() {
     let pods = pods().await;
     let sessions = Sessions::cookie("lb", [7; 32]);
     let sessions = sessions.on_lost(|lost| panic!("{} is only late", lost.old_pod()));
-    let client = client(&pods, Protocol::Http1, |it| patient(it).sessions(sessions));
+    let client = client(&pods, Protocol::Http1, |it| hedging_late(it).sessions(sessions));
     let cookie = session(&client, &pods).await;
     for (mode, expected) in [(Mode::Hung, 1), (Mode::Healthy, 0)] {
         pods[0].set(mode);
@@ -281,7 +281,7 @@ async fn a_bad_answer_waits_for_the_other_pod() {
             // The hedge's time counts from when it goes on alone.
             let asked = pods.get(|it| match is_hedge_s {
                 true => it.retry_statuses([]),
-                false => patient(it).retry_statuses([]),
+                false => hedging_late(it).retry_statuses([]),
             });
             let (first, hedge) = (pods.asked().await, pods.asked().await);
             let [bad, good] = if is_hedge_s {
@@ -354,7 +354,7 @@ async fn moves(
         hook.fetch_add(1, Relaxed);
     });
     let pods = Hands::of(2).await;
-    let client = pods.client(|it| change(patient(it).sessions(sessions)));
+    let client = pods.client(|it| change(hedging_late(it).sessions(sessions)));
     let get = |cookie: Option<String>| {
         let request = client.get("/");
         let request = match cookie {
@@ -426,7 +426,7 @@ async fn the_timeout_covers_both_attempts() {
 #[tokio::test]
 async fn hedging_works_without_retries() {
     let pods = pods().await;
-    let client = client(&pods, Protocol::Http1, |it| patient(it).retries(0));
+    let client = client(&pods, Protocol::Http1, |it| hedging_late(it).retries(0));
     pods[0].set(Mode::Hung);
     for _ in 0..2 {
         answer(client.get("/")).await;
