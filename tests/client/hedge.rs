@@ -186,7 +186,9 @@ async fn a_session_stays_with_a_pod_that_is_only_late() {
     let pods = pods().await;
     let sessions = Sessions::cookie("lb", [7; 32]);
     let sessions = sessions.on_lost(|lost| panic!("{} is only late", lost.old_pod()));
-    let client = client(&pods, Protocol::Http1, |it| hedging_late(it).sessions(sessions));
+    let client = client(&pods, Protocol::Http1, |it| {
+        hedging_late(it).sessions(sessions)
+    });
     let cookie = session(&client, &pods).await;
     for (mode, expected) in [(Mode::Hung, 1), (Mode::Healthy, 0)] {
         pods[0].set(mode);
