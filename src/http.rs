@@ -23,7 +23,7 @@
 //! # }
 //! ```
 //!
-//! | type | what for |
+//! | type | use |
 //! | --- | --- |
 //! | [`Client`] | sends requests: `get`, `post` …; it is also a tower service, and the transport of tonic's clients |
 //! | [`ClientBuilder`] | its settings, with their defaults |
@@ -34,49 +34,51 @@
 //!
 //! `Method`, `StatusCode`, `HeaderMap`, `header` and so on, of the crate [`http`](https://docs.rs/http), are here as well.
 //!
-//! # How a request goes
+//! # The path of a request
 //!
 //! ```text
 //!  Client ──▶ Balance ──▶ a pod's pool: a connection that is idle or shared, or a new one (poll_ready)
 //!    ▲  ▲                        │
 //!    │  │ handed back unwritten  ▼
-//!    │  └──────────────── the request over that connection (call) ──▶ response; its body holds connection and counter
+//!    │  └──────────────── the request on that connection (call) ──▶ response; its body holds connection and counter
 //!    │                           │
 //!    └── lost, refused or 503 ◀──┘
 //!        sent again, to another pod, if that is safe and within the budget
 //!
-//!  no answer in the usual time, with hedging ──▶ the same to another pod; the first good answer counts
+//!  with hedging, no answer in the usual time ──▶ the same request to another pod; the first good answer counts
 //! ```
 
-// Where what lives:
+// Where to look:
 //
-// - client.rs, builder.rs, defaults.rs: the client, its settings, and what it adds to its requests
-// - request.rs, send.rs, reply.rs, json.rs: requests made by its methods, on their way, and what they are answered with
-// - future.rs, deadline.rs: one request: its attempts, in the time that it has
+// - client.rs, builder.rs, defaults.rs: the client, its settings, and the headers and base path that its requests get
+// - request.rs, send.rs, reply.rs, json.rs: the client's own request methods: building a request, sending it, reading
+//   its response
+// - future.rs, deadline.rs: one request: its attempts and its timeout
 // - grpc.rs, call.rs: gRPC calls: their deadline, and errors as statuses
 // - layered.rs: tower's layers around the client
-// - from_fn.rs: feature `test-util`: clients that tests answer themselves
-// - broadcast.rs: the same request to every pod
+// - from_fn.rs: feature `test-util`: clients whose requests a test answers
+// - broadcast.rs: one request to every pod
 // - pinned.rs: one pod, or all pods but one
 // - affinity.rs: which pod a request stays with: by a key, or by a session
-// - key_from.rs, cookies.rs: where the keys of requests come from that name none
-// - session.rs, session/: feature `sessions`: what a sticky session's cookie says, and what its answer does
-// - address.rs: whom a request names
+// - key_from.rs, cookies.rs: where a request's key comes from if it names none
+// - session.rs, session/: feature `sessions`: what a sticky session's cookie says, and how a response sets it
+// - address.rs: which service a request's URI and `Host` name
 // - secrets.rs: what errors and `Debug` don't show
-// - framing.rs, measured.rs: where a request's body ends: as its headers say, and as it does
+// - framing.rs, measured.rs: where a request's body ends: by its headers, and in fact
 // - replay.rs: which requests may be sent again
 // - pod.rs: the service of one pod
 // - pool.rs, pool/: its connections, and what requests and responses hold of them
-// - ending.rs: why they end
-// - connect.rs, socket.rs, arrivals.rs, reclaim.rs, protocol.rs, h2_task.rs, h2_wire.rs, h2_wire/: how they are made, and run
-// - tls.rs, tls/: TLS: whom to trust and who to be, from files that change too
-// - renewal.rs: connections that were made with settings that don't hold any more
-// - wire_limits.rs, heads.rs: how much is read of what pods send, and with how much room
-// - body.rs, body/begun.rs, upload.rs: request bodies; those on a connection that others share
+// - ending.rs: why connections end
+// - connect.rs, socket.rs, arrivals.rs, reclaim.rs, protocol.rs, h2_task.rs, h2_wire.rs, h2_wire/: how connections are
+//   made and driven
+// - tls.rs, tls/: TLS: trust and identity, from files that may change
+// - renewal.rs: retires connections that were made with old TLS settings
+// - wire_limits.rs, heads.rs: limits on what pods send, and the room for it
+// - body.rs, body/begun.rs, upload.rs: request bodies, also on a shared connection
 // - sync_body.rs: bodies of any other type
 // - response.rs, received.rs, upgrade.rs: response bodies, upgraded streams
 // - check.rs, check/: health checks over HTTP and gRPC
-// - read_ahead.rs: response bodies that are read before somebody asks
+// - read_ahead.rs: response bodies that are read before the caller asks
 // - error.rs, failure.rs: what can go wrong, and what it says of the request and its pod
 
 mod address;

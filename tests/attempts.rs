@@ -1,4 +1,4 @@
-//! What came of a request, attempt by attempt: which pod, why that one, what came of it, how long it waited for what.
+//! The log of a request's attempts: which pod, why that one, what came of it, and how long it waited for what.
 
 mod support;
 
@@ -32,10 +32,11 @@ use tower_http::{follow_redirect::FollowRedirectLayer, timeout::TimeoutLayer};
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// An attempt in short: its pod's number or the last part of its address, why there was one, why that pod, what came of it.
+/// An attempt in short: its pod's number or the last part of its address, why there was an attempt, why this pod, and
+/// the outcome.
 type Short<'a> = (Option<u8>, Cause, Option<Why>, &'a str);
 
-/// All attempts in short. Whatever they are, their text fits a terminal, and they can be read again as they were written.
+/// All attempts in short. Also asserts that their text fits a terminal, and that they can be read back as written.
 #[track_caller]
 fn short(attempts: &Attempts) -> Vec<Short<'static>> {
     let text = attempts.to_string();
@@ -72,7 +73,7 @@ fn short_one(attempt: &Attempt) -> Short<'static> {
     (host, attempt.cause, attempt.why, outcome)
 }
 
-/// How long it waited for discovery, for any pod, for a connection and for its pod, in milliseconds.
+/// How long it waited, in milliseconds: for discovery, for any pod, for a connection, and for its pod.
 fn waits(attempt: &Attempt) -> [u128; 4] {
     let waits = &attempt.waits;
     [
@@ -84,7 +85,7 @@ fn waits(attempt: &Attempt) -> [u128; 4] {
     .map(|wait| wait.as_millis())
 }
 
-/// A request's result, and what came of it.
+/// A request's result, and its attempts.
 async fn ask(
     balance: &Balance<PodService>,
     route: Route,
@@ -109,7 +110,7 @@ async fn world(hosts: impl IntoIterator<Item = u8>) -> World {
     World::of(set, |builder| builder.ready_timeout(SECOND)).await
 }
 
-/// Lets this pod be ejected: five of its requests fail.
+/// Gets a pod ejected: five of its requests fail.
 async fn eject(world: &World, host: u8, route: impl Fn() -> Route) {
     world.pods.set([host], Behaviour::Fail);
     for time in 0..5 {
@@ -135,7 +136,7 @@ async fn a_request_goes_where_the_policy_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn recording_changes_nothing_of_where_requests_go() {
+async fn recording_does_not_change_where_requests_go() {
     let world = world([1, 2, 3]).await;
     for turn in 0..6 {
         let plain = turn % 2 == 0;
@@ -151,7 +152,7 @@ async fn recording_changes_nothing_of_where_requests_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_pod_refuses_goes_to_another_one() {
+async fn a_refused_request_goes_to_another_pod() {
     for behaviour in [Behaviour::NotReady, Behaviour::HandBack] {
         let world = world([1, 2, 3]).await;
         world.pods.set([1], behaviour);
@@ -172,7 +173,7 @@ async fn what_a_pod_refuses_goes_to_another_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_only_one_available_and_one_that_is_avoided_in_vain_are_told() {
+async fn the_log_says_if_a_pod_was_the_only_one_or_avoided_without_an_alternative() {
     let world = world([1]).await;
     let (_, attempts) = ask(&world.balance, Route::new()).await;
     let only = (Some(1), Cause::First, Some(Why::Only), "answered");
@@ -183,7 +184,7 @@ async fn the_only_one_available_and_one_that_is_avoided_in_vain_are_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_is_asked_for_is_waited_for() {
+async fn a_request_waits_for_the_pod_it_is_for() {
     let world = world([1]).await;
     let (log, request) = spawn(&world.balance, Route::new().pod("web-7"));
     advance(300 * MILLI).await;
@@ -208,7 +209,7 @@ async fn a_pod_that_is_asked_for_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_one_attempt_waits_for_one_after_another_is_told_apart() {
+async fn consecutive_waits_of_an_attempt_are_told_apart() {
     let (script, source) = discovery();
     let balance = Balance::builder(source).build(Pods::default().make());
     let (log, request) = spawn(&balance, Route::new().pod("web-7"));
@@ -225,7 +226,7 @@ async fn what_one_attempt_waits_for_one_after_another_is_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_becomes_ready_as_another_one_is_told() {
+async fn a_pod_that_becomes_ready_under_another_name_is_logged_as_left() {
     let named = |host, name: &str| endpoint(host).with_hostname(name);
     let set = vec![named(1, "web-1"), named(2, "web-2")];
     let world = World::of(set, |builder| builder).await;
@@ -247,7 +248,7 @@ async fn a_pod_that_becomes_ready_as_another_one_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn discovery_and_a_connection_are_waited_for() {
+async fn waits_for_discovery_and_for_a_connection_are_logged() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let balance = Balance::builder(source).build(pods.make());
@@ -267,7 +268,7 @@ async fn discovery_and_a_connection_are_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_refuse_each_is_told_and_then_the_wait() {
+async fn if_all_refuse_each_refusal_is_logged_and_then_the_wait() {
     let world = world([1, 2]).await;
     world.pods.set([1, 2], Behaviour::NotReady);
     let (result, attempts) = ask(&world.balance, Route::new()).await;
@@ -286,7 +287,7 @@ async fn where_all_refuse_each_is_told_and_then_the_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_leaves_before_it_is_ready_is_told() {
+async fn a_pod_that_leaves_before_it_is_ready_is_logged() {
     let world = world([1, 2]).await;
     world.pods.set([1], Behaviour::Pending);
     let (log, request) = spawn(&world.balance, at(1));
@@ -305,7 +306,7 @@ async fn a_pod_that_leaves_before_it_is_ready_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_without_a_name_to_leave_out_has_an_attempt_that_says_so() {
+async fn a_request_that_leaves_out_an_empty_name_is_logged_as_unsent() {
     let world = world([1, 2]).await;
     let (result, attempts) = ask(&world.balance, Route::new().leave_out("")).await;
     assert!(result.expect_err("whom?").is_absent());
@@ -341,7 +342,7 @@ async fn an_ejected_pod_is_better_than_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_a_panic_the_ejected_get_requests_too() {
+async fn in_panic_mode_ejected_pods_get_requests_too() {
     let set: Vec<_> = (1..=5).map(endpoint).collect();
     let world = World::of(set, |builder| builder.counters(true)).await;
     world.pods.set(1..=3, Behaviour::NotReady);
@@ -374,13 +375,13 @@ async fn a_key_leads_to_its_pod_and_to_the_next_one_if_that_is_out() {
     let [(_, Cause::First, Some(Why::NextForKey), "answered")] = short(&attempts)[..] else {
         panic!("{attempts}");
     };
-    // One without a key is none of that.
+    // A request without a key.
     let (_, attempts) = ask(&world.balance, Route::new()).await;
     assert_eq!(attempts.list[0].why, Some(Why::Policy));
 }
 
 #[tokio::test(start_paused = true)]
-async fn near_ones_come_first_and_far_ones_if_those_are_out() {
+async fn near_pods_come_first_and_far_pods_if_those_are_out() {
     let zone = |host, zone: &'static str| endpoint(host).with_zone(zone);
     let set = vec![zone(1, "a"), zone(2, "a"), zone(3, "b"), zone(4, "b")];
     let world = World::of(set, |builder| builder.prefer_zone("a")).await;
@@ -393,7 +394,7 @@ async fn near_ones_come_first_and_far_ones_if_those_are_out() {
     short(&attempts);
 }
 
-/// Everything is made again, and sent again if it is lost.
+/// Copies every request, and retries it if it is lost.
 #[derive(Clone, Copy, Debug)]
 struct Again;
 
@@ -456,7 +457,7 @@ async fn a_lost_request_is_sent_again_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_that_the_budget_refuses_is_told() {
+async fn a_retry_that_the_budget_refuses_is_logged() {
     let (pods, service) = retried(2, |layer| layer.budget(Spent)).await;
     pods.set([1], Behaviour::Fail);
     let (is_ok, attempts) = ask_retried(&service, at(1)).await;
@@ -468,7 +469,7 @@ async fn a_retry_that_the_budget_refuses_is_told() {
     assert!(!attempts.is_budget_spent);
 }
 
-/// What nobody takes is sent again, too.
+/// Also retries a request that no pod took.
 #[derive(Clone, Copy, Debug)]
 struct Unsent;
 
@@ -483,7 +484,7 @@ impl<Res> RetryPolicy<Request, Res> for Unsent {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_of_what_nobody_took_is_told() {
+async fn a_retry_of_an_unsent_request_is_logged() {
     let world = world([1]).await;
     world.pods.set([1], Behaviour::NotReady);
     let service = RetryLayer::new(Unsent)
@@ -505,7 +506,7 @@ async fn a_retry_of_what_nobody_took_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_of_two_tries_is_replaced_by_a_retry() {
+async fn one_of_two_hedged_attempts_is_replaced_by_a_retry() {
     let (pods, service) = retried(3, |layer| layer.hedge(Hedge::after(50 * MILLI))).await;
     pods.set([1], Behaviour::FailAfter(80 * MILLI));
     pods.set([2, 3], Behaviour::After(SECOND));
@@ -544,7 +545,7 @@ async fn of_a_hedge_and_the_first_attempt_one_is_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hedge_that_finds_nobody_is_no_attempt() {
+async fn a_hedge_that_finds_no_other_pod_is_not_an_attempt() {
     let (pods, service) = retried(2, |layer| layer.hedge(Hedge::after(50 * MILLI))).await;
     pods.set([1], Behaviour::After(SECOND));
     pods.set([2], Behaviour::NotReady);
@@ -555,9 +556,9 @@ async fn a_hedge_that_finds_nobody_is_no_attempt() {
     assert_eq!(all[1..], [refused]);
 }
 
-/// It has waited there, and counts as busy.
+/// The hedge waited at that pod, whose services were all in use.
 #[tokio::test(start_paused = true)]
-async fn a_hedge_that_finds_a_pod_without_room_is_told() {
+async fn a_hedge_at_a_pod_without_room_is_logged() {
     let connect = service_fn(|pod: Endpoint| {
         ready(Ok::<_, BoxError>(service_fn(move |Request(time)| {
             let is_held = pod == endpoint(2);
@@ -592,7 +593,7 @@ async fn a_hedge_that_finds_a_pod_without_room_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hedge_that_goes_on_alone_and_hangs_is_out_of_time() {
+async fn a_hedge_that_goes_on_alone_and_hangs_times_out() {
     let (pods, service) =
         retried(2, |layer| layer.retries(0).hedge(Hedge::after(50 * MILLI))).await;
     pods.set([1], Behaviour::FailAfter(80 * MILLI));
@@ -606,9 +607,9 @@ async fn a_hedge_that_goes_on_alone_and_hangs_is_out_of_time() {
     assert_eq!(short(&attempts), expected);
 }
 
-/// One that many requests are given is a mistake, and no leak.
+/// Giving one log to many requests is a mistake, but must not leak memory.
 #[tokio::test(start_paused = true)]
-async fn a_log_keeps_no_more_than_the_first_hundred() {
+async fn a_log_keeps_only_the_first_hundred_attempts() {
     let world = world([1]).await;
     let log = AttemptLog::new();
     for _ in 0..103 {
@@ -623,7 +624,7 @@ async fn a_log_keeps_no_more_than_the_first_hundred() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_request_says_so_to_who_keeps_the_log() {
+async fn a_cancelled_request_is_logged_as_cancelled() {
     let world = world([1]).await;
     world.pods.set([1], Behaviour::Hold);
     let (log, request) = spawn(&world.balance, Route::new());
@@ -640,10 +641,10 @@ async fn a_cancelled_request_says_so_to_who_keeps_the_log() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_fields_names_are_these() {
+async fn the_serialized_fields_have_these_names() {
     let world = world([1, 2]).await;
     world.pods.set([1], Behaviour::NotReady);
-    // It is learnt later.
+    // The name is learnt later.
     let named = endpoint(1).with_hostname("web-1");
     world.set(vec![named, endpoint(2)]).await;
     let (_, attempts) = ask(&world.balance, at(1)).await;
@@ -714,7 +715,7 @@ fn host(pod: &Endpoint) -> Option<u8> {
 }
 
 #[tokio::test]
-async fn a_response_tells_only_if_it_is_asked_for() {
+async fn a_response_has_attempts_only_if_asked_for() {
     let cluster = Cluster::start(2).await;
     let plain = client(&cluster, |builder| builder).await;
     let response = within("one", plain.get("/").into_future()).await;
@@ -737,7 +738,7 @@ async fn a_response_tells_only_if_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_asked_for_again_is_told_with_its_status() {
+async fn a_retried_answer_is_logged_with_its_status() {
     let cluster = Cluster::start(2).await;
     let client = client(&cluster, |builder| builder).await;
     let (bad, good) = (address(&client, 0), address(&client, 1));
@@ -776,7 +777,7 @@ async fn an_answer_that_is_asked_for_again_is_told_with_its_status() {
 }
 
 #[tokio::test]
-async fn an_error_tells_of_its_attempts_too() {
+async fn an_error_has_its_attempts_too() {
     let cluster = Cluster::start(2).await;
     let client = client(&cluster, |builder| builder).await;
     for pod in cluster.pods() {
@@ -797,7 +798,7 @@ async fn an_error_tells_of_its_attempts_too() {
 }
 
 #[tokio::test]
-async fn a_request_whose_time_is_up_says_where_it_was() {
+async fn a_timed_out_request_says_where_it_was() {
     let cluster = Cluster::start(1).await;
     let client = client(&cluster, |builder| builder).await;
     cluster.pod(0).set(Mode::Hung);
@@ -814,9 +815,9 @@ async fn a_request_whose_time_is_up_says_where_it_was() {
     }
 }
 
-/// Whatever has become of an attempt that began later.
+/// Whatever becomes of the attempt that began later.
 #[tokio::test]
-async fn of_two_attempts_the_one_that_hangs_is_out_of_time() {
+async fn of_two_attempts_the_one_that_hangs_times_out() {
     for (other, came) in [
         (Mode::Status(StatusCode::SERVICE_UNAVAILABLE), "503"),
         (Mode::CloseWithoutAnswer, "lost"),
@@ -841,7 +842,7 @@ async fn of_two_attempts_the_one_that_hangs_is_out_of_time() {
 }
 
 #[tokio::test]
-async fn an_error_before_anything_was_tried_tells_so() {
+async fn an_error_before_any_attempt_has_an_empty_log() {
     let cluster = Cluster::start(1).await;
     let client = client(&cluster, |builder| builder).await;
     let late = client.get("/").timeout(Duration::ZERO);
@@ -854,7 +855,7 @@ async fn an_error_before_anything_was_tried_tells_so() {
 }
 
 #[tokio::test]
-async fn all_requests_of_a_layer_are_told() {
+async fn all_requests_of_a_layer_are_logged() {
     let answer = |_, request: HttpRequest<_>| async move {
         let response = match request.uri().path() {
             "/old" => Response::builder().status(302).header("location", "/new"),
@@ -880,7 +881,7 @@ async fn all_requests_of_a_layer_are_told() {
 }
 
 #[tokio::test]
-async fn what_a_layer_cancels_is_told() {
+async fn a_request_cancelled_by_a_layer_is_logged() {
     let cluster = Cluster::start(1).await;
     let client = client(&cluster, |builder| builder).await;
     cluster.pod(0).set(Mode::Hung);
@@ -895,7 +896,7 @@ async fn what_a_layer_cancels_is_told() {
 }
 
 #[tokio::test]
-async fn a_grpc_call_that_fails_tells_beside_its_status() {
+async fn a_failed_grpc_call_has_its_attempts_beside_its_status() {
     let cluster = Cluster::start(1).await;
     let client = client(&cluster, |builder| builder.protocol(Protocol::Http2)).await;
     let pod = host(&address(&client, 0));
@@ -918,7 +919,7 @@ async fn a_grpc_call_that_fails_tells_beside_its_status() {
 }
 
 #[tokio::test]
-async fn each_answer_of_a_broadcast_tells_of_its_own_pod() {
+async fn each_answer_of_a_broadcast_has_the_attempts_of_its_own_pod() {
     let cluster = Cluster::start(3).await;
     let plain = client(&cluster, |builder| builder).await;
     let layered = plain.clone().layer(tower::layer::util::Identity::new());
@@ -938,7 +939,7 @@ async fn each_answer_of_a_broadcast_tells_of_its_own_pod() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_without_room_is_told() {
+async fn a_pod_without_a_free_connection_is_logged() {
     let answer = |is_held: bool| async move {
         match is_held {
             true => pending().await,
@@ -968,7 +969,7 @@ async fn a_pod_without_room_is_told() {
 }
 
 #[tokio::test]
-async fn a_balancer_of_http_services_tells_the_status() {
+async fn a_balancer_of_http_services_logs_the_status() {
     let cluster = Cluster::start(1).await;
     let client = client(&cluster, |builder| builder).await;
     let pod = address(&client, 0).address();
@@ -996,7 +997,7 @@ async fn a_balancer_of_http_services_tells_the_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_is_gone_with_who_keeps_it() {
+async fn a_balancer_s_request_dropped_before_its_end_is_logged_as_cancelled() {
     let world = world([1]).await;
     world.pods.set([1], Behaviour::Hold);
     let log = AttemptLog::new();

@@ -229,7 +229,7 @@ fn each_error_of_the_client_can_be_made_and_says_what_it_is() {
         (
             E::fake_session_lost("web-7"),
             "unreachable absent session_lost unsent unexecuted",
-            "request to web.default was not sent: its session is with pod web-7, and is strict: pod web-7 isn't there; \
+            "request to web.default was not sent: its strict session needs pod web-7: pod web-7 isn't there; \
              there are no endpoints",
         ),
         (

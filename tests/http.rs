@@ -1,4 +1,4 @@
-//! Balancing real HTTP: what counts as in flight, and where requests go.
+//! Balances real HTTP: what counts as in flight, and where requests go.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! One member, one life: what a pod was before it left is nothing to the one that comes after it; what a request is about is
-//! told by its own answer; and a balancer begins whenever it is first used.
+//! A member lives once: its successor at the same address inherits nothing; a request's outcome comes from its own
+//! answer; and a balancer starts whenever it is first used.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Whom a request names, whatever pod gets it.
+//! Which service a request names, whichever pod gets it.
 
 use std::{net::Ipv6Addr, sync::Arc};
 
@@ -20,7 +20,7 @@ pub(super) struct Service {
     /// The authority's host, for errors.
     pub(super) name: Arc<str>,
     host: HeaderValue,
-    /// Requests may name other services.
+    /// Whether requests may name other services.
     allow_foreign: bool,
 }
 
@@ -42,13 +42,15 @@ impl Service {
         self
     }
 
-    /// Looks the request over. One that names a path alone stays as it is; any other URI is made whole. Its authority is the
-    /// URI's where that is another service's, else the caller's `Host`, else the service's.
+    /// Checks a request. A plain path without a `Host` stays as it is; anything else becomes a whole URI. Its authority
+    /// is that of the URI if that names another service, else the caller's `Host`, else the service's.
     pub(super) fn check<B>(&self, request: &mut Request<B>) -> Result<(), Error> {
         let uri = request.uri();
         // RFC 9112 §3.2.4
         if uri.path().starts_with('*') && !is_asterisk(request) {
-            return Err(Error::request("\"*\" is no path: only OPTIONS has it"));
+            return Err(Error::request(
+                "\"*\" is not a path: only OPTIONS may have it",
+            ));
         }
         let headers = request.headers();
         let has_host = !headers.is_empty() && headers.keys().any(|name| *name == HOST);
@@ -71,19 +73,19 @@ impl Service {
         self.check_origin(request.uri())?;
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.authority = match (parts.authority, host) {
-            // A `Host` that comes along, as with a redirect to there, is another service's (RFC 9112 §3.2.2).
+            // The URI wins over a `Host`, which after a redirect may name yet another service (RFC 9112 §3.2.2).
             (Some(authority), _) if !self.is_own(&authority) => {
                 let scheme = parts.scheme.as_ref().unwrap_or(&self.scheme);
                 Some(without_default_port(scheme, &authority))
             }
-            // The service's own name goes however it was spelled.
+            // The service's own name, whatever its spelling.
             (_, host) => host,
         };
         *request.uri_mut() = self.whole(parts)?;
         Ok(())
     }
 
-    /// Whether a request names another service, which clients may be told to pass on. CONNECT's target is none.
+    /// Whether a request names another service; the client may allow that. A target of CONNECT doesn't count.
     pub(super) fn is_foreign<B>(&self, request: &Request<B>) -> bool {
         let uri = request.uri();
         let Some((scheme, authority)) = uri.scheme().zip(uri.authority()) else {
@@ -92,26 +94,25 @@ impl Service {
         *scheme != self.scheme || !self.is_own(authority)
     }
 
-    /// Looks at whom a URI names: it has to be this service, unless the client passes on others.
+    /// Checks which service a URI names: it must be this one, unless the client passes on others.
     fn check_origin(&self, uri: &Uri) -> Result<(), Error> {
         let Some(other) = uri.authority() else {
             return Ok(());
         };
         no_user_information(other)?;
         let Some(scheme) = uri.scheme() else {
-            let why = format_args!("{uri} is a host alone, as only CONNECT has it: write a path");
+            let why = format_args!("{uri} is only a host, which is for CONNECT: write a path");
             return Err(Error::request(why));
         };
         if ![Scheme::HTTP, Scheme::HTTPS].contains(scheme) {
             let uri = secrets::shown_uri(uri);
-            let why =
-                format_args!("{uri:?} is neither of http nor of https: write http:// or https://");
+            let why = format_args!("{uri:?} is neither http nor https: write http:// or https://");
             return Err(Error::request(why));
         }
         if self.allow_foreign || (*scheme == self.scheme && self.is_own(other)) {
             return Ok(());
         }
-        // What is taken for the host may be the beginning of a password.
+        // What was parsed as the host may be the beginning of a password.
         if uri
             .path_and_query()
             .is_some_and(|rest| rest.as_str().contains('@'))
@@ -125,8 +126,8 @@ impl Service {
         Error::foreign((scheme, other), (&self.scheme, &self.authority))
     }
 
-    /// Looks at what a caller has written for a URI. An '@' that its host would lose, be it in a fragment or after two slashes, may
-    /// end user information.
+    /// Checks the text of a URI. An '@' that parsing drops, in a fragment or after two slashes, may end user
+    /// information.
     pub(super) fn check_text(text: &str) -> Result<(), Error> {
         let fragment = text.split_once('#').map(|(_, fragment)| fragment);
         let lost = match text.starts_with("//") {
@@ -139,7 +140,7 @@ impl Service {
         }
     }
 
-    /// Why a path that begins with two slashes isn't sent: as a reference to a URI it names a host (RFC 3986 §4.2).
+    /// The error for a path that begins with two slashes: as a URI reference it names a host (RFC 3986 §4.2).
     pub(super) fn another_host(&self, path: &str) -> Error {
         let path = secrets::shown(path);
         let host = path.trim_start_matches('/').split('/').next();
@@ -154,7 +155,8 @@ impl Service {
         }
     }
 
-    /// Whether this authority is another spelling of the service's: by case, by a dot at the end, or by the default port.
+    /// Whether the authority is the service's in another spelling: in case, with a trailing dot, or with the default
+    /// port.
     fn is_own(&self, other: &Authority) -> bool {
         if *other == self.authority {
             return true;
@@ -168,7 +170,7 @@ impl Service {
             && is_same_host(other.host(), self.authority.host())
     }
 
-    /// Adds the scheme and the authority to a path, for those who go by them. What is no path stays as it is.
+    /// Adds the scheme and the authority to a path, for code that needs a whole URI. Leaves all else unchanged.
     pub(super) fn name_whole(&self, uri: &mut Uri) {
         if uri.authority().is_none() && uri.path().starts_with('/') {
             let parts = uri.clone().into_parts();
@@ -185,8 +187,8 @@ impl Service {
         Uri::from_parts(parts).map_err(Error::request)
     }
 
-    /// HTTP/1.1 names the service in `Host`, and the path alone in the first line (RFC 9112 §3.2.1). Where that takes
-    /// another URI, the one before is returned.
+    /// Puts the service into `Host`, and only the path into the first line, as HTTP/1.1 does (RFC 9112 §3.2.1). If that
+    /// changes the URI, returns the old one.
     pub(super) fn address_http1(
         &self,
         request: &mut Request<RequestBody>,
@@ -212,7 +214,7 @@ impl Service {
         Ok(Some(Box::new(std::mem::replace(request.uri_mut(), path))))
     }
 
-    /// HTTP/2 takes `:scheme`, `:authority` and `:path` from a whole URI.
+    /// Completes the URI, because HTTP/2 takes `:scheme`, `:authority` and `:path` from it.
     pub(super) fn address_http2(&self, request: &mut Request<RequestBody>) -> Result<(), Error> {
         *request.version_mut() = Version::HTTP_2;
         if request.uri().authority().is_none() {
@@ -223,7 +225,7 @@ impl Service {
     }
 }
 
-/// It would be sent in clear, to whom it isn't for (RFC 9110 §4.2.4).
+/// It would be sent unencrypted, to someone it isn't meant for (RFC 9110 §4.2.4).
 fn no_user_information(authority: &Authority) -> Result<(), Error> {
     match authority.as_str().contains('@') {
         true => Err(user_information()),
@@ -235,19 +237,19 @@ fn user_information() -> Error {
     Error::request("a host has no user information: send credentials in a header (`basic_auth`)")
 }
 
-/// What a `Host` names.
+/// The authority in a `Host` header.
 fn authority(host: &HeaderValue) -> Result<Authority, Error> {
     let authority = Authority::try_from(host.as_bytes()).map_err(Error::request)?;
     no_user_information(&authority)?;
     match has_port(&authority) && authority.port_u16().is_none() {
         true => Err(Error::request(format_args!(
-            "the Host is {host:?}: its port is no number up to 65535"
+            "the Host is {host:?}: its port is not a number up to 65535"
         ))),
         false => Ok(authority),
     }
 }
 
-/// The one host and port that CONNECT names (RFC 9110 §9.3.6), which are nothing of the service's.
+/// The host and port that CONNECT names (RFC 9110 §9.3.6); they have nothing to do with the service.
 fn tunnel(uri: &Uri) -> Result<Uri, Error> {
     let far = uri.authority().filter(|far| far.port_u16().is_some());
     let far = far.ok_or_else(|| Error::request("CONNECT needs a host and a port"))?;
@@ -255,7 +257,7 @@ fn tunnel(uri: &Uri) -> Result<Uri, Error> {
     Ok(far.clone().into())
 }
 
-/// `OPTIONS *`, of the server as a whole.
+/// Whether it is `OPTIONS *`, for the whole server.
 fn is_asterisk<B>(request: &Request<B>) -> bool {
     let path = request.uri().path_and_query();
     *request.method() == Method::OPTIONS && path.is_some_and(|path| path.as_str() == "*")
@@ -268,7 +270,7 @@ fn default_port(scheme: &Scheme) -> u16 {
     }
 }
 
-/// Something comes after the host, be it a number or not, but not a colon alone.
+/// Whether something follows the host and its colon, a number or not.
 fn has_port(authority: &Authority) -> bool {
     let text = authority.as_str();
     let named = text.rsplit_once('@').map_or(text, |(_, named)| named);
@@ -276,7 +278,7 @@ fn has_port(authority: &Authority) -> bool {
     !matches!(after, "" | ":")
 }
 
-/// RFC 9110 §4.2.3: an empty port, and the default one, are left out.
+/// Drops an empty or default port (RFC 9110 §4.2.3).
 fn without_default_port(scheme: &Scheme, authority: &Authority) -> Authority {
     let is_needed = has_port(authority) && authority.port_u16() != Some(default_port(scheme));
     match is_needed || authority.as_str().contains('@') {
@@ -303,7 +305,7 @@ fn is_same_host(one: &str, other: &str) -> bool {
     }
 }
 
-/// The name that a client was built of may have a port's name before the service's: `_http._tcp.`.
+/// Drops a port's name before the service's, `_http._tcp.`, which a client's URI may have.
 fn without_port_name(host: &str) -> &str {
     match host.starts_with('_') {
         true => host.splitn(3, '.').nth(2).unwrap_or(host),
@@ -322,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_port_is_left_out_and_no_other() {
+    fn only_a_default_port_is_left_out() {
         for (uri, host) in [
             ("http://web.default:80", "web.default"),
             ("https://web.default:443", "web.default"),
@@ -344,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_has_several_spellings() {
+    fn every_spelling_of_the_service_is_accepted_and_no_other_service() {
         let is_own = |service: &Service, uri: &'static str| {
             service.check_origin(&Uri::from_static(uri)).is_ok()
         };

@@ -1,4 +1,4 @@
-//! Which pod a request stays with that doesn't say so itself: by its key, or by its session.
+//! Which pod a request goes to if it names none: by its key, or by its session.
 
 use http::{Response, request::Parts};
 
@@ -14,18 +14,18 @@ pub(super) struct Affinity {
     pub(super) sessions: Option<std::sync::Arc<Sticky>>,
 }
 
-/// What a request's answer is for, beside its caller.
+/// What a request's answer must be reported to, besides its caller.
 pub(super) struct Followed {
     #[cfg(feature = "sessions")]
     session: Session,
 }
 
-/// Where a request goes, and what its answer is for.
+/// Where a request goes, and what its answer must be reported to.
 pub(super) type Led = (Route, Option<Box<Followed>>);
 
 impl Affinity {
-    /// Where a request with this head goes, and whether its answer is followed. One that is for a pod already goes there, and has
-    /// no session. `known` tells what is known now of the pod that a route is for.
+    /// Where a request with this head goes, and whether its answer must be reported. A request for one pod keeps that
+    /// pod, and has no session. `known` finds the pod that a route is for.
     #[cfg_attr(
         not(feature = "sessions"),
         expect(unused_variables, reason = "nobody asks for a session's pod")
@@ -60,25 +60,25 @@ impl Affinity {
     expect(unused_variables, reason = "no session follows")
 )]
 impl Followed {
-    /// The request is at `pod`, which is late, and goes to another one, too.
+    /// Notes that the request is late at `pod`, and is hedged.
     pub(super) fn hedged(&mut self, pod: &Endpoint) {
         #[cfg(feature = "sessions")]
         self.session.hedged(pod);
     }
 
-    /// What has come of the request at `pod` isn't retried, but that is hedged, and the other pod may answer better.
+    /// Notes that the outcome at `pod` isn't retried, while the hedge may still answer better.
     pub(super) fn set_aside(&mut self, pod: &Endpoint) {
         #[cfg(feature = "sessions")]
         self.session.set_aside(pod);
     }
 
-    /// The request has its answer: of a second pod, if it was [hedged](crate::Hedge) and that has overtaken the first one.
+    /// Reports the answer. `is_overtaken` if the request was [hedged](crate::Hedge) and the second pod was faster.
     pub(super) fn answered(self, response: &mut Response<ResponseBody>, is_overtaken: bool) {
         #[cfg(feature = "sessions")]
         self.session.answered(response, is_overtaken);
     }
 
-    /// The request has failed.
+    /// Reports a failure.
     pub(super) fn failed(self, error: Error) -> Error {
         #[cfg(feature = "sessions")]
         let error = self.session.failed(error);

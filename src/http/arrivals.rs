@@ -1,8 +1,8 @@
-//! Whether anything may have arrived on a socket since its reader last looked.
+//! Whether anything may have arrived on a socket since its reader last read.
 //!
-//! hyper tries to read after each thing it does, about five times for a request, and finds something once. Each try in vain
-//! asks tokio for the socket's readiness and registers the task again, with a lock and several atomic operations. But as long
-//! as tokio hasn't woken the task, it has nothing new to say.
+//! hyper tries to read after everything it does, about five times a request, and finds something once. Each useless try
+//! asks tokio for the socket's readiness and registers the task again, with a lock and several atomic operations. But
+//! as long as tokio hasn't woken the task, there is nothing new.
 
 use std::{
     sync::{
@@ -15,21 +15,21 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-/// The waits of a socket's reader.
+/// The state of a socket's reader.
 pub(super) struct Arrivals {
-    wait: Arc<Wait>,
-    /// Of `wait`.
+    wait: Arc<ReaderWait>,
+    /// Wakes `wait`.
     waker: Waker,
 }
 
-/// Those of one task.
-struct Wait {
+/// The state of one reading task.
+struct ReaderWait {
     task: Waker,
-    /// tokio has nothing, and wakes this when that changes.
+    /// Whether the last read was pending, and tokio hasn't woken the task since.
     is_on: AtomicBool,
 }
 
-impl Wake for Wait {
+impl Wake for ReaderWait {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -41,13 +41,13 @@ impl Wake for Wait {
 }
 
 impl Arrivals {
-    /// Nobody has read yet.
+    /// Before the first read.
     pub(super) fn new() -> Self {
         Self::of(Waker::noop())
     }
 
     fn of(task: &Waker) -> Self {
-        let wait = Arc::new(Wait {
+        let wait = Arc::new(ReaderWait {
             task: task.clone(),
             is_on: AtomicBool::new(false),
         });
@@ -57,7 +57,7 @@ impl Arrivals {
         }
     }
 
-    /// Reads with `read`, unless that has been pending for this task and hasn't woken it since.
+    /// Calls `read`, unless it was pending for this task and hasn't woken it since.
     #[inline]
     pub(super) fn poll<T>(
         &mut self,
@@ -71,7 +71,7 @@ impl Arrivals {
         if is_on.load(Acquire) {
             return Poll::Pending;
         }
-        // First: it may be woken while it is read.
+        // Before the read, because it may wake the task.
         is_on.store(true, Release);
         let read = read(&mut Context::from_waker(&self.waker));
         if read.is_ready() {
@@ -97,7 +97,7 @@ mod tests {
         }
     }
 
-    /// A stream that is empty, or has something, and counts how often it is read.
+    /// A stream that counts how often it is read.
     #[derive(Default)]
     struct Stream {
         read: usize,
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_arrives_while_the_stream_is_read_is_not_missed() {
+    fn data_that_arrives_during_a_read_is_not_missed() {
         let mut arrivals = Arrivals::new();
         let waker = Waker::from(Arc::new(Task::default()));
         let mut cx = Context::from_waker(&waker);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn another_task_reads_anew_and_is_the_one_that_is_woken() {
+    fn a_new_reading_task_reads_at_once_and_is_woken_instead() {
         let (mut arrivals, mut stream) = (Arrivals::new(), Stream::default());
         let (first, second) = (Arc::new(Task::default()), Arc::new(Task::default()));
         assert!(stream.poll(&mut arrivals, &first).is_pending());

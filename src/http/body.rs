@@ -1,5 +1,5 @@
-//! Request bodies as pods get them: of one type whatever the caller's is, so that all requests share the connections, and
-//! made anew where that is possible, so that a request can be sent again.
+//! Request bodies as pods get them: one type for all, so that all requests share connections. A body is copied if
+//! possible, so that its request can be sent again.
 
 mod begun;
 mod reading;
@@ -28,11 +28,11 @@ use crate::error::BoxError;
 /// A request on its way to a pod.
 pub(super) type PodRequest = Request<RequestBody>;
 
-/// The body of a request: none, bytes, or any [`http_body::Body`]. [Layers](super::Client::layer) around a client get every body as
-/// this type.
+/// The body of a request: none, bytes, or any [`http_body::Body`]. [Layers](super::Client::layer) around a client get
+/// every body as this type.
 ///
-/// Bytes or text become one by `into()`, any other body by [`new`](Self::new). One that is in memory is sent again where that is
-/// safe; a stream is read once. Its default is no body.
+/// Convert bytes or text with `into()`, and any other body with [`new`](Self::new). A body in memory is sent again if
+/// that is safe; a stream can be read only once. The default is no body.
 ///
 /// ```
 /// use http_body_util::StreamBody;
@@ -42,9 +42,9 @@ pub(super) type PodRequest = Request<RequestBody>;
 /// assert!(text.try_clone().is_some());
 /// # let frames = futures::stream::iter([Ok::<_, std::io::Error>(http_body::Frame::data(bytes::Bytes::new()))]);
 /// let stream = RequestBody::new(StreamBody::new(frames));
-/// assert!(stream.try_clone().is_none()); // it can be had once
+/// assert!(stream.try_clone().is_none()); // it can be read only once
 /// ```
-// Most have none, and all are moved with their requests: it is one word.
+// One word, because most requests have none, and each body moves with its request.
 #[derive(Default)]
 pub struct RequestBody(Option<Box<Kind>>);
 
@@ -57,14 +57,14 @@ enum Kind {
 }
 
 impl RequestBody {
-    /// A request without a body.
+    /// No body.
     pub(super) const EMPTY: Self = Self(None);
 
-    /// Any body, which is read as the pod takes it. One that is there as a whole, as `http_body_util`'s `Full<Bytes>` and `Empty`
-    /// are, stays so; any other one is a stream.
+    /// Wraps any body; it is read as the pod takes it. One that is complete, such as `http_body_util`'s `Full<Bytes>`
+    /// and `Empty`, is kept as bytes; any other is a stream.
     ///
-    /// A stream is sent once: when a part of it may have been read, its request isn't sent again, unless that is
-    /// [`Idempotent`](super::Idempotent), which records the stream up to a bound.
+    /// A stream can be sent only once: if a part of it may have been read, its request isn't sent again, unless the
+    /// request is [`Idempotent`](super::Idempotent), which records the stream up to a limit.
     pub fn new<B>(body: B) -> Self
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -73,7 +73,7 @@ impl RequestBody {
         Self::at_hand(body).unwrap_or_else(|body| Kind::Stream(SyncBody::new(body)).into())
     }
 
-    /// A stream of bytes. As with any other stream, its request is sent once: see [`new`](Self::new).
+    /// Wraps a stream of bytes. Like any other stream it can be sent only once: see [`new`](Self::new).
     ///
     /// ```
     /// use bytes::Bytes;
@@ -92,21 +92,21 @@ impl RequestBody {
         Self::new(StreamBody::new(stream.map_ok(Frame::data)))
     }
 
-    /// All of it, as who gets the request reads it: a layer, or a test ([`Client::from_fn`](super::Client::from_fn)). However long it
-    /// is, it is held in memory. Trailers are left out.
+    /// Reads the whole body, for a layer or a test that gets the request ([`Client::from_fn`](super::Client::from_fn)).
+    /// It is held in memory, however long it is. Trailers are dropped.
     ///
     /// # Errors
     ///
-    /// Those of the body itself.
+    /// If the body fails.
     pub async fn bytes(self) -> Result<Bytes, BoxError> {
         Ok(self.collect().await?.to_bytes())
     }
 
-    /// [`bytes`](Self::bytes) as text. It is read as UTF-8, and what is none becomes U+FFFD.
+    /// [`bytes`](Self::bytes) as UTF-8 text. Invalid bytes become U+FFFD.
     ///
     /// # Errors
     ///
-    /// Those of the body itself.
+    /// If the body fails.
     pub async fn text(self) -> Result<String, BoxError> {
         let bytes = Vec::from(self.bytes().await?);
         Ok(String::from_utf8(bytes)
@@ -123,8 +123,8 @@ impl RequestBody {
         self.again()
     }
 
-    /// A body that fails if it is not as long as was said. `declared` is the length that the request's headers promise, where
-    /// they do.
+    /// A body that fails if it doesn't have its length. `declared` is the length in the request's headers, if they have
+    /// one.
     pub(super) fn measured<B>(body: B, declared: Option<u64>) -> Self
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -144,7 +144,7 @@ impl RequestBody {
         Kind::Stream(SyncBody::new(Measured::new(body, declared))).into()
     }
 
-    /// One of the bodies that need no box of their own; or else the body.
+    /// Converts a body of a known type without boxing it, or gives it back.
     #[inline]
     fn at_hand<B>(body: B) -> Result<Self, B>
     where
@@ -164,7 +164,7 @@ impl RequestBody {
         Err(body.expect("not taken above"))
     }
 
-    /// A stream that came as one of these has not been measured before.
+    /// Measures a stream that came as a `RequestBody`, and so has not been measured before.
     fn remeasured(self, declared: Option<u64>) -> Self {
         match self.0 {
             Some(kind) if matches!(*kind, Kind::Stream(_)) => match *kind {
@@ -177,7 +177,7 @@ impl RequestBody {
 
     fn whole(body: Option<Full<Bytes>>) -> Self {
         let mut body = body.unwrap_or_default();
-        // It is ready at once, as its type says; nobody is woken.
+        // `Full` is ready at once, so nobody needs waking.
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let data = match Pin::new(&mut body).poll_frame(&mut cx) {
             Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
@@ -190,7 +190,7 @@ impl RequestBody {
         self.0.is_none()
     }
 
-    /// Whether it is all there, and no longer than `limit`.
+    /// Whether it is complete, and no longer than `limit`.
     pub(super) fn is_within(&self, limit: usize) -> bool {
         match self.0.as_deref() {
             None => true,
@@ -201,7 +201,7 @@ impl RequestBody {
         }
     }
 
-    /// Lets `reading` say whether hyper still reads a stream.
+    /// Lets `reading` tell whether hyper still reads a stream.
     pub(super) fn watch(&mut self, reading: &Reading) {
         if let Some(Kind::Stream(_) | Kind::Recorded(_) | Kind::Begun(_)) = self.0.as_deref() {
             let stream = std::mem::take(self);
@@ -221,7 +221,7 @@ impl RequestBody {
         }
     }
 
-    /// Reads what a stream has ready, here and now: what it does to whoever reads it, as panic or block, it does to its caller.
+    /// Reads what a stream has ready, in the caller's task: if the stream panics or blocks, it does so there.
     pub(super) fn begin(&mut self) {
         if let Some(Kind::Stream(_) | Kind::Recorded(_)) = self.0.as_deref() {
             let stream = std::mem::take(self);
@@ -229,7 +229,7 @@ impl RequestBody {
         }
     }
 
-    /// Whether the next frame, or the end, is there without anybody's code being run.
+    /// Whether the next frame, or the end, can be had without running foreign code.
     pub(super) fn is_at_hand(&self) -> bool {
         match self.0.as_deref() {
             None | Some(Kind::Whole(_)) => true,
@@ -251,7 +251,7 @@ impl RequestBody {
         }
     }
 
-    /// The same body again; none if it can be read only once, or more of it has been than was recorded.
+    /// A copy of the body. None if it can be read only once, or if more was read than recorded.
     pub(super) fn again(&self) -> Option<Self> {
         match self.0.as_deref() {
             None => Some(Self::EMPTY),
@@ -263,7 +263,7 @@ impl RequestBody {
         }
     }
 
-    /// Whether all that has been read of it was recorded.
+    /// Whether everything that was read of it has been recorded.
     pub(super) fn is_playable(&self) -> bool {
         match self.0.as_deref() {
             Some(Kind::Recorded(replayed)) => !lock(&replayed.recording).overrun,
@@ -280,7 +280,7 @@ impl From<Kind> for RequestBody {
     }
 }
 
-/// All there.
+/// Complete bodies.
 impl From<Bytes> for RequestBody {
     fn from(data: Bytes) -> Self {
         match data.is_empty() {
@@ -359,19 +359,19 @@ impl Body for RequestBody {
     }
 }
 
-/// A stream that is recorded, and one place in the recording.
+/// A stream that is recorded, and a position in the recording.
 ///
-/// The last one made reads on where the recording ends; those before it belong to attempts that have failed.
+/// The newest replay reads on where the recording ends; older ones belong to attempts that have failed.
 struct ReplayBody {
     recording: Arc<Mutex<Recording>>,
-    /// Which of those that have been read this is; none before it is.
+    /// The number of this replay among those that have been read; none before the first read.
     turn: Option<usize>,
     at: usize,
-    /// Of the whole.
+    /// Of the whole body.
     size_hint: SizeHint,
 }
 
-/// Why an attempt's body ends early: a later attempt reads on. Neither its caller nor its pod has failed.
+/// Why an attempt's body ends early: a later attempt reads it now. Neither the caller nor the pod has failed.
 #[derive(Debug, thiserror::Error)]
 #[error("the request's body has gone on to another pod")]
 pub(super) struct Elsewhere;
@@ -379,12 +379,12 @@ pub(super) struct Elsewhere;
 struct Recording {
     stream: SyncBody,
     recorded: Vec<Bytes>,
-    /// How many replays have been read: the last of them reads on.
+    /// How many replays have been read; the newest of them reads on.
     turns: usize,
     /// How many frames have been read, recorded or not.
     read: usize,
     room: usize,
-    /// More has been read than there was room for.
+    /// Whether more was read than there is room for.
     overrun: bool,
     ended: bool,
 }
@@ -425,7 +425,7 @@ impl ReplayBody {
             recording.turns
         });
         if turn != recording.turns {
-            // Its attempt has failed, and its connection is the last to learn: it is to steal no frame, and no wakeup.
+            // Its attempt has failed, but its connection may not know yet. It must take no frame and no wakeup.
             return Poll::Ready(Some(Err(Elsewhere.into())));
         }
         if self.at < recording.read {
@@ -458,7 +458,7 @@ impl ReplayBody {
 }
 
 impl Recording {
-    /// Trailers are not worth a recording: what has any is not sent again.
+    /// Trailers are not worth recording: a body with trailers isn't sent again.
     fn record(&mut self, frame: &Frame<Bytes>) {
         self.read += 1;
         match frame.data_ref() {
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_known_for_what_it_is() {
+    fn complete_bodies_can_be_copied_and_streams_cannot() {
         assert!(RequestBody::measured(Empty::new(), None).is_empty());
         assert!(RequestBody::measured(Full::new(Bytes::new()), None).is_empty());
         let whole = RequestBody::measured(Full::new(Bytes::from("abc")), None);
@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_recorded_is_played_again_and_the_rest_read_on() {
+    async fn a_replay_sends_the_recording_and_reads_on_in_the_stream() {
         let mut first = chunks(&["ab", "cd", "ef"]);
         first.record(10);
         assert_eq!(read(&mut first, 2).await, b"abcd");
@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_has_been_followed_reads_no_more() {
+    async fn a_replay_reads_no_more_once_a_newer_one_reads() {
         let mut first = chunks(&["ab", "cd"]);
         first.record(10);
         let kept = first.again().expect("recorded");
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_than_there_is_room_for_is_sent_but_not_again() {
+    async fn a_stream_longer_than_its_recording_is_sent_once() {
         let mut body = chunks(&["ab", "cd", "ef"]);
         body.record(3);
         assert_eq!(read(&mut body, 3).await, b"abcdef");

@@ -1,4 +1,4 @@
-//! The same request to every pod.
+//! One request to every pod.
 
 use std::{
     convert::identity,
@@ -29,21 +29,21 @@ use crate::{
 
 type Plain = Response<ResponseBody>;
 
-/// How pods answer a broadcast over HTTP.
+/// How a broadcast of plain requests treats its answers.
 const PLAIN: Kind<Plain, Error> = Kind {
     error: Error::balance,
     check: success,
 };
 
-/// How they answer one with the client's words.
-const WORDS: Kind<reply::Response, Error> = Kind {
+/// How a broadcast made by the client's methods treats its answers.
+const BY_METHODS: Kind<reply::Response, Error> = Kind {
     error: Error::balance,
     check: reply::Response::error_for_status,
 };
 
 impl Client {
-    /// Sends one request to every pod, whatever its method. See [`Broadcast`], and [`RequestBuilder::broadcast`] for a
-    /// request made by the client's methods, whose answers are easily read.
+    /// Sends one request to every pod, whatever its method. See [`Broadcast`]. [`RequestBuilder::broadcast`] does so
+    /// for a request made by the client's methods; its responses have methods to read the body.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -59,17 +59,18 @@ impl Client {
     /// # }
     /// ```
     ///
-    /// - **Its body** is sent once to each pod, so it has to be there as a whole: `http_body_util`'s `Full<Bytes>` or `Empty`.
-    ///   With a stream, the broadcast fails before anything is sent ([`Error::is_request`]);
-    ///   [`broadcast_with`](Self::broadcast_with) takes one for each pod.
-    /// - **What is lost is sent again** where that is safe, as with any request and within the same budget, but to the same
+    /// - **Its body** is sent to each pod, so it must be complete: `http_body_util`'s `Full<Bytes>` or `Empty`. With a
+    ///   stream, the broadcast fails before anything is sent ([`Error::is_request`]);
+    ///   [`broadcast_with`](Self::broadcast_with) takes one stream for each pod.
+    /// - **A lost request is sent again** if that is safe, like any request and within the same budget, but to the same
     ///   pod. Whatever status a pod answers, no other pod is asked instead.
-    /// - **A timeout** of the request's own, or of the client's, is each pod's, to the end of its response's body. The
-    ///   broadcast's are until the response begins.
-    /// - **Successes** are the statuses below 400, where successes are counted: in `all`, `first`, `quorum` and `majority`. There
-    ///   the others are errors that have a [status](Error::status). The stream has them all as responses.
-    /// - A [`Route`] in the request's extensions is ignored. If [attempts](super::RequestBuilder::attempts) are asked for, each
-    ///   response and error has those of its own pod.
+    /// - **A timeout** of the request, or of the client, applies to each pod, to the end of its response's body. The
+    ///   broadcast's own timeouts count only until the response begins.
+    /// - **Successes** are the statuses below 400, in the methods that count successes: `all`, `first`, `quorum` and
+    ///   `majority`. There, other statuses are errors that have a [status](Error::status). The stream returns all of
+    ///   them as responses.
+    /// - A [`Route`] in the request's extensions is ignored. If [attempts](super::RequestBuilder::attempts) are
+    ///   recorded, each response and error has those of its own pod.
     ///
     /// A response holds its connection, and counts as in flight, until its body has been read or dropped.
     ///
@@ -82,14 +83,14 @@ impl Client {
         self.broadcast_as(request, PLAIN, identity)
     }
 
-    /// [`broadcast`](Self::broadcast) of a request that was made with the client's words.
+    /// [`broadcast`](Self::broadcast) of a request made by the client's methods.
     pub(super) fn broadcast_asked(
         &self,
         request: Request<RequestBody>,
         asked: Asked,
     ) -> Broadcast<reply::Response, Error> {
         let made = move |answer| reply::Response::new(answer, asked.clone());
-        self.broadcast_as(request, WORDS, made)
+        self.broadcast_as(request, BY_METHODS, made)
     }
 
     fn broadcast_as<B, T>(
@@ -108,7 +109,7 @@ impl Client {
             let Some(copy) = again(&request) else {
                 return Broadcast::failed(self.named(not_repeatable()));
             };
-            // One that makes no sense does so for no pod.
+            // A request that makes no sense makes none for any pod.
             if let Err(error) = self.prepare(copy, None) {
                 return Broadcast::failed(self.named(error));
             }
@@ -124,9 +125,9 @@ impl Client {
         self.broadcast_prepared(prepared, kind, made)
     }
 
-    /// A request to every pod, made for each by `request`, when its turn comes; of bodies that are streams as well.
+    /// Sends a request to every pod. `request` makes each one when its pod's turn comes, so its body may be a stream.
     ///
-    /// Otherwise as [`broadcast`](Self::broadcast). A request that makes no sense is its pod's error.
+    /// In all else it is like [`broadcast`](Self::broadcast). A request that makes no sense is an error of its pod.
     pub fn broadcast_with<B>(
         &self,
         mut request: impl FnMut(&Endpoint) -> Request<B> + Send + 'static,
@@ -173,7 +174,7 @@ impl Client {
         })
     }
 
-    /// Each request through the layers, and then to its pod.
+    /// Sends each request through the layers, then to its pod.
     fn broadcast_layered<T: Send + 'static>(
         &self,
         mut request: impl FnMut(&Endpoint) -> Result<Request<RequestBody>, Error> + Send + 'static,
@@ -189,7 +190,7 @@ impl Client {
                     request
                         .extensions_mut()
                         .insert(route.member(target.clone()));
-                    // Who counts successes counts errors.
+                    // No statuses: a broadcast that counts successes must see errors.
                     client.wait_layered(request, false)
                 }
                 Err(error) => ResponseFuture::failed(error),
@@ -202,7 +203,7 @@ impl Client {
     }
 }
 
-/// A request to one pod, whose answer is made what the broadcast's are.
+/// A request to one pod, whose answer is converted to the broadcast's type.
 struct Answering<F> {
     future: ResponseFuture,
     made: F,
@@ -234,7 +235,7 @@ where
 }
 
 impl Prepared {
-    /// The same request once more, if its body can be had twice.
+    /// A copy of the request, if its body can be copied.
     fn again(&self) -> Option<Self> {
         Some(Self {
             request: again(&self.request)?,

@@ -37,7 +37,7 @@ use http::{
     uri::{Authority, Scheme},
 };
 
-// Where the pods come from, unless the builder is told.
+// The default source of pods.
 #[cfg(feature = "dns")]
 use crate::discovery::dns::{Dns, Dns as DefaultDiscovery};
 #[cfg(not(feature = "dns"))]
@@ -57,14 +57,14 @@ use service::NoDiscovery as DefaultDiscovery;
 /// | [`outlier_detection`](Self::outlier_detection), [`classify`](Self::classify) | pods that fail are ejected: [`OutlierDetection`], [`ByStatus`](crate::ByStatus) |
 /// | [`slow_start`](Self::slow_start) | off |
 /// | [`counters`](Self::counters) | on |
-/// | [`health_check`](Self::health_check) | none: pods are not asked |
+/// | [`health_check`](Self::health_check) | none |
 /// | [`retries`](Self::retries) | 3 for a request |
 /// | [`retry_budget`](Self::retry_budget) | 20 % of all requests and 10 a second, over 10 s |
 /// | [`retry_statuses`](Self::retry_statuses) | 502, 503 and 504 |
 /// | [`hedge`](Self::hedge) | off: one pod at a time |
-/// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: all pods are alike |
+/// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not set: zones and nodes don't matter |
 /// | [`subset`](Self::subset) | none: all pods are used |
-/// | [`key_from`](Self::key_from) | nowhere: requests have the keys that they name |
+/// | [`key_from`](Self::key_from) | nowhere: only keys that requests name count |
 /// | `sessions` (feature `sessions`) | none: no request stays with a pod |
 /// | [`max_idle`](Self::max_idle) | 32 connections a pod |
 /// | [`idle_timeout`](Self::idle_timeout) | 30 s |
@@ -75,9 +75,9 @@ use service::NoDiscovery as DefaultDiscovery;
 /// | [`tcp_user_timeout`](Self::tcp_user_timeout) | 10 s (Linux) |
 /// | [`http2_ping`](Self::http2_ping) | none |
 /// | [`allow_foreign_authority`](Self::allow_foreign_authority) | off: a URI of another service is an error |
-/// | [`grpc_status`](Self::grpc_status) | on: gRPC calls that fail are told so by a status |
-/// | [`request_spans`](Self::request_spans) | off: requests have no spans of tracing's |
-/// | [`request_attempts`](Self::request_attempts) | off: only requests that ask for it tell of their attempts |
+/// | [`grpc_status`](Self::grpc_status) | on: gRPC calls get errors as a status |
+/// | [`request_spans`](Self::request_spans) | off: requests have no tracing spans |
+/// | [`request_attempts`](Self::request_attempts) | off: only requests that ask for it record their attempts |
 /// | [`base_path`](Self::base_path) | the path of the client's URI, if it has one |
 /// | [`default_headers`](Self::default_headers), [`user_agent`](Self::user_agent) | none |
 /// | [`response_limit`](Self::response_limit) | 64 MiB: what is read of a response as a whole |
@@ -170,8 +170,8 @@ impl ClientBuilder<Dns> {
 }
 
 impl<D> ClientBuilder<D> {
-    /// Where the pods come from, instead of DNS; the URI then only says how they are spoken to. Without the feature `dns` it
-    /// takes one to [build](Self::build).
+    /// Finds pods by this discovery instead of DNS; the URI then only says how to speak to them. Without the feature
+    /// `dns` a client can't be [built](Self::build) without it.
     pub fn discovery<E: Discovery>(self, discovery: E) -> ClientBuilder<E> {
         ClientBuilder {
             service: self.service,
@@ -200,47 +200,47 @@ impl<D> ClientBuilder<D> {
         }
     }
 
-    /// Which pod gets the next request: one of this crate's policies, or one of your own.
+    /// Which policy picks the pod for each request: one of this crate's, or your own.
     pub fn policy(mut self, policy: impl Policy) -> Self {
         self.policy = AnyPolicy::new(policy);
         self
     }
 
-    /// The client's own zone, so that the pods that are meant for it come first; see
+    /// The client's own zone. Pods that are meant for it come first; see
     /// [`BalanceBuilder::zone`](crate::BalanceBuilder::zone).
     pub fn zone(mut self, zone: impl Into<Box<str>>) -> Self {
         self.locality.zone(zone);
         self
     }
 
-    /// The client's own node, so that the pods that are meant for it come first; see
+    /// The client's own node. Pods that are meant for it come first; see
     /// [`BalanceBuilder::node`](crate::BalanceBuilder::node).
     pub fn node(mut self, node: impl Into<Box<str>>) -> Self {
         self.locality.node(node);
         self
     }
 
-    /// The pods of this zone come first where there are no hints, too; see
+    /// Prefers the pods of this zone even without hints; see
     /// [`BalanceBuilder::prefer_zone`](crate::BalanceBuilder::prefer_zone).
     pub fn prefer_zone(mut self, zone: impl Into<Box<str>>) -> Self {
         self.locality.prefer_zone(zone);
         self
     }
 
-    /// The pods of this node come first where there are no hints, too; see
+    /// Prefers the pods of this node even without hints; see
     /// [`BalanceBuilder::prefer_node`](crate::BalanceBuilder::prefer_node).
     pub fn prefer_node(mut self, node: impl Into<Box<str>>) -> Self {
         self.locality.prefer_node(node);
         self
     }
 
-    /// When pods are ejected for what their requests come to; [`OutlierDetection::off`] for never.
+    /// When pods are ejected because their requests fail; [`OutlierDetection::off`] for never.
     pub fn outlier_detection(mut self, detection: OutlierDetection) -> Self {
         self.detection = detection;
         self
     }
 
-    /// Asks pods whether they are well, beside what their requests come to; off by default.
+    /// Checks the pods' health, in addition to judging them by their requests; off by default.
     ///
     /// ```
     /// # fn main() -> Result<(), tower_headless::BoxError> {
@@ -259,29 +259,30 @@ impl<D> ClientBuilder<D> {
         self
     }
 
-    /// For how long a new pod gets less than its share; see [`BalanceBuilder::slow_start`](crate::BalanceBuilder::slow_start).
+    /// How long a new pod gets less than its share; see
+    /// [`BalanceBuilder::slow_start`](crate::BalanceBuilder::slow_start).
     pub fn slow_start(mut self, window: Duration) -> Self {
         self.slow_start = window;
         self
     }
 
-    /// Whether requests are counted, and it is kept what has happened to the pods; see
+    /// Whether requests are counted, and the events of each pod recorded; see
     /// [`BalanceBuilder::counters`](crate::BalanceBuilder::counters). On by default.
     pub fn counters(mut self, on: bool) -> Self {
         self.counters = on;
         self
     }
 
-    /// Uses only a part of the pods; all of them by default. For services of so many clients and pods that not every client should
-    /// have connections to every pod: see [`Subset`].
+    /// Uses only a part of the pods; all of them by default. For services with so many clients and pods that not every
+    /// client should have connections to every pod: see [`Subset`].
     pub fn subset(mut self, subset: Subset) -> Self {
         self.subset = Some(subset);
         self
     }
 
-    /// Where the [key](crate::Route::key) of a request comes from if it names none: a header, a part of the path, a cookie, or a
-    /// function. Call it several times for several sources: the first that finds a key counts. A request without a key goes to
-    /// any pod.
+    /// Where a request's [key](crate::Route::key) comes from if it names none: a header, a part of the path, a cookie,
+    /// or a function. Call it again to add another source: the first that finds a key counts. A request without a key
+    /// goes to any pod.
     ///
     /// ```
     /// # fn main() -> Result<(), tower_headless::BoxError> {
@@ -299,15 +300,15 @@ impl<D> ClientBuilder<D> {
     /// # }
     /// ```
     ///
-    /// Of this crate's policies only [`ConsistentHash`](crate::ConsistentHash) looks at keys: with another one, the default
-    /// included, [`build`](Self::build) fails.
+    /// Only [`ConsistentHash`](crate::ConsistentHash) of this crate's policies looks at keys. With another one,
+    /// including the default, [`build`](Self::build) fails.
     pub fn key_from(mut self, source: KeyFrom) -> Self {
         self.keys.push(source);
         self
     }
 
-    /// Sticky sessions: requests that bring a cookie, or a header, go to the pod that has answered before; off by default. See
-    /// [`Sessions`].
+    /// Sticky sessions: a request with the session's cookie or header goes to the pod that answered before. Off by
+    /// default; see [`Sessions`].
     #[cfg(feature = "sessions")]
     #[cfg_attr(docsrs, doc(cfg(feature = "sessions")))]
     pub fn sessions(mut self, sessions: Sessions) -> Self {
@@ -315,17 +316,18 @@ impl<D> ClientBuilder<D> {
         self
     }
 
-    /// What the end of a request says of its pod.
+    /// How the end of a request counts for or against its pod.
     ///
-    /// Two ends are not passed to the classifier. A request whose own body fails says nothing of its pod. A request that the
-    /// pod refuses unprocessed (HTTP/2's `REFUSED_STREAM` and GOAWAY) is [overload](crate::Outcome::Overload).
+    /// Two outcomes are not passed to the classifier. If a request's own body fails, that says nothing about its pod.
+    /// If the pod refuses a request unprocessed (HTTP/2's `REFUSED_STREAM` and GOAWAY), that is
+    /// [overload](crate::Outcome::Overload).
     pub fn classify(mut self, classify: impl ClassifyHttp) -> Self {
         self.classify = SharedClassify::Own(Arc::new(classify));
         self
     }
 
-    /// How long all of a request may take, to the end of its response's body and with all retries; no limit by default. A stream
-    /// ends then, too, if its request has no [timeout of its own](super::RequestBuilder::timeout).
+    /// How long a whole request may take, to the end of its response's body and with all retries; no limit by default.
+    /// It also ends streams whose request has no [timeout of its own](super::RequestBuilder::timeout).
     ///
     /// Rounded up to whole milliseconds. Zero fails every request; `Duration::MAX` is no limit.
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -333,24 +335,24 @@ impl<D> ClientBuilder<D> {
         self
     }
 
-    /// How long requests wait while no pod accepts them, counted from the beginning of the outage; 5 s by default. Requests for
-    /// [one pod](super::Client::pod) wait for it, each from when it is made. See
-    /// [`BalanceBuilder::ready_timeout`](crate::BalanceBuilder::ready_timeout).
+    /// How long requests wait while no pod accepts them, counted from the beginning of the outage; 5 s by default. A
+    /// request for [one pod](super::Client::pod) waits for that pod this long, counted from when the request is made.
+    /// See [`BalanceBuilder::ready_timeout`](crate::BalanceBuilder::ready_timeout).
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.limits.ready = Some(timeout);
         self
     }
 
-    /// Requests wait for as long as no pod accepts them; see
+    /// Lets requests wait as long as no pod accepts them; see
     /// [`BalanceBuilder::wait_for_ready`](crate::BalanceBuilder::wait_for_ready).
     pub fn wait_for_ready(mut self) -> Self {
         self.limits.ready = None;
         self
     }
 
-    /// Requests fail at once while no pod accepts them. The same as a ready timeout of zero.
+    /// Fails requests at once while no pod accepts them, like a ready timeout of zero.
     ///
-    /// So do those that come before discovery's first answer: await `Client::discovered` before the first request.
+    /// Requests before discovery's first answer fail too: await `Client::discovered` before the first one.
     pub fn fail_fast(self) -> Self {
         self.ready_timeout(Duration::ZERO)
     }

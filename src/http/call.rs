@@ -1,4 +1,4 @@
-//! The end of a gRPC call: gRPC's libraries understand statuses, and no errors of their transport's.
+//! The end of a gRPC call: gRPC's libraries understand statuses, but no errors of the transport.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use super::{
 };
 
 impl Call {
-    /// An answer as its caller gets it. An error is a response without a body ("Trailers-Only"), with the error in its
-    /// extensions.
+    /// Converts an answer for its caller. An error becomes a response without a body ("Trailers-Only"), with the error
+    /// in its extensions.
     pub(super) fn answer(&self, answer: Answer) -> Answer {
         match self.in_time(answer) {
             Ok(mut response) => {
@@ -72,7 +72,7 @@ mod tests {
     };
     use std::time::Duration;
 
-    /// A pod's answer that it has cancelled the call, with a code of gRPC's.
+    /// A pod's answer that cancels the call with this gRPC code.
     fn answered(code: &'static str, after: Duration) -> String {
         let call = Call {
             expiry: Until::after(after).map(Expiry::of),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_its_pod_cancels_when_the_time_is_up_is_late() {
+    fn a_call_cancelled_by_its_pod_at_the_deadline_is_a_timeout() {
         let (over, long) = (Duration::ZERO, Duration::from_secs(3600));
         assert_eq!(answered("1", over), "4");
         assert_eq!(answered("1", long), "1", "it has another reason");

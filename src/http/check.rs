@@ -1,6 +1,6 @@
-//! Checks over HTTP: a GET, or gRPC's health service.
+//! Health checks over HTTP: a GET, or gRPC's health service.
 //!
-//! The checks of a pod have a connection of their own, which they keep: requests' connections stay out of it.
+//! A pod's checks have their own connection, and keep it: they don't use those of requests.
 
 mod grpc;
 mod link;
@@ -26,7 +26,7 @@ use crate::{
     error::BoxError,
 };
 
-/// So that those who read a pod's logs know whom to thank.
+/// Tells readers of a pod's logs where these requests come from.
 const AGENT: &str = concat!(
     "tower-headless/",
     env!("CARGO_PKG_VERSION"),
@@ -34,17 +34,17 @@ const AGENT: &str = concat!(
 );
 
 impl HealthCheck {
-    /// An endpoint passes if it answers a GET of `path`, `/healthz` say, with a status of 200 to 299. The answer's body is not
-    /// read.
+    /// A check by GET: an endpoint passes if it answers `path`, such as `/healthz`, with a status of 200 to 299. The
+    /// answer's body is ignored.
     ///
-    /// Given to an [`http::ClientBuilder`](crate::http::ClientBuilder::health_check), it goes over the same kind of connections
-    /// as the client's requests do: its protocol, its TLS, and the service's name as `Host`. Given to a
-    /// [`BalanceBuilder`](crate::BalanceBuilder::health_check), which has no such settings, it goes in clear, over
-    /// HTTP/1.1, with the endpoint's address as `Host`.
+    /// With an [`http::ClientBuilder`](crate::http::ClientBuilder::health_check), it uses the same kind of connections
+    /// as the client's requests: its protocol, its TLS, and the service's name as `Host`. With a
+    /// [`BalanceBuilder`](crate::BalanceBuilder::health_check), which has no such settings, it is unencrypted HTTP/1.1,
+    /// with the endpoint's address as `Host`.
     ///
-    /// The checks of a pod have a connection of their own, which is kept from one to the next; a new one is made, TLS
-    /// handshake and all, where it has been closed, broken or grown [too
-    /// old](crate::http::ClientBuilder::max_connection_age). A check fails only over a new one, or by its answer.
+    /// A pod's checks share one connection, which is kept between them. If it was closed, broke or grew [too
+    /// old](crate::http::ClientBuilder::max_connection_age), the check makes a new one, including the TLS handshake.
+    /// Only a failure on a new connection, or a bad answer, fails the check.
     ///
     /// # Errors
     ///
@@ -58,17 +58,18 @@ impl HealthCheck {
         Ok(Self::with(HttpChecker::new(question)))
     }
 
-    /// An endpoint passes if its [gRPC health service](https://github.com/grpc/grpc/blob/master/doc/health-checking.md),
-    /// `grpc.health.v1.Health/Check`, says that `service` is `SERVING`. An empty name asks for the server as a whole.
+    /// A check by gRPC: an endpoint passes if its [health
+    /// service](https://github.com/grpc/grpc/blob/master/doc/health-checking.md), `grpc.health.v1.Health/Check`, says
+    /// that `service` is `SERVING`. An empty name asks for the whole server.
     ///
-    /// It goes over HTTP/2, with TLS where a client has it, and over a connection that is kept, as [`http`](Self::http) does.
+    /// It uses HTTP/2, with TLS if a client has it, over a connection that is kept like that of [`http`](Self::http).
     #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
     pub fn grpc(service: impl Into<String>) -> Self {
         let question = Question::Grpc(grpc::request(&service.into()));
         Self::with(HttpChecker::new(question))
     }
 
-    /// The same, over a client's kind of connections if it is a question of HTTP.
+    /// Makes an HTTP check use a client's kind of connections; other checks stay unchanged.
     pub(super) fn over(mut self, connector: &Connector, service: &Service, age: AgeLimits) -> Self {
         let checker: &dyn std::any::Any = &*self.checker;
         if let Some(checker) = checker.downcast_ref::<HttpChecker>() {
@@ -78,12 +79,12 @@ impl HealthCheck {
     }
 }
 
-/// Asks pods over HTTP.
+/// Checks pods over HTTP.
 #[derive(Clone, Debug)]
 struct HttpChecker {
     question: Question,
     connector: Connector,
-    /// Whom requests name; the pod itself, if it is not known.
+    /// The service that checks name; none for the pod's own address.
     service: Option<Service>,
     age: AgeLimits,
 }
@@ -117,7 +118,7 @@ impl HttpChecker {
     fn over(&self, connector: &Connector, service: &Service, age: AgeLimits) -> Self {
         let mut connector = connector.clone();
         connector.protocol = self.question.protocol(connector.protocol);
-        // Checks are few, and read no head twice.
+        // Checks are rare, so they never read a head twice.
         connector.large_heads = LargeHeads::expected();
         Self {
             question: self.question.clone(),
@@ -133,7 +134,7 @@ impl HttpChecker {
             && link.is_ready().await
         {
             let answer = self.ask_over(link, &service, &kept).await;
-            // The connection may have been lost meanwhile, as idle ones are.
+            // The kept connection may have been lost meanwhile, as idle ones are.
             if !is_lost(&answer) {
                 return answer;
             }
@@ -144,7 +145,7 @@ impl HttpChecker {
         self.ask_over(link, &service, &kept).await
     }
 
-    /// Asks over this connection, and keeps it if it may be used again.
+    /// Sends the check over this connection, and keeps it if it can be used again.
     async fn ask_over(
         &self,
         mut link: Link,
@@ -168,7 +169,7 @@ impl HttpChecker {
     }
 }
 
-/// Whether the connection has failed, and not the pod's answer.
+/// Whether the connection failed, and not the check.
 fn is_lost(answer: &Result<(), BoxError>) -> bool {
     let error = answer.as_ref().err();
     error.is_some_and(|error| error.is::<hyper::Error>())
@@ -181,14 +182,14 @@ fn judge_status(status: StatusCode) -> Result<(), BoxError> {
     }
 }
 
-/// A service of one pod, named by its address.
+/// A service that is named by the pod's address.
 fn named(pod: &Endpoint) -> Result<Service, BoxError> {
     let authority: Authority = pod.address().to_string().parse()?;
     Ok(Service::new(Scheme::HTTP, &authority))
 }
 
 impl Question {
-    /// What it is asked over, where requests take `usual`.
+    /// The check's protocol, if requests use `usual`.
     fn protocol(&self, usual: Protocol) -> Protocol {
         match self {
             Self::Get(_) => usual,

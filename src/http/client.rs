@@ -1,4 +1,4 @@
-//! The client: a balancer over pods that speak HTTP, with requests sent again where that is safe.
+//! The client: a balancer over pods that speak HTTP. It sends requests again where that is safe.
 
 use std::{
     fmt,
@@ -47,8 +47,9 @@ use crate::{
 
 /// An HTTP client of one service, balanced over its pods.
 ///
-/// Clone it wherever requests come from: that is cheap, and clones share the pods, their connections and their counters. It is a [`tower::Service`] of [`http::Request`]s with any body of [`Bytes`], so tower's and tower-http's
-/// layers go around it, and tonic's generated clients take it for their transport.
+/// Clone it freely: clones are cheap, and share the pods, their connections and their counters. It is a
+/// [`tower::Service`] of [`http::Request`]s with any body of [`Bytes`]. So tower's and tower-http's layers go around
+/// it, and tonic's generated clients use it as their transport.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -67,42 +68,45 @@ use crate::{
 /// # }
 /// ```
 ///
-/// There is no [timeout](super::ClientBuilder::timeout) unless you set one: without it, a request to a pod that hangs waits for ever.
+/// There is no [timeout](super::ClientBuilder::timeout) unless you set one: without it, a request to a pod that hangs
+/// waits forever.
 ///
-/// [`layer`](Self::layer) puts tower's middleware around it, and it is a `Client` still. [How to name the
-/// type](crate::guide::naming) of a client, or of a [`Balance`](crate::Balance), is a page of its own.
+/// [`layer`](Self::layer) puts tower's middleware around it; the result is a `Client` again. [A page of the
+/// guide](crate::guide::naming) shows how to name the type of a client, or of a [`Balance`](crate::Balance).
 ///
-/// A client without layers is always ready, also before its pods are known: requests wait for them. To serve only when they are,
-/// await `client.discovered()` first.
+/// A client without layers is always ready, even before its pods are known: requests wait for them. To accept traffic
+/// only when the pods are known, await `client.discovered()` first.
 ///
 /// # Requests
 ///
-/// A request names a path, or a whole URI of the service. Whatever pod is dialled, the service is spoken to: `Host` and
-/// `:authority` are the caller's `Host` header, else the service's name, without the scheme's default port. A URI of another
-/// authority or scheme is an error ([`Error::is_foreign`]) unless the client is
-/// [told to pass it on](super::ClientBuilder::allow_foreign_authority).
+/// A request names a path, or a whole URI of the service. Whichever pod is dialled, `Host` and `:authority` name the
+/// service, without the scheme's default port, unless the caller sets a `Host` header. A URI of another authority or
+/// scheme is an error ([`Error::is_foreign`]) unless the client [may pass it
+/// on](super::ClientBuilder::allow_foreign_authority).
 ///
-/// A body has the length that was said of it. A `Content-Length` that it can't have is an error before anything is written
-/// ([`Error::is_request`]), and so is `Transfer-Encoding`, but for `chunked` alone. A stream that turns out shorter or longer
-/// than its `Content-Length` or its size hint fails its request ([`Error::is_request_body`]) and ends its connection (HTTP/1.1)
-/// or its stream (HTTP/2). A stream of unknown length is sent in chunks over HTTP/1.1, with any method but CONNECT and TRACE.
+/// A body must have its declared length. A `Content-Length` that can't be right is an error before anything is written
+/// ([`Error::is_request`]), and so is any `Transfer-Encoding` except `chunked` alone. A stream that turns out shorter
+/// or longer than its `Content-Length` or its size hint fails its request ([`Error::is_request_body`]) and ends its
+/// connection (HTTP/1.1) or its stream (HTTP/2). A stream of unknown length is sent in chunks over HTTP/1.1, with any
+/// method except CONNECT and TRACE.
 ///
-/// A client can be built anywhere, and kept in a `static` that several runtimes use, one after another or at once, as tests do
-/// (see [`Balance`](crate::Balance#several-runtimes)). A request has to be made within a tokio runtime. The response's body may
-/// be read, or dropped, anywhere.
+/// A client can be built anywhere, and kept in a `static` that several runtimes use, one after another or at once, as
+/// tests do (see [`Balance`](crate::Balance#several-runtimes)). Requests must be made within a tokio runtime. The
+/// response's body may be read or dropped anywhere.
 ///
-/// A [`Route`] in a request's extensions says where it wants to go: by a key, to one pod, or away from some. It is taken out
-/// before the request is sent. A retry avoids the pods that have failed as well. Where a request names neither pod nor key, the
-/// client may find its key ([`ClientBuilder::key_from`](super::ClientBuilder::key_from)) and its session (feature `sessions`).
-/// If there are several, a route to one pod comes first, then the session, then the key.
+/// A [`Route`] in a request's extensions says where it wants to go: by a key, to one pod, or away from some pods. The
+/// client removes it before the request is sent. A retry also avoids the pods that have failed the request. If a
+/// request names neither pod nor key, the client may find its key
+/// ([`ClientBuilder::key_from`](super::ClientBuilder::key_from)) and its session (feature `sessions`). A route to one
+/// pod comes before the session, and the session before the key.
 ///
 /// Dropping the response's future or its body cancels the request.
-///
 /// # gRPC
 ///
-/// tonic's generated clients take a client for their `Channel`, with [`Protocol::Http2`](super::Protocol::Http2):
-/// `GreeterClient::new(client.clone())`, `GreeterClient::with_interceptor(client.clone(), interceptor)`. They need no origin:
-/// `:authority` is the service's name. A call is a POST of `application/grpc`; gRPC-Web's requests are like any others.
+/// tonic's generated clients take a client in place of a `Channel`, with [`Protocol::Http2`](super::Protocol::Http2):
+/// `GreeterClient::new(client.clone())`, `GreeterClient::with_interceptor(client.clone(), interceptor)`. They need no
+/// origin: `:authority` is the service's name. A POST of `application/grpc` counts as a gRPC call; gRPC-Web's requests
+/// are ordinary requests.
 ///
 /// | a call that | |
 /// | --- | --- |
@@ -111,53 +115,57 @@ use crate::{
 /// | has a key | `request.extensions_mut().insert(Route::new().key("user-42"))` |
 /// | is for one pod | `GreeterClient::new(client.pod("greeter-0"))` |
 ///
-/// **Retries.** A call that no pod has executed goes to another pod: it was never written, or was refused (`REFUSED_STREAM`, GOAWAY)
-/// and is no larger than 64 KiB. If it may have been executed, it is sent again only if it is marked
-/// [`Idempotent`](super::Idempotent): after a lost connection, and after `UNAVAILABLE` without a message before it. Calls are never
-/// [hedged](super::ClientBuilder::hedge), because a POST isn't safe.
+/// **Retries.** A call that no pod has executed goes to another pod: one that was never written, or one that was
+/// refused (`REFUSED_STREAM`, GOAWAY) and is no larger than 64 KiB. A call that may have been executed is sent again
+/// only if it is marked [`Idempotent`](super::Idempotent): after a lost connection, and after `UNAVAILABLE` without a
+/// message before it. Calls are never [hedged](super::ClientBuilder::hedge), because a POST isn't safe.
 ///
-/// **Deadlines.** `grpc-timeout`, as tonic's `Request::set_timeout` writes it, is the time of the whole call, retries and a
-/// streaming response included. If the client's own [timeout](super::ClientBuilder::timeout) is shorter, that counts. Each pod is
-/// told what is left when it gets the call. A malformed one is passed on as it is, and bounds nothing.
+/// **Deadlines.** `grpc-timeout`, as tonic's `Request::set_timeout` writes it, limits the whole call, including retries
+/// and a streaming response. If the client's own [timeout](super::ClientBuilder::timeout) is shorter, that applies.
+/// Each pod that gets the call is told how much time is left. A malformed `grpc-timeout` is passed on unchanged, and
+/// limits nothing.
 ///
-/// The client's own timeout alone is told to no pod, and ends streams too. A call that is to run longer brings its own:
-/// `request.extensions_mut().insert(RequestTimeout(Duration::MAX))` is no limit ([`RequestTimeout`](super::RequestTimeout)).
+/// Pods are not told the client's own timeout, which ends streams too. To let one call run longer, give it its own:
+/// `request.extensions_mut().insert(RequestTimeout(Duration::MAX))` is no limit
+/// ([`RequestTimeout`](super::RequestTimeout)).
 ///
-/// **Errors** of the client's reach the caller as a gRPC status: a response without a body, or trailers where a response breaks
-/// off. They are made after all retries, and outlier detection ignores them. The error itself, an `Arc<`[`Error`]`>`, is in
-/// the response's extensions, if it came before the response; tonic doesn't hand these on.
+/// **Errors** of the client reach the caller as a gRPC status: a response without a body, or trailers if a response
+/// breaks off. Statuses are made after all retries, and outlier detection ignores them. If the error came before the
+/// response, the error itself is in the response's extensions, as an `Arc<`[`Error`]`>`; tonic doesn't pass these on.
 ///
-/// The pod that has answered is in the body: [`ResponseBody::endpoint`]. Below [layers](Self::layer), and in answers to gRPC calls, it
-/// is in the response's extensions, too, as its [`Endpoint`](crate::Endpoint): other bodies take the place of the client's there. In a
-/// stack of your own whose layers change the body, `map_response` right above the client can put it there (`examples/layer.rs`).
+/// [`ResponseBody::endpoint`] tells which pod has answered. In answers to gRPC calls, and below [layers](Self::layer),
+/// the response's extensions have it too, as an [`Endpoint`](crate::Endpoint), because there other bodies replace the
+/// client's. If the layers of your own stack change the body, `map_response` right above the client can put it there
+/// (`examples/layer.rs`).
 ///
 /// | what | code |
 /// | --- | --- |
-/// | no pod, or none that accepts requests; a lost connection; a refused call (`REFUSED_STREAM`, GOAWAY) | `UNAVAILABLE` |
-/// | the call's time is up, or that of the [first byte](super::ClientBuilder::first_byte_timeout), or of a layer's timeout | `DEADLINE_EXCEEDED` |
+/// | no pod accepts requests, or there is none; a lost connection; a refused call (`REFUSED_STREAM`, GOAWAY) | `UNAVAILABLE` |
+/// | the call's timeout has passed, or that of the [first byte](super::ClientBuilder::first_byte_timeout), or a layer's | `DEADLINE_EXCEEDED` |
 /// | the pod has reset the call's stream | [gRPC's](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors) for the reset: `CANCELLED`, `RESOURCE_EXHAUSTED`, `INTERNAL` … |
 /// | the answer is [more than the client reads](Error::is_limit) | `RESOURCE_EXHAUSTED` |
-/// | the request [makes no sense](Error::is_request), or the client speaks no HTTP/2 | `INTERNAL` |
+/// | the request [makes no sense](Error::is_request), or the client doesn't speak HTTP/2 | `INTERNAL` |
 /// | the [request's own body](Error::is_request_body) failed | none: that error is the caller's, and tonic finds its own status in it |
 ///
-/// [`grpc_status(false)`](super::ClientBuilder::grpc_status) leaves errors as they are. [`broadcast`](Self::broadcast) always does.
+/// With [`grpc_status(false)`](super::ClientBuilder::grpc_status), and in a [`broadcast`](Self::broadcast), errors stay
+/// as they are.
 pub struct Client {
     pods: Pods,
     shared: Arc<Shared>,
-    /// Discovery has answered, as far as this clone knows.
+    /// Whether discovery has answered, as far as this clone knows.
     opened: bool,
-    /// Most clients have none: it is one word.
+    /// Boxed, because most clients have no layers: one word.
     layers: Option<Box<Layers>>,
 }
 
-/// Where a client is among layers.
+/// A client's place among layers.
 #[derive(Default)]
 struct Layers {
-    /// What they have made of it.
+    /// The client with its layers around it.
     service: Option<LayeredService>,
-    /// It is the one that they are around.
+    /// Whether it is the client that the layers are around.
     is_below: bool,
-    /// Why they are not ready, for the next request: what is told instead of a response is for that to say.
+    /// Why the layers are not ready. The next request returns this error instead of a response.
     failed: Option<Error>,
 }
 
@@ -181,8 +189,8 @@ impl Client {
         }
     }
 
-    /// Puts a layer around the client: [tower]'s, or [tower-http]'s, or one of your own. The result is a client, with all its
-    /// methods.
+    /// Puts a layer around the client: one of [tower]'s, of [tower-http]'s, or your own. The result is a client, with
+    /// all its methods.
     ///
     /// ```
     /// use std::time::Duration;
@@ -213,27 +221,31 @@ impl Client {
     /// # }
     /// ```
     ///
-    /// - **The last one added is the outermost**, the first to see a request: each is put around the client as it is. Within one
-    ///   [`ServiceBuilder`](tower::ServiceBuilder) it is the other way round, as everywhere: its first layer is its outermost.
-    /// - **Retries, hedges and connections are below the layers.** They see one request, whichever pods get it, and how often. To
-    ///   go around each pod's service instead, a layer needs a [`Balance`](crate::Balance) of your own.
-    /// - **They see requests whole**: with the service's scheme and authority where the caller has named a path alone, and with a
-    ///   [`RequestBody`]: it is empty by `Default`, as `FollowRedirect` needs it, and [`RequestBody::try_clone`] fits its
-    ///   `clone_body_fn`.
-    /// - **[`pod`](Self::pod), [`others`](Self::others) and [`broadcast`](Self::broadcast) go through the layers**, a broadcast once for
-    ///   each pod. Requests that a layer makes anew, as for a redirect, keep what the first one said to the client: its
-    ///   [`Route`], that it is [idempotent](super::Idempotent), and the rest of its time. They don't if the layer sends them from
-    ///   a task of its own.
-    /// - **Errors of the client's own stay what they are**, also under a layer that passes them on as a [`BoxError`]. Others are
+    /// - **The last one added is the outermost**, the first to see a request. Within one
+    ///   [`ServiceBuilder`](tower::ServiceBuilder) it is the other way round, as everywhere: its first layer is its
+    ///   outermost.
+    /// - **Retries, hedges and connections are below the layers.** They see one request, whichever pods get it and
+    ///   however often. A layer that should go around each pod's service needs a [`Balance`](crate::Balance) of your
+    ///   own.
+    /// - **They see whole requests**: with the service's scheme and authority even if the caller has named only a path,
+    ///   and with a [`RequestBody`]. That type implements `Default` (empty), which `FollowRedirect` needs, and
+    ///   [`RequestBody::try_clone`] fits its `clone_body_fn`.
+    /// - **[`pod`](Self::pod), [`others`](Self::others) and [`broadcast`](Self::broadcast) go through the layers**, a
+    ///   broadcast once for each pod. A request that a layer makes anew, as for a redirect, inherits from the first one
+    ///   its [`Route`], that it is [idempotent](super::Idempotent), and the rest of its time. It doesn't if the layer
+    ///   sends it from a task of its own.
+    /// - **The client's own errors stay what they are**, even if a layer passes them on as a [`BoxError`]. Others are
     ///   [`Error::is_layer`].
-    /// - **Layers see the errors of [gRPC calls](Self#grpc)**, as of all requests. The statuses are made above them, also of the layers'
-    ///   own errors in `call`.
-    /// - **The pod is kept in the response's extensions**, so [`ResponseBody::endpoint`] works though a layer has replaced the body.
-    ///   It is none if a layer has answered itself.
-    /// - **A request's own [`timeout`](super::RequestBuilder::timeout)** counts above the layers, to the response's head, and so does
-    ///   a gRPC call's `grpc-timeout`. What the layers send has the rest of it. For requests made by the client's methods, the
-    ///   wait until the layers are ready counts, too. The client's [`timeout`](super::ClientBuilder::timeout) is that of each request that the layers send.
-    /// - **`poll_ready` is the layers'.** One that limits something waits there: don't `call` a clone that isn't ready.
+    /// - **Layers see the errors of [gRPC calls](Self#grpc)**, as of all requests. The statuses are made above the
+    ///   layers, also for errors that a layer returns from `call`.
+    /// - **The pod is kept in the response's extensions**, so [`ResponseBody::endpoint`] works even if a layer has
+    ///   replaced the body. It is none if a layer has answered itself.
+    /// - **A request's own [`timeout`](super::RequestBuilder::timeout)** counts above the layers, up to the response's
+    ///   head, and so does a gRPC call's `grpc-timeout`. What the layers send has the rest of that time. For requests
+    ///   made by the client's methods, the wait until the layers are ready counts too. The client's
+    ///   [`timeout`](super::ClientBuilder::timeout) applies to each request that the layers send.
+    /// - **`poll_ready` is the layers'.** A layer that limits something waits there: don't `call` a clone that isn't
+    ///   ready.
     ///
     /// `endpoints`, `watch` and `staleness` show the pods below. A client without layers pays nothing for this.
     ///
@@ -274,18 +286,18 @@ impl Client {
         self.layers.as_ref().is_some_and(|layers| layers.is_below)
     }
 
-    /// Whether requests go through layers before they come to the client's own work.
+    /// Whether this client sends requests through layers first.
     pub(super) fn is_layered(&self) -> bool {
         let layers = self.layers.as_ref();
         layers.is_some_and(|layers| layers.service.is_some())
     }
 
-    /// What is known of the pods now; see [`Balance::endpoints`](crate::Balance::endpoints).
+    /// What is known of each pod now; see [`Balance::endpoints`](crate::Balance::endpoints).
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         self.pods.endpoints()
     }
 
-    /// The changes of the set of pods; see [`Balance::watch`](crate::Balance::watch).
+    /// A stream of the changes of the set of pods; see [`Balance::watch`](crate::Balance::watch).
     pub fn watch(&self) -> MembershipStream {
         self.pods.watch()
     }
@@ -301,7 +313,7 @@ impl Client {
         self.pods.explain_key(key)
     }
 
-    /// What has been counted since the client was built; see [`Balance::counts`](crate::Balance::counts). None with
+    /// Counts since the client was built; see [`Balance::counts`](crate::Balance::counts). None with
     /// [`counters(false)`](super::ClientBuilder::counters).
     pub fn counts(&self) -> Option<BalanceCounts> {
         self.pods.counts()
@@ -312,7 +324,8 @@ impl Client {
         self.pods.staleness()
     }
 
-    /// Waits until discovery has answered, as before a server tells that it is ready; see [`Balance::discovered`](crate::Balance::discovered).
+    /// Waits for discovery's first answer; a server awaits it before it reports ready. See
+    /// [`Balance::discovered`](crate::Balance::discovered).
     ///
     /// ```no_run
     /// # async fn start(client: tower_headless::http::Client) -> Result<(), tower_headless::http::Error> {
@@ -323,12 +336,13 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If it hasn't within the [ready timeout](super::ClientBuilder::ready_timeout) ([`Error::is_no_endpoints`]). The client stays usable.
+    /// If there is none within the [ready timeout](super::ClientBuilder::ready_timeout) ([`Error::is_no_endpoints`]).
+    /// The client stays usable.
     pub fn discovered(&self) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         self.pods.discovered().map_err(Error::balance)
     }
 
-    /// The client's TLS, to have certificates read again or replaced; none if it speaks none.
+    /// The client's TLS, to reload or replace its certificates. None if the client doesn't speak TLS.
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls_handle(&self) -> Option<TlsHandle> {
@@ -336,7 +350,8 @@ impl Client {
         Some(tls.handle())
     }
 
-    /// A request as pods get it, if it makes sense. Its route is the one that it names, or else where `affinity` leads it.
+    /// Makes a request ready for pods, or returns why it makes no sense. Its own route comes before the one that
+    /// `affinity` finds.
     pub(super) fn prepare<B>(
         &self,
         mut request: Request<B>,
@@ -358,8 +373,8 @@ impl Client {
         Ok(Prepared { request, terms })
     }
 
-    /// Gives a request the headers that all of the client's have. Whether it is a gRPC call then. In a runtime: its timers and
-    /// connections are that one's.
+    /// Adds the client's default headers, and tells whether the request is a gRPC call then. Fails outside of a
+    /// runtime, which owns the request's timers and connections.
     fn begin<B>(&self, request: &mut Request<B>) -> Result<bool, Error> {
         if tokio::task::try_id().is_none() && Handle::try_current().is_err() {
             return Err(Error::balance(BalanceError::no_runtime()));
@@ -368,7 +383,7 @@ impl Client {
         Ok(grpc::is_call(request.method(), request.headers()))
     }
 
-    /// Another service than the client's gets none of them: they may be credentials.
+    /// A request for another service gets none of them: they may be credentials.
     fn add_defaults<B>(&self, request: &mut Request<B>) {
         let defaults = self.defaults();
         if defaults.has_headers() && !self.service().is_foreign(request) {
@@ -376,7 +391,7 @@ impl Client {
         }
     }
 
-    /// The length that a request declares, where it does and has it.
+    /// The declared length, if there is one. Fails if the body can't have it.
     fn length(&self, request: &Request<impl Body>, is_grpc: bool) -> Result<Option<u64>, Error> {
         if is_grpc && !self.shared.config.connector.may_speak_http2() {
             return Err(Error::request(NEEDS_HTTP2));
@@ -388,14 +403,14 @@ impl Client {
         Ok(length)
     }
 
-    /// The request, and where `affinity` leads it.
+    /// Finds where `affinity` leads the request.
     fn lead<B>(&self, request: Request<B>, affinity: &Affinity) -> (Request<B>, Option<Led>) {
         let (head, body) = request.into_parts();
         let led = affinity.lead(&head, |route| self.pods.requested(route));
         (Request::from_parts(head, body), led)
     }
 
-    /// What a request says of itself, which is taken out of it.
+    /// Takes out of the request what it says to the client.
     #[inline]
     fn terms<B>(&self, request: &mut Request<B>, is_grpc: bool, led: Option<Led>) -> Terms {
         let (mut timeout, mut route, mut followed) = (self.shared.timeout, Route::new(), None);
@@ -432,16 +447,16 @@ impl Client {
         self.shared.config.service.check(request)
     }
 
-    /// The end of a request that makes no sense.
+    /// Ends a request that makes no sense.
     #[cold]
     fn refuse(&self, error: Error, is_grpc: bool, route: Option<&Route>) -> ResponseFuture {
         let log = self.log(&mut route.cloned().unwrap_or_default());
         ResponseFuture::failed(self.named(error))
-            .told(self.errors(is_grpc), None)
+            .as_call(self.errors(is_grpc), None)
             .traced(Tracing::logged(None, log))
     }
 
-    /// How a call's caller is told of errors. Layers get them typed: the client that is around them makes statuses of them.
+    /// How this call's errors are told. Layers get typed errors; the client around the layers turns them into statuses.
     fn errors(&self, is_grpc: bool) -> Option<Errors> {
         let errors = match self.is_below() {
             true => Errors::Typed,
@@ -450,7 +465,7 @@ impl Client {
         (is_grpc && self.shared.grpc_status).then_some(errors)
     }
 
-    /// Gives a request to the balancer.
+    /// Sends a request to the balancer.
     #[inline]
     pub(super) fn send(&self, mut request: PodRequest, mut terms: Terms) -> ResponseFuture {
         let own = terms.timeout.and_then(Until::after);
@@ -485,15 +500,15 @@ impl Client {
             None => Traced::new(None, send),
             Some(it) => it.span().in_scope(|| Traced::new(trace, send)),
         };
-        // Who waits for discovery keeps it going.
+        // A request that waits for discovery keeps it running.
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
         ResponseFuture::new(future, replay, shared, until, terms.followed)
             .naming_pod(terms.names_pod)
-            .told(terms.errors, expiry)
+            .as_call(terms.errors, expiry)
             .traced(tracing)
     }
 
-    /// The span of a request, and the log of its attempts: those of the one that layers have made it of, or its own.
+    /// The request's span and its log of attempts: its own, or those of the request that the layers made it from.
     #[cold]
     fn trace(&self, request: &mut PodRequest, route: &mut Route) -> Option<Tracing> {
         let log = self.log(route);
@@ -513,7 +528,7 @@ impl Client {
         Tracing::logged(tracing, log)
     }
 
-    /// The log of a request's attempts, if they are asked for, or all requests' are.
+    /// The log of attempts, if this request, or the client's settings, ask for one.
     fn log(&self, route: &mut Route) -> Option<AttemptLog> {
         if self.shared.has_attempts && route.log().is_none() {
             *route = std::mem::take(route).record(&AttemptLog::new());
@@ -530,7 +545,7 @@ impl Client {
         })
     }
 
-    /// The span of a request that goes through layers, and its log: one for all that they make of it.
+    /// The span and the log of a request that goes through layers: one for all requests that they make of it.
     fn trace_layered(&self, request: &mut Request<RequestBody>, is_call: bool) -> Option<Tracing> {
         if self.is_below() {
             return None;
@@ -550,14 +565,14 @@ impl Client {
         Tracing::logged(tracing, log)
     }
 
-    /// The client's own work.
+    /// Sends the request without layers.
     #[inline]
-    fn give<B>(&self, mut request: Request<B>) -> ResponseFuture
+    fn call_pods<B>(&self, mut request: Request<B>) -> ResponseFuture
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        // As `prepare` does it, but the request, which is large, is moved less.
+        // Does what `prepare` does, but moves the request, which is large, less often.
         let is_grpc = match self.begin(&mut request) {
             Ok(is_grpc) => is_grpc,
             Err(error) => {
@@ -583,7 +598,7 @@ impl Client {
         }
     }
 
-    /// A request that comes through layers, or goes there.
+    /// A request that goes into the layers, or comes out of them.
     #[cold]
     fn call_layered(&mut self, mut request: Request<RequestBody>) -> ResponseFuture {
         let is_call = self.enter(&mut request);
@@ -594,13 +609,13 @@ impl Client {
         let layers = self.layers.as_mut();
         if let Some(error) = layers.and_then(|layers| layers.failed.take()) {
             return ResponseFuture::failed(error)
-                .told(self.errors(is_call), None)
+                .as_call(self.errors(is_call), None)
                 .traced(tracing);
         }
         let layers = self.layers.as_mut();
         let Some(layers) = layers.and_then(|layers| layers.service.as_mut()) else {
             let executed = request.extensions_mut().remove::<Executed>();
-            let future = self.give(request);
+            let future = self.call_pods(request);
             return match executed {
                 Some(executed) => ResponseFuture::layered(Through::noted(future, executed)),
                 None => future,
@@ -611,29 +626,29 @@ impl Client {
         let trace = tracing.as_ref().and_then(|tracing| tracing.trace.as_ref());
         let through = match trace {
             None => give(),
-            // What they do at once is in it, too.
+            // The span covers what the layers do in `call`, too.
             Some(trace) => trace.span().in_scope(give),
         };
         ResponseFuture::layered(through)
-            .told(self.errors(is_call), None)
+            .as_call(self.errors(is_call), None)
             .traced(tracing)
     }
 
-    /// A request of a client that nobody has asked whether it is ready: layers are waited for in the request's own time.
+    /// Starts a request without a `poll_ready` before it: the wait for the layers counts as the request's own time.
     pub(super) fn start(
         &mut self,
         request: Request<RequestBody>,
         cx: &mut Context<'_>,
     ) -> ResponseFuture {
         if !self.is_layered() {
-            // It always is.
+            // A client without layers is always ready.
             let _ = Service::<Request<RequestBody>>::poll_ready(self, cx);
             return self.call(request);
         }
         self.wait_layered(request, true)
     }
 
-    /// [`start`](Self::start) of a layered client. `tells` says whether a call is told of errors by gRPC's statuses.
+    /// [`start`](Self::start) of a layered client. `tells` says whether a gRPC call gets its errors as statuses.
     pub(super) fn wait_layered(
         &self,
         mut request: Request<RequestBody>,
@@ -642,22 +657,22 @@ impl Client {
         let is_call = self.enter(&mut request);
         let layers = self.layers.as_ref();
         let Some(layers) = layers.and_then(|layers| layers.service.clone()) else {
-            return self.give(request);
+            return self.call_pods(request);
         };
         let tracing = self.trace_layered(&mut request, is_call);
         let name = &self.shared.config.service.name;
         let through = Through::waiting(layers, request, name);
         ResponseFuture::layered(through)
-            .told(self.errors(is_call && tells), None)
+            .as_call(self.errors(is_call && tells), None)
             .traced(tracing)
     }
 
-    /// What holds for a request before layers get it, or after. Whether it is a gRPC call.
+    /// Prepares a request that goes into the layers or comes out of them. Returns whether it is a gRPC call.
     fn enter(&self, request: &mut Request<RequestBody>) -> bool {
         let is_call =
             grpc::is_call(request.method(), request.headers()) || self.is_call_by_default(request);
         if self.is_below() {
-            layered::repeat(request);
+            layered::inherit(request);
         } else {
             self.shared.config.service.name_whole(request.uri_mut());
         }
@@ -668,7 +683,7 @@ impl Client {
         is_call
     }
 
-    /// Whether the default headers will make a gRPC call of a request.
+    /// Whether the default headers will turn the request into a gRPC call.
     fn is_call_by_default(&self, request: &Request<RequestBody>) -> bool {
         let defaults = self.defaults();
         !request.headers().contains_key(CONTENT_TYPE)
@@ -676,9 +691,9 @@ impl Client {
             && !self.service().is_foreign(request)
     }
 
-    /// Looks over a request that pods would get, where something else answers it.
+    /// Makes the checks of a request that a test's function answers instead of pods.
     #[cfg(feature = "test-util")]
-    pub(super) fn look_over(&self, request: &Request<RequestBody>) -> Result<(), Error> {
+    pub(super) fn check_only(&self, request: &Request<RequestBody>) -> Result<(), Error> {
         let is_grpc = grpc::is_call(request.method(), request.headers());
         self.length(request, is_grpc)?;
         framing::check_body(request)?;
@@ -686,22 +701,22 @@ impl Client {
             .check(&mut KeptHead::of(request).with(RequestBody::EMPTY))
     }
 
-    /// The authority that requests have.
+    /// The authority of this client's requests.
     pub(super) fn authority(&self) -> &Authority {
         &self.shared.config.service.authority
     }
 
-    /// An error of a request of this client.
+    /// Adds the service's name to an error.
     pub(super) fn named(&self, error: Error) -> Error {
         error.of_service(Some(&self.shared.config.service.name))
     }
 
-    /// What it adds to its requests.
+    /// The headers, base path and response limit that the client adds.
     pub(super) fn defaults(&self) -> &Defaults {
         &self.shared.defaults
     }
 
-    /// The service, as requests may name it.
+    /// The service, to compare with what requests name.
     pub(super) fn service(&self) -> &address::Service {
         &self.shared.config.service
     }
@@ -711,28 +726,28 @@ impl Client {
     }
 }
 
-/// In clear, HTTP/1.1 is spoken unless the client is told otherwise, and gRPC is over HTTP/2 alone.
+/// Without TLS a client speaks HTTP/1.1 by default, and gRPC needs HTTP/2.
 const NEEDS_HTTP2: &str =
     "gRPC needs HTTP/2: set `.protocol(Protocol::Http2)` on the client's builder";
 
-/// A request as pods get it.
+/// A request that is ready for the balancer.
 pub(super) struct Prepared {
     pub(super) request: PodRequest,
     pub(super) terms: Terms,
 }
 
-/// What a request says of itself to the client, and pods aren't told.
+/// What a request says to the client only; pods don't see it.
 pub(super) struct Terms {
-    /// How long it may take from when it is sent.
+    /// How long the request may take, from when it is sent.
     pub(super) timeout: Option<Duration>,
-    /// When the time of what it is a part of is over, as layers have brought it.
+    /// The deadline of the outer request that layers made this one from.
     pub(super) outer: Option<Until>,
     pub(super) route: Route,
-    /// Pods are told how much of that is left.
+    /// Whether pods are told how much of the timeout is left.
     pub(super) tells_timeout: bool,
-    /// The pod is in the response's extensions, too.
+    /// Whether the response's extensions get the pod, too.
     pub(super) names_pod: bool,
-    /// It is a gRPC call, whose caller is told of errors so.
+    /// How errors are told, if it is a gRPC call.
     pub(super) errors: Option<Errors>,
     pub(super) followed: Option<Box<Followed>>,
 }
@@ -766,20 +781,20 @@ where
             }
             return Poll::Ready(Ok(()));
         }
-        // Discovery begins, at the latest. Its first answer is waited for in `call`, where timeouts count.
+        // Discovery starts here at the latest. `call` waits for its first answer, because timeouts count there.
         self.opened = self.pods.poll_ready(cx).is_ready();
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         match self.layers {
-            None => self.give(request),
+            None => self.call_pods(request),
             Some(_) => self.call_layered(request.map(RequestBody::new)),
         }
     }
 }
 
-/// For a list of all balancers, which doesn't keep this one alive.
+/// Lists this balancer without keeping it alive.
 impl From<&Client> for Explainer {
     fn from(client: &Client) -> Self {
         Self::from(&client.pods)

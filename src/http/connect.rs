@@ -1,4 +1,4 @@
-//! From a pod's address to a connection that speaks HTTP.
+//! Connects to a pod's address, and speaks HTTP there.
 
 #[cfg(feature = "tls")]
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,11 +45,11 @@ use crate::{
 pub(super) struct Connector {
     pub(super) protocol: Protocol,
     pub(super) connect_timeout: Duration,
-    /// From 1 to 32,000 seconds, as is the next: more or less is not what every system takes.
+    /// This and the next are from 1 to 32,000 seconds: not every system takes more or less.
     pub(super) keepalive: Option<Duration>,
     pub(super) user_timeout: Option<Duration>,
     pub(super) ping: Option<Duration>,
-    /// Where the settings of connections may change.
+    /// Present if the connections' settings may change.
     pub(super) renewals: Option<Arc<Renewals>>,
     pub(super) limits: WireLimits,
     pub(super) large_heads: LargeHeads,
@@ -74,15 +74,15 @@ impl Default for Connector {
     }
 }
 
-/// A connection that has just been made.
+/// A new connection.
 pub(super) enum Connection {
-    /// With what its socket can be told, and what its stream can be claimed with.
+    /// With handles to its socket and its stream.
     Http1(http1::SendRequest<RequestBody>, SocketHints, Claim),
     Http2(http2::SendRequest<Upload>, Arc<Http2State>),
 }
 
 impl Connection {
-    /// Its pod has left while it was being made.
+    /// Notes that its pod left while it was being made.
     pub(super) fn leaves(self) {
         let ending = match &self {
             Self::Http1(_, hints, _) => hints.ending(),
@@ -92,14 +92,14 @@ impl Connection {
     }
 }
 
-/// The system counts in seconds.
+/// Systems count in seconds.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// How long a ping's answer may take.
+/// How long a pod may take to answer a ping.
 const PONG: Duration = Duration::from_secs(5);
 
 impl Connector {
-    /// Whether pods may be spoken to in HTTP/2.
+    /// Whether HTTP/2 is possible.
     pub(super) fn may_speak_http2(&self) -> bool {
         match self.protocol {
             Protocol::Http1 => false,
@@ -108,7 +108,7 @@ impl Connector {
         }
     }
 
-    /// Whether it is for the pods to say which protocol they are spoken to in.
+    /// Whether the pod chooses the protocol.
     pub(super) fn is_negotiated(&self) -> bool {
         #[cfg(feature = "tls")]
         return self.protocol == Protocol::Negotiated && self.tls.is_some();
@@ -116,13 +116,13 @@ impl Connector {
         false
     }
 
-    /// Of a connection that is made now; none where its settings always hold.
+    /// For a connection that is being made now; none if its settings can't change.
     pub(super) fn vintage(&self) -> Option<Vintage> {
         self.renewals.as_ref().map(Renewals::vintage)
     }
 
-    /// Connects within the connect timeout, all handshakes included. `room` is held for as long as the connection is open, by
-    /// its socket. What comes of it is counted there, if it is counted.
+    /// Connects within the connect timeout, all handshakes included. The socket holds `room` for as long as the
+    /// connection is open. `counted` counts the outcome, if connections are counted.
     pub(super) async fn connect(
         &self,
         pod: &Endpoint,
@@ -173,7 +173,7 @@ impl Connector {
         let options = SockRef::from(&socket);
         options.set_tcp_nodelay(true)?;
         if let Some(idle) = self.keepalive {
-            // Three probes, so that a peer that is gone is known to be within twice the time.
+            // Three probes, so that a lost peer is noticed within twice the time.
             let probes = TcpKeepalive::new().with_time(idle);
             let probes = probes.with_interval((idle / 3).max(SECOND));
             options.set_tcp_keepalive(&probes.with_retries(3))?;
@@ -219,7 +219,7 @@ impl Connector {
             builder.keep_alive_interval(interval);
             builder.keep_alive_timeout(PONG).keep_alive_while_idle(true);
         }
-        // None, until the pod's SETTINGS say how many: a pod that never sends any is none.
+        // No stream until the pod's SETTINGS say how many: a server that never sends any doesn't speak HTTP/2.
         builder.initial_max_send_streams(0);
         let (sender, connection) = builder.handshake(io).await?;
         let mut task = Http2Task::new(connection, spawned, state.clone());
@@ -230,7 +230,7 @@ impl Connector {
     }
 }
 
-/// Why no connection was made.
+/// The reason for a failed connect, for the counters.
 fn why(error: &(dyn Error + 'static), in_tls: bool) -> NotConnected {
     let error = error.downcast_ref::<io::Error>();
     match error.map(io::Error::kind) {
@@ -243,14 +243,14 @@ fn why(error: &(dyn Error + 'static), in_tls: bool) -> NotConnected {
     }
 }
 
-/// What has arrived, or the stream's end.
+/// Reads what has arrived, or the stream's end.
 fn read_now(stream: &TcpStream, buffer: &mut ReadBuf<'_>) -> bool {
     let socket = SockRef::from(stream);
-    // Cheaper than clearing the buffer for what is seldom there.
+    // Cheaper than clearing the buffer, because there is rarely anything.
     if socket.peek(&mut [MaybeUninit::uninit()]).is_err() {
         return false;
     }
-    // An error is for tokio to hear of.
+    // tokio should see the error itself.
     match (&*socket).read(buffer.initialize_unfilled()) {
         Ok(bytes) => {
             buffer.advance(bytes);
@@ -269,10 +269,10 @@ impl WireLimits {
             .max_header_list_size(self.h2_header_size())
             .max_concurrent_reset_streams(self.reset_streams)
             .reset_stream_duration(REMEMBERED)
-            // A late answer to a request that was given up is no reason to close the connection, however many there are.
+            // Late answers to cancelled requests are no reason to close the connection, however many there are.
             .max_local_error_reset_streams(None);
     }
 }
 
-/// How long a stream that was given up is remembered.
+/// How long a cancelled stream is remembered.
 const REMEMBERED: Duration = Duration::from_secs(30);

@@ -1,9 +1,9 @@
-//! The cookies that a request brings.
+//! Cookies in requests and responses.
 
 use http::{HeaderMap, header::COOKIE};
 
-/// The values of a request's cookies of this name, as they are (RFC 6265, section 5.4, but of bytes: browsers send what a page's
-/// script has set as UTF-8).
+/// The values of a request's cookies of this name, unchanged (RFC 6265, section 5.4, but in bytes: browsers send
+/// cookies from scripts as UTF-8).
 pub(super) fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     let texts = headers.get_all(COOKIE).into_iter();
     let pairs = texts.flat_map(|text| text.as_bytes().split(|&byte| byte == b';'));
@@ -18,20 +18,20 @@ pub(super) fn name(set_cookie: &[u8]) -> Option<&[u8]> {
     Some(pair(pair_of)?.0)
 }
 
-/// Name and value.
+/// Splits into name and value.
 fn pair(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let middle = text.iter().position(|&byte| byte == b'=')?;
     let (name, value) = (&text[..middle], &text[middle + 1..]);
     Some((name.trim_ascii(), value.trim_ascii()))
 }
 
-/// What is wrong with a cookie's name, if no cookie can have it.
+/// Why no cookie can have this name, if so.
 pub(super) fn flaw(name: &str) -> Option<String> {
     let is_name = !name.is_empty() && name.bytes().all(is_token);
     (!is_name).then(|| format!("no cookie can have the name {name:?}"))
 }
 
-/// RFC 9110, section 5.6.2, which RFC 6265, section 4.1.1, wants of a cookie's name.
+/// RFC 9110, section 5.6.2; RFC 6265, section 4.1.1, requires it of a cookie's name.
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_that_is_no_ascii_leaves_the_other_cookies_as_they_are() {
+    fn a_non_ascii_byte_leaves_the_other_cookies_readable() {
         for text in [
             &b"name=J\xc3\xbcrgen; lb=1"[..],
             b"lb=1; name=J\xc3\xbcrgen",
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_no_cookie_can_have_has_a_flaw() {
+    fn an_invalid_cookie_name_has_a_flaw() {
         for name in ["", "a b", "a=b", "a;b", "\u{e9}"] {
             assert!(flaw(name).is_some(), "{name}");
         }

@@ -1,4 +1,4 @@
-//! Connections that end with their runtime, which no pod is to blame for.
+//! Connections that end with their runtime, through no fault of the pod.
 
 use std::{
     future::Future,
@@ -10,17 +10,17 @@ use std::{
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// A connection's task. By hand, because every request polls it several times.
+    /// A connection's task. Written by hand, because every request polls it several times.
     pub(super) struct UntilEnd<T, F: FnOnce()> {
-        // Declared first, and so dropped first.
+        // Declared first, so that it is dropped first.
         guard: Guard<F>,
         #[pin]
         connection: T,
     }
 }
 
-/// A connection's task. `cut_off` is called if it is dropped before its end, as tasks are whose runtime ends, and before any
-/// request learns of that.
+/// A connection's task. Calls `cut_off` if it is dropped before its end, as tasks are when their runtime ends, and
+/// before any request notices.
 pub(super) fn until_end<T: Future, F: FnOnce()>(connection: T, cut_off: F) -> UntilEnd<T, F> {
     UntilEnd {
         guard: Guard(Some(cut_off)),
@@ -33,7 +33,7 @@ impl<T: Future, F: FnOnce()> Future for UntilEnd<T, F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        // Its error reaches the requests in flight.
+        // The requests in flight get its error.
         let _ = ready!(this.connection.poll(cx));
         this.guard.0 = None;
         Poll::Ready(())
@@ -44,7 +44,7 @@ struct Guard<F: FnOnce()>(Option<F>);
 
 impl<F: FnOnce()> Drop for Guard<F> {
     fn drop(&mut self) {
-        // A request's body that panics ends its connection's task, too.
+        // A request's body that panics ends its connection's task, too, but that isn't the runtime's end.
         if let Some(cut_off) = self.0.take()
             && !thread::panicking()
         {

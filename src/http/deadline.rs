@@ -1,4 +1,4 @@
-//! When a request, or a part of it, has to be over.
+//! When a request, or a part of it, must be over.
 
 use std::{
     task::{Context, Poll},
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::home::Timer;
 
-/// When a request's time is over, and how long that is from its beginning. Through layers it travels in the request's extensions.
+/// A deadline, and the whole time that it allows. Layers pass it on in the request's extensions.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Until {
     at: Instant,
@@ -17,29 +17,29 @@ pub(super) struct Until {
 }
 
 impl Until {
-    /// Of a time that begins now. None beyond the end of time: that is no bound.
+    /// A deadline counted from now. None if it is beyond what a clock can hold: that is no limit.
     pub(super) fn after(whole: Duration) -> Option<Self> {
         let at = Instant::now().checked_add(whole)?;
         Some(Self { at, whole })
     }
 
-    /// The one that is over first.
+    /// The earliest of several deadlines.
     pub(super) fn first(of: impl IntoIterator<Item = Self>) -> Option<Self> {
         of.into_iter().min_by_key(|until| until.at)
     }
 
-    /// What is left of it.
+    /// The time left.
     pub(super) fn left(self) -> Duration {
         self.at.saturating_duration_since(Instant::now())
     }
 
-    /// How long it is from its beginning.
+    /// The whole time that it allows.
     pub(super) fn whole(self) -> Duration {
         self.whole
     }
 }
 
-/// The end of some time, and how long that is from its beginning. Most requests have none of these: it is one word.
+/// A deadline with its timer. Boxed, because most requests have none: one word.
 pub(super) struct Deadline(Box<Ends>);
 
 struct Ends {
@@ -53,15 +53,15 @@ impl Deadline {
         Self(Box::new(Ends { timer, until }))
     }
 
-    /// How long it is from its beginning.
+    /// The whole time that it allows.
     pub(super) fn whole(&self) -> Duration {
         self.0.until.whole
     }
 
-    /// Waits for it.
+    /// Waits for the deadline.
     ///
-    /// By the clock and not by the timer alone: several deadlines of one time, around each other, are over together, whichever
-    /// timer fires first.
+    /// Reads the clock besides the timer, so that nested deadlines of the same time pass together, whichever timer
+    /// fires first.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Ends { timer, until } = &mut *self.0;
         match Instant::now() >= until.at {

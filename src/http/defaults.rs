@@ -1,14 +1,14 @@
-//! What a client adds to its requests, and how much it reads of a response as a whole.
+//! The headers and base path that a client adds to its requests, and how much it reads of a whole response.
 
 use http::{HeaderMap, HeaderValue, header::USER_AGENT, uri::PathAndQuery};
 
 use super::secrets;
 
 /// 64 MiB: far above what services answer in one piece (gRPC's own limit is 4 MiB, Finagle's 5, Armeria's 10), and far
-/// below what a process has: one pod that sends without end costs its caller an error, not the process.
+/// below a process's memory. A pod that never stops sending costs its caller an error, not the process.
 pub(super) const RESPONSE_LIMIT: usize = 64 << 20;
 
-/// As they are set.
+/// The settings, unchecked.
 pub(super) struct DefaultSettings {
     pub(super) base_path: String,
     pub(super) headers: HeaderMap,
@@ -26,7 +26,7 @@ impl DefaultSettings {
         }
     }
 
-    /// Or what is wrong with them.
+    /// Returns what is wrong with the settings if they can't work.
     pub(super) fn build(self) -> Result<Defaults, String> {
         let mut headers = self.headers;
         secrets::mark(&mut headers);
@@ -41,9 +41,9 @@ impl DefaultSettings {
     }
 }
 
-/// What holds for all requests of a client.
+/// What all requests of a client share.
 pub(super) struct Defaults {
-    /// Without a slash at its end; empty if there is none.
+    /// Without a trailing slash; empty if there is none.
     base_path: Box<str>,
     headers: HeaderMap,
     /// In bytes.
@@ -51,13 +51,13 @@ pub(super) struct Defaults {
 }
 
 impl Defaults {
-    /// A path below the base path; an empty one is the base path itself.
+    /// A path below the base path; an empty path is the base path itself.
     pub(super) fn below(&self, path: &str) -> Option<String> {
         let is_below = !self.base_path.is_empty() && (path.is_empty() || path.starts_with('/'));
         is_below.then(|| format!("{}{path}", self.base_path))
     }
 
-    /// Adds the headers that a request has not.
+    /// Adds the headers that the request doesn't have.
     pub(super) fn apply(&self, headers: &mut HeaderMap) {
         for name in self.headers.keys() {
             if headers.contains_key(name) {
@@ -89,7 +89,7 @@ fn base_path(path: &str) -> Result<Box<str>, String> {
     }
     if path.contains(['?', '#']) {
         let (why, path) = (
-            "has a query or a fragment: requests have queries",
+            "has a query or a fragment: put queries into the requests",
             secrets::shown(path),
         );
         return Err(format!("the base path {path:?} {why}"));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_below_it_stays() {
+    fn only_paths_are_put_below_a_base_path() {
         let base = defaults("/api").expect("a base path");
         for path in ["users", "?a=b", "http://web/users"] {
             assert_eq!(base.below(path), None, "{path}");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_path_is_a_path() {
+    fn an_invalid_base_path_is_refused() {
         for path in ["api", "//evil", "/a?b", "/a#b", "/a b", "http://web/api"] {
             let why = defaults(path).err().expect("it is none");
             assert!(
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_s_own_header_wins_and_several_lines_stay_several() {
+    fn a_request_s_own_header_wins_and_defaults_keep_all_their_lines() {
         let mut settings = DefaultSettings::new("/");
         for (name, value) in [("accept", "a"), ("accept", "b"), ("x-team", "default")] {
             (settings.headers).append(name, HeaderValue::from_static(value));

@@ -1,16 +1,16 @@
 //! Why a connection ends: the first cause counts.
 //!
-//! Who closes a connection says why before it does. What the socket sees of the pod's end comes before hyper hears of it, and so
-//! before any request does. A connection is counted only if it was ever used.
+//! Code that closes a connection notes the cause first. The socket sees the pod's end before hyper does, and so before
+//! any request. A connection is counted only if it was opened.
 //!
 //! ```text
-//!  making ──▶ open ──▶ its socket is dropped ── a cause is known ────────────────────────────▶ counted
-//!                                            └─ none is: undecided, until hyper has ended and ─▲
-//!                                               its requests have, or one of them has failed
+//!  making ──▶ open ──▶ its socket is dropped ── a cause is known ─────────────────────────────▶ counted
+//!                                            └─ no cause yet: undecided, until hyper ended and ─▲
+//!                                               its requests ended, or one of them failed
 //! ```
 //!
-//! The requests decide because what comes last over a connection may come together with its end: a whole response, or what breaks
-//! the protocol.
+//! The requests decide because the last data on a connection may arrive together with its end: a whole response, or a
+//! violation of the protocol.
 
 use std::{
     io,
@@ -26,15 +26,15 @@ use crate::counters::{Closed, ConnectionTally};
 /// What is known of one connection's end.
 #[derive(Debug, Default)]
 pub(super) struct Ending {
-    /// None where nothing is counted.
+    /// None if connections are not counted.
     tally: Option<Arc<ConnectionTally>>,
     stage: AtomicU8,
     cause: AtomicU8,
-    /// How many requests have it.
+    /// How many requests use it.
     requests: AtomicUsize,
-    /// A request has failed with it.
+    /// Whether a request has failed because of it.
     has_failed: AtomicBool,
-    /// hyper has ended.
+    /// Whether hyper has ended.
     is_over: AtomicBool,
 }
 
@@ -44,7 +44,7 @@ const CLOSED: u8 = 2;
 const UNDECIDED: u8 = 3;
 
 const NO_CAUSE: u8 = 0;
-/// The pod has closed it, or it broke, while a request had it.
+/// The pod closed it, or it broke, during a request.
 const UNDER_REQUEST: u8 = u8::MAX;
 
 const CAUSES: [Closed; 7] = [
@@ -69,7 +69,7 @@ impl Ending {
         }
     }
 
-    /// It was made.
+    /// Notes that it was made.
     pub(super) fn open(&self) {
         let Some(tally) = &self.tally else { return };
         tally.opened();
@@ -80,7 +80,7 @@ impl Ending {
         }
     }
 
-    /// Its socket is dropped.
+    /// Notes that its socket is dropped.
     pub(super) fn close(&self) {
         if self.tally.is_some() && self.stage.swap(CLOSED, SeqCst) == OPEN {
             self.stage.store(UNDECIDED, SeqCst);
@@ -88,13 +88,13 @@ impl Ending {
         }
     }
 
-    /// hyper has ended, and has told its requests.
+    /// Notes that hyper has ended, and has told the requests.
     pub(super) fn over(&self) {
         self.is_over.store(true, SeqCst);
         self.decide();
     }
 
-    /// Whether a request has it that is alone on it.
+    /// Notes whether a request uses it alone (HTTP/1.1).
     #[inline]
     pub(super) fn set_busy(&self, is_busy: bool) {
         if self.tally.is_some() {
@@ -103,7 +103,7 @@ impl Ending {
         }
     }
 
-    /// One more request has it, of many.
+    /// Notes one more request of many (HTTP/2).
     #[inline]
     pub(super) fn request_begins(&self) {
         if self.tally.is_some() {
@@ -111,7 +111,7 @@ impl Ending {
         }
     }
 
-    /// One of many has it no more.
+    /// Notes one request less of many (HTTP/2).
     #[inline]
     pub(super) fn request_ends(&self) {
         if self.tally.is_some() {
@@ -120,12 +120,12 @@ impl Ending {
         }
     }
 
-    /// It is about to be closed for this.
+    /// Notes why it is about to be closed.
     pub(super) fn because(&self, cause: Closed) {
         self.set(cause as u8 + 1);
     }
 
-    /// The socket finds that the pod has closed it.
+    /// Notes that the pod has closed it, as the socket sees.
     pub(super) fn ended_by_pod(&self) {
         match self.requests.load(Relaxed) {
             0 => self.because(Closed::Peer),
@@ -133,10 +133,10 @@ impl Ending {
         }
     }
 
-    /// The socket can't be read or written any more.
+    /// Notes that the socket can't be read or written any more.
     pub(super) fn broken(&self, error: io::ErrorKind) {
         match error {
-            // It is gone, and nobody has said so.
+            // The peer is gone, without saying so.
             io::ErrorKind::TimedOut
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
@@ -145,12 +145,12 @@ impl Ending {
         }
     }
 
-    /// hyper ends it with this.
+    /// Notes the error with which hyper ends it.
     pub(super) fn failed(&self, error: &hyper::Error) {
         if error.is_timeout() {
             self.because(Closed::Lost);
         } else if is_too_large(error) || error.is_user() {
-            // Of what is too large the request may read on without hyper; no other one comes over it.
+            // The request may read a too large head itself, without hyper; no other request follows.
             self.because(Closed::Client);
         } else if is_breach(error) {
             self.broke_protocol();
@@ -159,14 +159,14 @@ impl Ending {
         }
     }
 
-    /// A request has failed with this, and its connection with it.
+    /// Notes the error with which a request and its connection have failed.
     pub(super) fn failed_request(&self, error: &hyper::Error) {
         self.failed(error);
         self.has_failed.store(true, SeqCst);
         self.decide();
     }
 
-    /// Its end was seen, perhaps, before what had come ahead of that was read.
+    /// Overrides an end that may have been seen before the data ahead of it was read.
     fn broke_protocol(&self) {
         let cause = Closed::Protocol as u8 + 1;
         let _ = (self.cause).compare_exchange(UNDER_REQUEST, cause, SeqCst, SeqCst);
@@ -177,7 +177,7 @@ impl Ending {
         let _ = (self.cause).compare_exchange(NO_CAUSE, cause, SeqCst, SeqCst);
     }
 
-    /// Counts its end, if that is due: what is seen too late of several things at once is left to `drop`.
+    /// Counts the end, if that is due. If several threads end it at once and none sees the other, `drop` counts it.
     fn decide(&self) {
         if self.stage.load(SeqCst) != UNDECIDED {
             return;
@@ -202,9 +202,10 @@ impl Ending {
         match self.cause.load(SeqCst) {
             UNDER_REQUEST if has_failed || is_busy => Closed::Lost,
             NO_CAUSE if has_failed => Closed::Lost,
-            // hyper has ended it by itself, and its request was given up.
+            // hyper has ended it by itself, because its request was cancelled.
             NO_CAUSE if is_busy => Closed::Client,
-            // A response may be at its end with the connection. And hyper has ended it by itself, for the pod had said so.
+            // A response may end with its connection. Or hyper has ended it by itself, because the pod announced the
+            // end.
             UNDER_REQUEST | NO_CAUSE => Closed::Peer,
             cause => CAUSES[usize::from(cause) - 1],
         }
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_under_a_request_is_lost_unless_the_response_ended_so() {
+    fn a_connection_that_ends_during_a_request_is_lost_unless_the_response_ended_with_it() {
         let busy = |it: &Ending| {
             it.set_busy(true);
             it.ended_by_pod();
@@ -260,9 +261,9 @@ mod tests {
         assert_eq!(ends(Ending::ended_by_pod), [Closed::Peer]);
     }
 
-    /// One ends as the other begins: whichever is noted first, the connection has a request.
+    /// One request ends as another begins: whichever is noted first, the connection has a request.
     #[test]
-    fn of_many_requests_one_that_is_left_makes_the_connection_busy() {
+    fn a_connection_is_busy_until_the_last_of_many_requests_ends() {
         let left = |it: &Ending| {
             it.request_begins();
             it.request_begins();
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_is_gone_loses_the_connection_whether_or_not_it_has_a_request() {
+    fn an_unreachable_network_loses_busy_and_idle_connections() {
         use io::ErrorKind::{ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
         for gone in [TimedOut, HostUnreachable, NetworkUnreachable] {
             assert_eq!(ends(|it| it.broken(gone)), [Closed::Lost], "{gone}");
@@ -288,7 +289,7 @@ mod tests {
 
     /// Nobody else is there to decide.
     #[test]
-    fn it_is_counted_as_soon_as_it_is_known() {
+    fn an_end_is_counted_as_soon_as_its_cause_is_known() {
         let tally = Arc::<ConnectionTally>::default();
         let ending = Ending::of(Some(tally.clone()));
         ending.open();
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_made_has_not_ended() {
+    fn a_connection_that_was_never_made_is_not_counted() {
         let tally = Arc::<ConnectionTally>::default();
         Ending::of(Some(tally.clone())).close();
         assert!(!CAUSES.iter().any(|it| tally.is_closed_by(*it)));

@@ -1,4 +1,4 @@
-//! What can go wrong with an HTTP request, and whether it may have been executed when it did.
+//! What can go wrong with an HTTP request, and whether it may have been executed.
 
 #[cfg(feature = "test-util")]
 mod made;
@@ -22,44 +22,45 @@ use crate::{
 
 /// Why an HTTP request failed.
 ///
-/// Its text is one line: which [service](Self::service), which [pod](Self::endpoint), what happened, and the innermost cause.
-/// `{:#}` tells all causes, each once.
+/// Its text is one line: which [service](Self::service), which [pod](Self::endpoint), what happened, and the innermost
+/// cause. `{:#}` shows all causes, each once.
 ///
-/// Opaque: ask it with its methods. The one that matters most is [`is_unexecuted`](Self::is_unexecuted). Those that
-/// [the balancer's error](crate::Error) has, too, mean the same.
+/// Ask it with its methods; the most important one is [`is_unexecuted`](Self::is_unexecuted). Methods that [the
+/// balancer's error](crate::Error) has too mean the same.
 ///
-/// | kind | asked by | unexecuted? | worth a retry? |
+/// | what happened | asked by | unexecuted? | worth a retry? |
 /// | --- | --- | --- | --- |
 /// | the request makes no sense | [`is_request`](Self::is_request) | yes | no: correct it |
 /// | it is for another service | [`is_request`](Self::is_request), [`is_foreign`](Self::is_foreign) | yes | no: by that service's client |
-/// | discovery has found nothing yet, or the service has no pods | [`is_no_endpoints`](Self::is_no_endpoints) | yes | later: it was waited for; see to the service's name and its pods |
-/// | all pods refuse, or fail their health checks | [`is_unreachable`](Self::is_unreachable) | yes | later: it was waited for; see to the pods |
-/// | the one pod that was asked for refuses | [`is_unreachable`](Self::is_unreachable) | yes | later |
-/// | the one pod that was asked for isn't there | [`is_unreachable`](Self::is_unreachable), [`is_absent`](Self::is_absent) | yes | later, if the name is right |
-/// | the session's pod is out, and the session strict | [`is_unreachable`](Self::is_unreachable), `is_session_lost` | yes | with a new session |
-/// | a broadcast's pod has left | [`is_gone`](Self::is_gone) | yes | no: there is no such pod |
+/// | discovery has found no pods yet, or the service has none | [`is_no_endpoints`](Self::is_no_endpoints) | yes | later, for the client has waited; check the service's name and its pods |
+/// | all pods refuse, or fail their health checks | [`is_unreachable`](Self::is_unreachable) | yes | later, for the client has waited; check the pods |
+/// | the one pod that the request is for refuses | [`is_unreachable`](Self::is_unreachable) | yes | later |
+/// | the one pod that the request is for isn't there | [`is_unreachable`](Self::is_unreachable), [`is_absent`](Self::is_absent) | yes | later, if the name is right |
+/// | the session's pod is out, and the session is strict | [`is_unreachable`](Self::is_unreachable), `is_session_lost` | yes | with a new session |
+/// | a pod of a broadcast has left | [`is_gone`](Self::is_gone) | yes | no: there is no such pod |
 /// | the client is closed | [`is_closed`](Self::is_closed) | yes | by another client |
 /// | there is no tokio runtime | [`is_no_runtime`](Self::is_no_runtime) | yes | no: call the client within one |
-/// | a pod failed before its response | [`is_endpoint`](Self::is_endpoint) | [asks it](Self::is_unexecuted) | the client has done so, where that is safe and the budget allowed |
-/// | it had no response within the `first_byte_timeout` | [`is_endpoint`](Self::is_endpoint), [`is_timeout`](Self::is_timeout) | no | as above |
-/// | it, or its response, had no end within the `timeout` | [`is_timeout`](Self::is_timeout) | no | if it may be executed twice |
-/// | no pod had it within the `timeout`: it waited for discovery, a pod, a connection, or the client's [layers](super::Client::layer) | [`is_timeout`](Self::is_timeout) | yes | later: the text says for what it waited, and the source why |
-/// | a broadcast's pod hasn't answered in time | [`is_timeout`](Self::is_timeout) | [asks it](Self::is_unexecuted) | if it is unexecuted, or may be executed twice |
-/// | the request's own body failed | [`is_request_body`](Self::is_request_body) | no | with a body that doesn't |
+/// | a pod failed before its response | [`is_endpoint`](Self::is_endpoint) | [ask it](Self::is_unexecuted) | the client has retried, if that was safe and the budget allowed it |
+/// | a pod sent no response within the `first_byte_timeout` | [`is_endpoint`](Self::is_endpoint), [`is_timeout`](Self::is_timeout) | no | as above |
+/// | the request, or its response, did not end within the `timeout` | [`is_timeout`](Self::is_timeout) | no | if it may be executed twice |
+/// | no pod got the request within the `timeout`: it waited for discovery, a pod, a connection, or the client's [layers](super::Client::layer) | [`is_timeout`](Self::is_timeout) | yes | later: the text says what it waited for, and the source why |
+/// | a pod of a broadcast hasn't answered in time | [`is_timeout`](Self::is_timeout) | [ask it](Self::is_unexecuted) | if it is unexecuted, or may be executed twice |
+/// | the request's own body failed | [`is_request_body`](Self::is_request_body) | no | with a body that doesn't fail |
 /// | the response broke off | [`is_body`](Self::is_body) | no | if it may be executed twice |
-/// | the response is more than the client reads | [`is_limit`](Self::is_limit) | no | no: raise the limit that the text names |
-/// | the status is no success, where successes count | [`is_status`](Self::is_status) | no | as the [status](Self::status) says |
-/// | the response's body isn't the JSON that was asked for | [`is_decode`](Self::is_decode) | no | no: see to the type, or to the pods |
+/// | the response is larger than the client reads | [`is_limit`](Self::is_limit) | no | no: raise the limit that the text names |
+/// | the status is an error, and the caller wanted a success | [`is_status`](Self::is_status) | no | as the [status](Self::status) says |
+/// | the response's body isn't the JSON that the caller expects | [`is_decode`](Self::is_decode) | no | no: check the type, or the pods |
 /// | a layer around the client failed | [`is_layer`](Self::is_layer) | no, as far as is known | as the source says |
 #[derive(Debug)]
 pub struct Error(
-    /// Shared with what is told [again](Self::again).
+    /// Shared with its copies, see [`again`](Self::again).
     Arc<Kind>,
-    /// The service's name, where it is known.
+    /// The service's name, if it is known.
     Option<Arc<str>>,
-    /// Another request that layers have made of the caller's may have been executed, and this is of one that was not.
+    /// Whether layers have made several requests from the caller's, this error is of one that was not executed, and
+    /// another one may have been.
     bool,
-    /// What came of the request, if that was asked for.
+    /// What came of each attempt, if that was recorded.
     Option<Arc<Attempts>>,
 );
 
@@ -71,14 +72,14 @@ enum Kind {
         "{other} is not this client's service, {service}: write a path alone, or set `allow_foreign_authority`"
     )]
     Foreign { other: String, service: String },
-    /// It tells all of it.
+    /// Shows the balancer's own text.
     #[error(transparent)]
     Unsent(BalanceError),
     #[cfg_attr(
         not(feature = "sessions"),
         expect(dead_code, reason = "there are no sessions")
     )]
-    #[error("its session is with pod {pod}, and is strict")]
+    #[error("its strict session needs pod {pod}")]
     SessionLost { pod: Box<str>, source: BalanceError },
     #[error(transparent)]
     NoAnswer(BalanceError),
@@ -112,7 +113,7 @@ enum Kind {
     },
     #[error("{} within {after:?} (`timeout`)", unanswered(.pod.as_ref()))]
     Unanswered {
-        /// The only pod that has the request.
+        /// The pod that has the request, if there is only one.
         pod: Option<Endpoint>,
         after: Duration,
         source: Option<BoxError>,
@@ -123,12 +124,12 @@ enum Kind {
         after: Duration,
         source: Option<BoxError>,
     },
-    /// No pod can have executed it, and none has it.
+    /// No pod can have executed the request, and none still has it.
     #[error("not {} within {after:?} (`timeout`){wait}", if *was_sent { "executed" } else { "sent" })]
     NotSent {
         after: Duration,
         wait: Wait,
-        /// A pod has got it, and refused it unprocessed.
+        /// Whether a pod got the request, and refused it unprocessed.
         was_sent: bool,
     },
     #[error("a layer around the client failed: {0}")]
@@ -137,7 +138,7 @@ enum Kind {
     StatusOf {
         pod: Option<Endpoint>,
         status: StatusCode,
-        /// Its method and path.
+        /// Method and path.
         request: String,
     },
     #[cfg_attr(
@@ -149,7 +150,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// The source is what a pod's connection has said, and nothing that a caller's body or a layer says.
+    /// Whether the source comes from the pod's connection, and not from the caller's body or a layer.
     fn is_of_pod(&self) -> bool {
         matches!(
             self,
@@ -158,17 +159,17 @@ impl Kind {
     }
 }
 
-/// What comes before the failure of one of several requests, another one of which may have been executed.
+/// Begins the text of an error if another request that layers made from the same one may have been executed.
 fn opening_after(service: Option<&str>, is_unsent: bool) -> String {
     let what = service.map_or_else(
         || "the request".into(),
         |service| format!("request to {service}"),
     );
     let unsent = if is_unsent { " was not sent" } else { "" };
-    format!("{what} may have been executed; the last one that a layer made of it{unsent}: ")
+    format!("{what} may have been executed; the last request that a layer made from it{unsent}: ")
 }
 
-/// A layer, or a test, may have made it.
+/// Without a pod, a layer or a test may have made the response.
 fn response(pod: Option<&Endpoint>) -> String {
     pod.map_or_else(
         || "the response".into(),
@@ -176,7 +177,7 @@ fn response(pod: Option<&Endpoint>) -> String {
     )
 }
 
-/// What comes before a status.
+/// The text before a status.
 fn answered(pod: Option<&Endpoint>, request: Option<&str>) -> String {
     match (pod, request) {
         (Some(pod), Some(request)) => format!("pod {pod} answered {request} with"),
@@ -207,13 +208,13 @@ fn response_of(pod: Option<&Endpoint>) -> String {
 /// What became of a request that a pod has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// By the protocol's word it was not processed.
+    /// The protocol says that the pod did not process it.
     Unprocessed,
-    /// The connection broke, or the pod said nothing in time.
+    /// The connection broke, or the pod did not answer in time.
     Unknown,
-    /// The caller's body failed, and the pod has got a part of the request.
+    /// The caller's body failed after the pod had got a part of the request.
     Abandoned,
-    /// The pod has answered, with more than this client reads.
+    /// The pod has answered with more than this client reads.
     Limit,
 }
 
@@ -228,7 +229,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// A pod's failure on its way through the balancer.
+/// A pod's failure, on its way through the balancer.
 #[derive(Debug, thiserror::Error)]
 #[error("the request {outcome}")]
 pub(super) struct Failure {
@@ -242,12 +243,12 @@ pub(super) struct Failure {
 #[error("no response within {0:?} (`first_byte_timeout`)")]
 pub(super) struct NoFirstByte(pub(super) Duration);
 
-/// The pod has refused the connection, though that looked open: it has read nothing that came over it.
+/// The pod has refused a connection that looked open, and has read nothing from it.
 #[derive(Debug, thiserror::Error)]
 #[error("the pod refused the connection: {0}")]
 pub(super) struct NotAccepted(pub(super) BoxError);
 
-/// The connection was driven by a runtime that has ended. No pod is to blame.
+/// The connection was driven by a runtime that has ended. It is no pod's fault.
 #[derive(Debug, thiserror::Error)]
 #[error("the runtime that drove the connection has ended")]
 pub(super) struct RuntimeEnded;
@@ -257,13 +258,13 @@ impl Error {
         Kind::Request(what.to_string()).into()
     }
 
-    /// The same of a request to this service. One that knows its service keeps it.
+    /// Adds the service's name, unless the error has one.
     pub(super) fn of_service(mut self, service: Option<&Arc<str>>) -> Self {
         self.1 = self.1.or_else(|| service.cloned());
         self
     }
 
-    /// A request for another service than the client's; each is a scheme and an authority.
+    /// A request for another service than the client's; each tuple is a scheme and an authority.
     pub(super) fn foreign(other: (&Scheme, &str), service: (&Scheme, &Authority)) -> Self {
         let text = |scheme: &Scheme, authority| format!("{scheme}://{authority}");
         let other = text(other.0, other.1);
@@ -281,7 +282,7 @@ impl Error {
         Kind::RequestBody(source).into()
     }
 
-    /// Something has ended the response that is none of its pod's doing.
+    /// The response was cut off, but not by its pod.
     pub(super) fn cut_off(pod: Option<Endpoint>, why: impl Into<BoxError>) -> Self {
         let source = why.into();
         Kind::CutOff { pod, source }.into()
@@ -292,13 +293,14 @@ impl Error {
         Kind::Limit { pod, source }.into()
     }
 
-    /// No response in the time of the request, which `pod` has, and no other one has had.
+    /// No response within the request's timeout. `pod` is the only pod that has the request.
     pub(super) fn unanswered(pod: Option<Endpoint>, after: Duration) -> Self {
         let source = None;
         Kind::Unanswered { pod, after, source }.into()
     }
 
-    /// No pod can have executed the request in its time, which it waited for so; `was_sent` if a pod has refused it unprocessed.
+    /// No pod can have executed the request within its timeout. `wait` is what it waited for; `was_sent` if a pod has
+    /// refused it unprocessed.
     pub(super) fn not_sent(after: Duration, wait: Wait, was_sent: bool) -> Self {
         let kind = Kind::NotSent {
             after,
@@ -308,13 +310,13 @@ impl Error {
         kind.into()
     }
 
-    /// No end of the response in the time of the request.
+    /// The response did not end within the request's timeout.
     pub(super) fn unended(pod: Option<Endpoint>, after: Duration) -> Self {
         let source = None;
         Kind::Unended { pod, after, source }.into()
     }
 
-    /// The same of the time that is up, where `error` is how that was learnt.
+    /// Adds `error`, by which the client learnt that the time was up, as the source.
     pub(super) fn because(mut self, error: Self) -> Self {
         let Self(kind, service, _, _) = error;
         self.1 = self.1.or(service);
@@ -333,7 +335,7 @@ impl Error {
         Kind::Status { pod, status }.into()
     }
 
-    /// What a layer around the client says. An error of the client's own that it passes on stays what it is.
+    /// A layer's error. If it is the client's own error, passed on, it stays what it is.
     pub(super) fn layer(error: impl Into<BoxError>) -> Self {
         match error.into().downcast::<Self>() {
             Ok(own) => *own,
@@ -341,18 +343,18 @@ impl Error {
         }
     }
 
-    /// The same where another request that layers have made of the caller's may have been executed.
+    /// Notes that another request that layers made from the same one may have been executed.
     pub(super) fn after_another(mut self) -> Self {
         self.2 |= self.is_unexecuted();
         self
     }
 
-    /// Whether it is of one of several requests, another one of which may have been executed.
+    /// Whether another request that layers made from the same one may have been executed.
     fn is_after_another(&self) -> bool {
         self.2 || self.own().2
     }
 
-    /// The client's own error: this one, or the one that a layer has put into its own.
+    /// The client's own error: this one, or the one inside a layer's error.
     fn own(&self) -> &Self {
         let Kind::Layer(error) = &*self.0 else {
             return self;
@@ -371,9 +373,9 @@ impl Error {
         &self.own().0
     }
 
-    /// A [layer](super::Client::layer) around the client failed the request, for a reason of its own, or in a type of its own: its
-    /// error is the source. If the client's own error is in that one's chain, all other questions are answered by it; if none is,
-    /// whether a pod has executed the request is not known.
+    /// A [layer](super::Client::layer) around the client failed the request, or put the client's error into its own
+    /// type. The layer's error is the source. If the client's own error is in the source's chain, all other methods
+    /// answer for that one. If not, nobody knows whether a pod has executed the request.
     pub fn is_layer(&self) -> bool {
         matches!(*self.0, Kind::Layer(_))
     }
@@ -388,23 +390,23 @@ impl Error {
         .into()
     }
 
-    /// The same of a response's body, once more.
+    /// A copy, for a body that fails again.
     pub(super) fn again(&self) -> Self {
         Self(self.0.clone(), self.1.clone(), self.2, self.3.clone())
     }
 
-    /// [`service`](Self::service), to be told of another error.
+    /// [`service`](Self::service), for use in another error.
     pub(super) fn shared_service(&self) -> Option<&Arc<str>> {
         self.own().1.as_ref()
     }
 
-    /// A response's body is not what its caller wants of it.
+    /// The response's body is not what its caller expects.
     #[cfg(feature = "json")]
     pub(super) fn decode(pod: Option<Endpoint>, why: String) -> Self {
         Kind::Decode { pod, why }.into()
     }
 
-    /// What the balancer says of a request.
+    /// Converts the balancer's error.
     pub(super) fn balance(error: BalanceError) -> Self {
         let service = error.shared_service().cloned();
         let (pod, source) = match error.into_endpoint_failure() {
@@ -415,7 +417,7 @@ impl Error {
             Err(error) => return Self(Arc::new(Kind::Unsent(error)), service, false, None),
         };
         let source = match source.downcast::<Self>() {
-            // The pod's protocol has no such request.
+            // The pod's protocol doesn't support the request.
             Ok(own) => return own.of_service(service.as_ref()),
             Err(source) => source,
         };
@@ -438,7 +440,7 @@ impl Error {
         Self(Arc::new(kind), service, false, None)
     }
 
-    /// Of a request that had to go to its session's pod.
+    /// Converts the error of a request that had to go to its session's pod.
     #[cfg(feature = "sessions")]
     pub(super) fn of_session(self, pod: Box<str>) -> Self {
         let Self(kind, service, is_after, attempts) = self;
@@ -450,19 +452,18 @@ impl Error {
         Self(kind, service, is_after, attempts)
     }
 
-    /// Of a request whose attempts were asked for.
+    /// Adds the log of the request's attempts.
     pub(super) fn with_attempts(mut self, attempts: Attempts) -> Self {
         self.3 = Some(Arc::new(attempts));
         self
     }
 
-    /// What came of the request, attempt by attempt; none unless that was
-    /// [asked for](super::RequestBuilder::attempts).
+    /// What came of the request, attempt by attempt. None unless [recorded](super::RequestBuilder::attempts).
     pub fn attempts(&self) -> Option<&Attempts> {
         self.3.as_deref().or_else(|| self.own().3.as_deref())
     }
 
-    /// What became of the request, where a pod has failed it before a response began.
+    /// What became of the request, if a pod failed it before a response began.
     pub(super) fn outcome(&self) -> Option<Outcome> {
         match *self.0 {
             Kind::Pod { outcome, .. } => Some(outcome),
@@ -470,11 +471,11 @@ impl Error {
         }
     }
 
-    /// No pod has executed the request: whatever it was, it can be sent again.
+    /// No pod has executed the request: any request can safely be sent again.
     ///
-    /// Where this is false it may have been executed, once. Of several requests that a [layer](super::Client::layer) has made of
-    /// one, it is about all: a redirect that was not sent follows a request that was. A layer that sends them from tasks of its
-    /// own has to keep the request's extensions for that.
+    /// If this is false, the request may have been executed, once. If a [layer](super::Client::layer) has made several
+    /// requests from one, this answers for all of them: a redirect that was not sent follows a request that was. A
+    /// layer that sends them from its own tasks must keep the request's extensions for that.
     pub fn is_unexecuted(&self) -> bool {
         !self.is_after_another() && self.last_is_unexecuted()
     }
@@ -501,7 +502,7 @@ impl Error {
         }
     }
 
-    /// The request never left this process. [`is_unexecuted`](Self::is_unexecuted) is true as well.
+    /// The request never left this process. [`is_unexecuted`](Self::is_unexecuted) is true, too.
     pub fn is_unsent(&self) -> bool {
         !self.is_after_another() && self.last_is_unsent()
     }
@@ -515,13 +516,13 @@ impl Error {
         }
     }
 
-    /// A timeout of the client's own has passed: that of the first byte, that of the whole, or one of a
+    /// One of the client's timeouts has passed: that of the first byte, that of the whole request, or one of a
     /// [broadcast's](crate::Broadcast). The text says which, how long it was, and its setting.
     /// [`is_unexecuted`](Self::is_unexecuted) tells whether a pod had the request by then.
     ///
-    /// A connect timeout is a refusal, after which other pods are asked: if all refuse so, the error
-    /// [is unreachable](Self::is_unreachable). The time that requests wait for a pod is over where the error
-    /// [has no endpoints](Self::is_no_endpoints) or is unreachable.
+    /// Two other timeouts end in other errors. After a connect timeout other pods are asked; if all refuse, the error
+    /// [is unreachable](Self::is_unreachable). If no pod accepts the request within the ready timeout, the error [has
+    /// no endpoints](Self::is_no_endpoints) or is unreachable.
     pub fn is_timeout(&self) -> bool {
         match self.kind() {
             Kind::Unanswered { .. }
@@ -533,88 +534,89 @@ impl Error {
         }
     }
 
-    /// The request itself makes no sense: the message tells how.
+    /// The request itself makes no sense: the text says why.
     pub fn is_request(&self) -> bool {
         matches!(*self.kind(), Kind::Request(_) | Kind::Foreign { .. })
     }
 
     /// The request's URI names another service than the client's, by its authority or its scheme. It was not sent.
     ///
-    /// [`is_request`](Self::is_request) is true as well. See
+    /// [`is_request`](Self::is_request) is true, too. See
     /// [`ClientBuilder::allow_foreign_authority`](super::ClientBuilder::allow_foreign_authority).
     pub fn is_foreign(&self) -> bool {
         matches!(*self.kind(), Kind::Foreign { .. })
     }
 
-    /// The request's own body failed, or isn't as long as was said, which is nothing that a pod has done. A part of the request
-    /// may have been sent.
+    /// The request's own body failed, or doesn't have its declared length; the pod has done nothing wrong. A part of
+    /// the request may have been sent.
     pub fn is_request_body(&self) -> bool {
         matches!(*self.kind(), Kind::RequestBody(_))
     }
 
-    /// The response is larger than this client reads: its head or its trailers, or its body where that is read as a whole. The
-    /// source names the limit and its setting ([`max_response_header_size`](super::ClientBuilder::max_response_header_size),
-    /// [`response_limit`](super::ClientBuilder::response_limit)). The pod is not to blame, so it is neither ejected nor is
-    /// another one asked.
+    /// The response is larger than this client reads: its head or its trailers, or its body if that is read as a whole.
+    /// The source names the limit and its setting
+    /// ([`max_response_header_size`](super::ClientBuilder::max_response_header_size),
+    /// [`response_limit`](super::ClientBuilder::response_limit)). The pod isn't blamed: it isn't ejected, and no other
+    /// pod is asked.
     pub fn is_limit(&self) -> bool {
         matches!(*self.kind(), Kind::Limit { .. })
     }
 
-    /// Discovery knows no pod: it has not answered yet, or the service is scaled to zero, or its name is wrong. The source, if
-    /// any, is discovery's last error. Discovery goes on; a later request may succeed.
+    /// Discovery knows no pod: it has not answered yet, or the service is scaled to zero, or its name is wrong. The
+    /// source, if any, is discovery's last error. Discovery goes on; a later request may succeed.
     pub fn is_no_endpoints(&self) -> bool {
         self.unsent().is_some_and(BalanceError::is_no_endpoints)
     }
 
-    /// There are pods, but every one of them refuses connections, or fails its [health check](crate::HealthCheck); or the
-    /// one [pod](super::Client::pod) that was asked for does, or isn't there; or one pod of a
-    /// [broadcast](super::Client::broadcast) does. The source is the last refusal, or tells which check failed and why.
+    /// There are pods, but every one refuses connections or fails its [health check](crate::HealthCheck). Or one pod
+    /// does, or isn't there: the [pod](super::Client::pod) that the request is for, or one of a
+    /// [broadcast](super::Client::broadcast). The source is the last refusal, or tells which check failed and why.
     pub fn is_unreachable(&self) -> bool {
         self.unsent().is_some_and(BalanceError::is_unreachable)
     }
 
-    /// The pod left the set before it got its part of a [broadcast](super::Client::broadcast).
+    /// The pod left the set before it got its request of a [broadcast](super::Client::broadcast).
     pub fn is_gone(&self) -> bool {
         self.unsent().is_some_and(BalanceError::is_gone)
     }
 
-    /// The client is closed, and nothing that requests wait for will come: its discovery has panicked, or its runtime has
-    /// ended before discovery had answered. Build another client, or, after a runtime's end, use this one again in a runtime
-    /// that goes on.
+    /// The client is closed, and requests would wait forever: its discovery has panicked, or its runtime has ended
+    /// before discovery answered. Build another client. If the runtime has ended, you may also use this client in
+    /// another runtime.
     pub fn is_closed(&self) -> bool {
         self.unsent().is_some_and(BalanceError::is_closed)
     }
 
-    /// The client was called, or its response awaited, outside of a tokio runtime. Do so in a task of one.
+    /// The client was called, or its response awaited, outside of a tokio runtime. Use it in a task of a runtime.
     pub fn is_no_runtime(&self) -> bool {
         self.unsent().is_some_and(BalanceError::is_no_runtime)
     }
 
-    /// A pod got the request, or a part of it, and failed before its response began: it broke the connection, refused the
-    /// request, or sent no byte in [time](super::ClientBuilder::first_byte_timeout). The source is why.
+    /// A pod got the request, or a part of it, and failed before its response began: it broke the connection, refused
+    /// the request, or sent no byte in [time](super::ClientBuilder::first_byte_timeout). The source says why.
     /// [`is_unexecuted`](Self::is_unexecuted) tells what became of the request.
     pub fn is_endpoint(&self) -> bool {
         matches!(*self.kind(), Kind::Pod { .. })
     }
 
-    /// The response broke off after its head: the pod failed, or the runtime that drove its connection has ended, or a retry has
-    /// taken the rest of the request's body elsewhere. The request has been executed, at least in part.
+    /// The response broke off after its head: the pod failed, the runtime that drove its connection has ended, or a
+    /// retry has taken over the request's body. The request has been executed, at least in part.
     pub fn is_body(&self) -> bool {
         matches!(*self.kind(), Kind::Body { .. } | Kind::CutOff { .. })
     }
 
-    /// The request's session has lost its pod, and was to go to no other ([strict](super::Sessions::strict)). Nothing was sent.
+    /// The request's [strict](super::Sessions::strict) session has lost its pod. Nothing was sent.
     ///
-    /// [`is_unreachable`](Self::is_unreachable) is true as well.
+    /// [`is_unreachable`](Self::is_unreachable) is true, too.
     #[cfg(feature = "sessions")]
     #[cfg_attr(docsrs, doc(cfg(feature = "sessions")))]
     pub fn is_session_lost(&self) -> bool {
         matches!(*self.kind(), Kind::SessionLost { .. })
     }
 
-    /// An answer's status is an error where its caller has asked for that: by
-    /// [`error_for_status`](super::Response::error_for_status), or where a [broadcast](super::Client::broadcast) counts successes.
-    /// Elsewhere an answer is no error, whatever its status.
+    /// The answer's status is an error, and the caller has asked for a success: by
+    /// [`error_for_status`](super::Response::error_for_status), or by a method of a
+    /// [broadcast](super::Client::broadcast) that counts successes. Otherwise no status is an error.
     pub fn is_status(&self) -> bool {
         self.status().is_some()
     }
@@ -627,15 +629,15 @@ impl Error {
         }
     }
 
-    /// The response's body was read, and isn't what was asked for: no JSON, or that of another type.
+    /// The response's body was read, but isn't JSON, or not JSON of the expected type.
     pub fn is_decode(&self) -> bool {
         matches!(*self.kind(), Kind::Decode { .. })
     }
 
-    /// The one [pod](super::Client::pod) that was asked for isn't in the set, or can't be told apart from others. The text says
-    /// where it was last and which pods there are.
+    /// The one [pod](super::Client::pod) that the request is for isn't in the set, or several pods fit. The
+    /// text says where it was last, and which pods there are.
     ///
-    /// [`is_unreachable`](Self::is_unreachable) is true as well.
+    /// [`is_unreachable`](Self::is_unreachable) is true, too.
     pub fn is_absent(&self) -> bool {
         self.unsent().is_some_and(BalanceError::is_absent)
     }
@@ -647,8 +649,8 @@ impl Error {
         }
     }
 
-    /// The name of the pod that failed, where a name is known; or of the one pod that should have had the request, as it was asked
-    /// for: also where it [is absent](Self::is_absent), and has no [endpoint](Self::endpoint).
+    /// The name of the pod that failed, if it is known. If the request was for one pod, the name it was asked for by,
+    /// even if that pod [is absent](Self::is_absent) and so has no [endpoint](Self::endpoint).
     pub fn pod(&self) -> Option<&str> {
         let asked_for = match self.kind() {
             Kind::SessionLost { pod, .. } => Some(&**pod),
@@ -663,7 +665,7 @@ impl Error {
         self.shared_service().map(|service| &**service)
     }
 
-    /// The pod that failed, where one alone had the request, or was the only one that should have it. None where a
+    /// The pod that failed, if only one had the request or was meant to have it. None if a
     /// [layer](super::Client::layer) has made the response.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         match self.kind() {
@@ -693,7 +695,7 @@ impl From<Kind> for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // One that was not sent in its time says so itself.
+        // `NotSent` says so in its own text.
         let is_told = !matches!(&*self.0, Kind::NotSent { .. });
         let is_unsent = is_told && self.last_is_unsent();
         let is_after = self.is_after_another();
@@ -705,7 +707,7 @@ impl fmt::Display for Error {
             (Kind::Request(why), Some(service)) if !is_after => {
                 write!(f, "invalid request to {service}: {why}")
             }
-            // They name the service.
+            // These name the service themselves.
             (Kind::Request(_) | Kind::Foreign { .. }, _) if !is_after => self.0.fmt(f),
             (Kind::Unsent(error) | Kind::NoAnswer(error), _) => error.tell_kind(f, &opening),
             (Kind::SessionLost { source, .. }, _) => {
@@ -742,7 +744,7 @@ impl StdError for Error {
                 source.as_ref().map(|source| &**source as _)
             }
             Kind::Layer(error) => Some(&**error),
-            // Their text is the balancer's.
+            // The balancer's error writes the text.
             Kind::Unsent(error)
             | Kind::SessionLost { source: error, .. }
             | Kind::NoAnswer(error) => error.source(),

@@ -1,4 +1,4 @@
-//! What a failed request says of itself and of its pod.
+//! What a failure says of the request and of its pod.
 
 use std::{io, sync::Weak, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     logs::{CONNECTIONS, Line, debug},
 };
 
-/// Of a request that was written, if only in part, or that hyper doesn't give back.
+/// The failure of a request that was written, at least in part, or that hyper doesn't give back.
 pub(super) fn failure(
     error: hyper::Error,
     connection: &Reserved,
@@ -21,7 +21,7 @@ pub(super) fn failure(
     pool: &Weak<Pool>,
 ) -> BoxError {
     if is_not_accepted(&error) {
-        // So it does with all connections: it is passed over, as one that refuses them at once.
+        // It does so with all connections, so it is passed over, like a pod that refuses them at once.
         let (outcome, source) = (Outcome::Unprocessed, error.into());
         return Suspect(Failure { outcome, source }.into()).into();
     }
@@ -43,13 +43,13 @@ pub(super) fn failure(
         Reserved::Http1(_) if error.is_user() => Outcome::Abandoned,
         _ => outcome(&error),
     };
-    // Whose connection breaks may have more broken ones.
+    // Other connections to this pod may be broken, too.
     let is_broken = outcome != Outcome::Abandoned && !error.is_parse() && !is_cut_off;
     if is_broken && let Some(pool) = pool.upgrade() {
         let Origin { pod, service } = &*pool.named.origin;
         let why = Line(&error);
-        debug!(CONNECTIONS, service, endpoint = %pod, error = %why, "a connection broke; the idle ones are closed");
-        pool.distrust();
+        debug!(CONNECTIONS, service, endpoint = %pod, error = %why, "a connection broke; closing the idle ones");
+        pool.close_idle();
     }
     let is_refused = h2_cause(&error).is_some_and(is_refused);
     let source = match is_cut_off {
@@ -63,7 +63,7 @@ pub(super) fn failure(
     }
 }
 
-/// What is no failure of the pod's, over HTTP/2: hyper's own errors don't tell.
+/// Failures over HTTP/2 that are not the pod's: hyper's errors don't tell.
 fn http2_failure(stream: &Stream, limits: &WireLimits) -> Option<Failure> {
     if stream.fate().was_held_back() {
         return Some(Failure {
@@ -83,7 +83,7 @@ pub(super) fn too_large(source: TooLarge) -> Failure {
     }
 }
 
-/// A pod that lets the time for its first byte pass is passed over until it answers again.
+/// Passes over a pod that has missed the time for its first byte, until it answers again.
 pub(super) fn late(bound: Duration) -> BoxError {
     Suspect(
         Failure {
@@ -95,8 +95,8 @@ pub(super) fn late(bound: Duration) -> BoxError {
     .into()
 }
 
-/// What became of the request. The protocol may say that it was not processed: HTTP/2 streams that are refused, or above the
-/// last one that a GOAWAY names (RFC 9113 §6.8 and §8.7). h2 ends the latter, and no others, with the peer's GOAWAY.
+/// What became of the request. HTTP/2 can say that it was not processed: its stream was refused, or is above the last
+/// one that a GOAWAY names (RFC 9113 §6.8 and §8.7). Only the latter end with the peer's GOAWAY in h2.
 fn outcome(error: &hyper::Error) -> Outcome {
     let Some(cause) = h2_cause(error) else {
         return Outcome::Unknown;
@@ -107,17 +107,18 @@ fn outcome(error: &hyper::Error) -> Outcome {
     Outcome::Unknown
 }
 
-/// The end of a request or a response whose connection `is_cut_off`, unless the pod has ended it before.
+/// Whether a request or a response ended with its runtime, and not because the pod ended it before.
 pub(super) fn is_end_of_runtime(error: &hyper::Error, is_cut_off: bool) -> bool {
     is_cut_off && !h2_cause(error).is_some_and(h2::Error::is_remote)
 }
 
-/// The pod keeps the connection and refuses this one stream. A GOAWAY is none of that: the pod may go on over another one.
+/// Whether the pod refused only this stream, and keeps the connection. A GOAWAY doesn't count: the pod may go on over
+/// another connection.
 fn is_refused(cause: &h2::Error) -> bool {
     cause.is_remote() && cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM)
 }
 
-/// The pod has refused the connection after the handshake looked done, and so has read nothing of the request.
+/// Whether the pod refused the connection after the handshake looked complete, and so has read nothing of the request.
 pub(super) fn is_not_accepted(error: &hyper::Error) -> bool {
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {
@@ -133,7 +134,7 @@ pub(super) fn is_not_accepted(error: &hyper::Error) -> bool {
     false
 }
 
-/// Whether a request has failed because its connection has: streams fail one by one, too, and some were never opened.
+/// Whether a request failed together with its connection: streams also fail one by one, and some were never opened.
 pub(super) fn is_lost_with_connection(error: &hyper::Error, connection: &Reserved) -> bool {
     match connection {
         Reserved::Http1(_) => true,

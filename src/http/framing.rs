@@ -1,8 +1,8 @@
-//! Where a request's body ends, as its headers say.
+//! Where a request's body ends according to its headers.
 //!
-//! The pod reads the next request where this one's body ends. A length that the body doesn't have would make the next
-//! caller's request a part of this one's body, or the rest of this body a request (RFC 9112 §11.2). So what the caller has
-//! written is compared with the body, and hyper gets what is true.
+//! The pod reads the next request where this one's body ends. With a wrong length, the next caller's request would
+//! become a part of this body, or the rest of this body a request (RFC 9112 §11.2). So the caller's headers are
+//! compared with the body, and hyper gets the truth.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request,
@@ -12,13 +12,13 @@ use http_body::{Body, SizeHint};
 
 use super::{body::RequestBody, error::Error};
 
-/// The body's length by the headers, where they tell it.
+/// The body's length according to the headers, if they tell it.
 ///
 /// # Errors
 ///
-/// If they contradict each other, or say something else than a length or `chunked`.
+/// If they contradict each other, or are neither a length nor `chunked`.
 pub(super) fn declared(headers: &HeaderMap) -> Result<Option<u64>, Error> {
-    // Most have none of them, and few headers are sooner walked through than three names are hashed.
+    // Most requests have none of these, and a walk through few headers is faster than hashing three names.
     let names = [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION];
     if headers.is_empty() || !headers.keys().any(|name| names.contains(name)) {
         return Ok(None);
@@ -35,11 +35,11 @@ pub(super) fn declared(headers: &HeaderMap) -> Result<Option<u64>, Error> {
             return Err(Error::request(why));
         }
     }
-    keeps_its_framing(headers)?;
+    check_connection_header(headers)?;
     Ok(length)
 }
 
-/// The one line of this name: a pod may believe another one of several than the next does.
+/// The only line of this name: with several, one server may believe another line than the next server does.
 pub(super) fn only<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -54,7 +54,7 @@ pub(super) fn only<'a>(
     }
 }
 
-/// Digits and nothing else (RFC 9110 §8.6): no sign, no list.
+/// Parses a length: only digits (RFC 9110 §8.6), no sign, no list.
 fn length(value: &HeaderValue) -> Result<u64, Error> {
     let text = value.to_str().unwrap_or_default();
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -66,8 +66,8 @@ fn length(value: &HeaderValue) -> Result<u64, Error> {
     })
 }
 
-/// What `Connection` names is taken off by whoever passes the request on (RFC 9110 §7.6.1).
-fn keeps_its_framing(headers: &HeaderMap) -> Result<(), Error> {
+/// Checks that `Connection` names no framing header: a proxy would remove what it names (RFC 9110 §7.6.1).
+fn check_connection_header(headers: &HeaderMap) -> Result<(), Error> {
     let lines = headers.get_all(CONNECTION).iter();
     let options = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
     for option in options.map(<[u8]>::trim_ascii) {
@@ -77,14 +77,14 @@ fn keeps_its_framing(headers: &HeaderMap) -> Result<(), Error> {
             .find(|it| is_named(it))
         {
             return Err(Error::request(format_args!(
-                "the Connection header names {name}, which is not the connection's"
+                "the Connection header names {name}, which is not a header of the connection"
             )));
         }
     }
     Ok(())
 }
 
-/// Compares a body with the length that is declared for it.
+/// Compares a body with its declared length.
 pub(super) fn compare(declared: u64, body: &impl Body) -> Result<(), Error> {
     let hint = match body.is_end_stream() {
         true => SizeHint::with_exact(0),
@@ -99,10 +99,10 @@ pub(super) fn compare(declared: u64, body: &impl Body) -> Result<(), Error> {
     }
 }
 
-/// Sees to it that a request has no body where its method has none, and says where it is empty.
+/// Checks that a request has no body if its method allows none, and declares an empty body if needed.
 pub(super) fn check<B: Body>(request: &mut Request<B>) -> Result<(), Error> {
     check_body(request)?;
-    tell_no_length(request);
+    declare_empty_body(request);
     Ok(())
 }
 
@@ -132,12 +132,12 @@ impl std::fmt::Display for Mismatch {
             (None, Some(upper)) if self.declared > upper => write!(f, "at most {upper}")?,
             (None, _) => write!(f, "at least {}", self.hint.lower())?,
         }
-        f.write_str(": leave the header out, it is added")
+        f.write_str(": leave the header out, the client adds it")
     }
 }
 
-/// RFC 9110 §8.6: where a body has a meaning, one that is empty is to be said so.
-fn tell_no_length<B: Body>(request: &mut Request<B>) {
+/// Declares an empty body if a body has a meaning for the method (RFC 9110 §8.6).
+fn declare_empty_body<B: Body>(request: &mut Request<B>) {
     let has_meaning = matches!(
         *request.method(),
         Method::POST | Method::PUT | Method::PATCH
@@ -150,8 +150,8 @@ fn tell_no_length<B: Body>(request: &mut Request<B>) {
     }
 }
 
-/// HTTP/1.1 sends a body of unknown length in chunks. hyper does so by itself but for GET, HEAD and CONNECT, whose bodies it
-/// leaves out unless it is told.
+/// Makes HTTP/1.1 send a body of unknown length in chunks. hyper does so by itself, except for GET, HEAD and CONNECT,
+/// whose bodies it drops otherwise.
 pub(super) fn frame_http1(request: &mut Request<RequestBody>) {
     let body = request.body();
     if !body.is_empty() && body.size_hint().exact().is_none() {

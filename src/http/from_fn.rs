@@ -1,4 +1,4 @@
-//! Clients that applications' own tests answer themselves.
+//! Clients whose requests an application's own tests answer.
 
 use std::{
     future::{Future, Ready, ready},
@@ -20,29 +20,30 @@ use super::{
 };
 use crate::{discovery::StaticEndpoints, error::BoxError, outlier::OutlierDetection};
 
-/// What requests to a client of no service name.
+/// The service that requests of such a client name.
 const SERVICE: &str = "http://from-fn.test";
 
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 impl Client {
-    /// A client for unit tests, whose requests a function answers. There is no DNS, no socket and no pod, and it works under
-    /// paused time.
+    /// A client for unit tests: a function answers its requests. There is no DNS, no socket and no pod, and it works
+    /// under paused time.
     ///
-    /// The function gets requests as pods do, after the client's checks: one for another service, or of another length than its
-    /// `Content-Length`, is an error. It has a whole URI, of the service `http://from-fn.test`, and in its
-    /// extensions the [`Route`](crate::Route) that says which pod or key it is for. What it gives is the caller's at once, and of
-    /// no pod ([`ResponseBody::endpoint`]), unless an [`Endpoint`](crate::Endpoint) is in the response's extensions. Nothing is sent
-    /// again. [`RequestBuilder::timeout`](super::RequestBuilder::timeout) counts. A gRPC call is told of errors by
+    /// The function gets requests as pods do, after the client's checks: a request for another service, or with a wrong
+    /// `Content-Length`, is an error. The request has a whole URI, of the service `http://from-fn.test`, and its
+    /// extensions have the [`Route`](crate::Route) that says which pod or key it is for. The caller gets the function's
+    /// answer at once. It comes from no pod ([`ResponseBody::endpoint`]), unless the response's extensions have an
+    /// [`Endpoint`](crate::Endpoint). Nothing is sent again.
+    /// [`RequestBuilder::timeout`](super::RequestBuilder::timeout) counts. gRPC calls get errors as
     /// [statuses](Self#grpc).
     ///
-    /// So a unit test sees what a handler does when every pod is down. Each kind of error can be made by hand, by
-    /// [`Error::fake_unreachable`] and the other `fake_…`.
+    /// So a unit test sees what a handler does when every pod is down. [`Error::fake_unreachable`] and the other
+    /// `fake_…` make each kind of error.
     ///
     /// ```
     /// use http::{Response, StatusCode};
     /// use tower_headless::{Endpoint, http::{Client, Error}};
     ///
-    /// /// What is tested: it passes the pods' greeting on.
+    /// /// The handler under test: it passes the pods' greeting on.
     /// async fn greeting(pods: &Client) -> (StatusCode, String) {
     ///     let greeting = async { pods.get("/greeting").await?.error_for_status()?.text().await };
     ///     match greeting.await {
@@ -70,7 +71,7 @@ impl Client {
     /// # }
     /// ```
     ///
-    /// To look at what was sent, keep it. Each request's future needs a handle of its own:
+    /// To check what was sent, keep it. Each request's future needs its own handle:
     ///
     /// ```
     /// use std::sync::{Arc, Mutex};
@@ -96,7 +97,8 @@ impl Client {
     /// # }
     /// ```
     ///
-    /// It has no [`endpoints`](Self::endpoints). Of a client that has some, a [layer](Self::layer) that answers is the same:
+    /// Such a client has no [`endpoints`](Self::endpoints). For one that has some, use a [layer](Self::layer) that
+    /// answers:
     ///
     /// ```
     /// # use http::{Request, Response};
@@ -125,8 +127,8 @@ impl Client {
         }))
     }
 
-    /// [`from_fn`](Self::from_fn) of any service, such as axum's `Router`, as it also goes into
-    /// [`ClusterBuilder::answer`](crate::test_util::ClusterBuilder::answer).
+    /// Like [`from_fn`](Self::from_fn), with any service, such as axum's `Router`.
+    /// [`ClusterBuilder::answer`](crate::test_util::ClusterBuilder::answer) takes the same.
     ///
     /// ```
     /// use axum::{Router, routing::get};
@@ -154,26 +156,26 @@ impl Client {
     {
         Self::builder(Uri::from_static(SERVICE))
             .discovery(StaticEndpoints::new([]))
-            // gRPC's calls are answered as well.
+            // So that gRPC calls are answered, too.
             .protocol(Protocol::Http2)
             .outlier_detection(OutlierDetection::off())
             .build()
             .expect("a service's name, and nothing else that could be wrong")
-            .layer(layer_fn(move |client| Answering {
+            .layer(layer_fn(move |client| FunctionService {
                 client,
                 service: service.clone(),
             }))
     }
 }
 
-/// What answers in the place of pods. It gets what they would get.
+/// Answers in place of pods, and gets what they would get.
 #[derive(Clone)]
-struct Answering<S> {
+struct FunctionService<S> {
     client: Client,
     service: S,
 }
 
-impl<S, B> Service<Request<RequestBody>> for Answering<S>
+impl<S, B> Service<Request<RequestBody>> for FunctionService<S>
 where
     S: Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>>,
 {
@@ -187,7 +189,7 @@ where
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
-        match self.client.look_over(&request) {
+        match self.client.check_only(&request) {
             Ok(()) => Either::Right(self.service.call(request).map_err(Into::into as _)),
             Err(error) => Either::Left(ready(Err(error.into()))),
         }

@@ -1,4 +1,4 @@
-//! One request: its attempts one after another, in the time that it has.
+//! One request: its attempts, one after another, within its timeout.
 
 use std::{
     fmt,
@@ -43,7 +43,7 @@ pub(super) type Pods = Balance<PodService, OnResponseEnd>;
 
 type Sent = Traced;
 
-/// What the clones of a client and their requests have in common.
+/// What a client's clones and its requests share.
 pub(super) struct Shared {
     /// For requests that are sent again.
     pub(super) pods: Pods,
@@ -51,19 +51,19 @@ pub(super) struct Shared {
     pub(super) retries: Retries,
     pub(super) affinity: Option<Affinity>,
     pub(super) timeout: Option<Duration>,
-    /// The pods may say that they have not processed a request.
+    /// Whether the pods' protocol can tell that a request was not processed.
     pub(super) may_refuse: bool,
-    /// Errors of gRPC calls are told by gRPC's statuses.
+    /// Whether gRPC calls get errors as gRPC statuses.
     pub(super) grpc_status: bool,
-    /// Each request has a span.
+    /// Whether each request has a span.
     pub(super) has_spans: bool,
-    /// Each request's attempts are written.
+    /// Whether each request's attempts are recorded.
     pub(super) has_attempts: bool,
     pub(super) defaults: Defaults,
 }
 
 impl Shared {
-    /// What follows from a pod's answer: another attempt, or the caller's answer.
+    /// What follows a pod's answer: another attempt, or the answer for the caller.
     fn again(
         &self,
         replay: &mut Replay,
@@ -92,17 +92,17 @@ pin_project! {
     }
 }
 
-/// The span of a request, and the log of its attempts.
+/// A request's span, and the log of its attempts.
 #[derive(Default)]
 pub(super) struct Tracing {
     pub(super) trace: Option<Trace>,
-    /// None if the request is one of a layer's, and another one ends the span.
+    /// None if a layer has made the request, so that another request ends the span.
     pub(super) guard: Option<RequestSpan>,
     pub(super) log: Option<AttemptLog>,
 }
 
 impl Tracing {
-    /// Also written to this log. None if there is neither.
+    /// Adds a log. None if there is neither a log nor a span.
     pub(super) fn logged(tracing: Option<Self>, log: Option<AttemptLog>) -> Option<Self> {
         if let Some(log) = &log {
             log.begin();
@@ -116,7 +116,7 @@ impl Tracing {
         }
     }
 
-    /// The answer tells of all attempts, if they are written.
+    /// Adds the log of attempts to the answer.
     fn tell(&self, answer: Answer) -> Answer {
         let Some(log) = &self.log else { return answer };
         let attempts = log.attempts();
@@ -129,7 +129,7 @@ impl Tracing {
         }
     }
 
-    /// What has come of the request is recorded. The span goes on in the response's body.
+    /// Records the outcome. The span continues in the response's body.
     fn record(self, answer: &mut Answer) {
         let Some(mut guard) = self.guard else { return };
         match answer {
@@ -148,14 +148,14 @@ pin_project! {
     enum Attempt {
         Sent { #[pin] race: Race<Sent> },
         Failed { error: Option<Error> },
-        // Through layers, which give it back to a client that they are around.
+        // Goes through layers, which pass it on to the client below them.
         Layered { through: Through },
     }
 }
 
 impl ResponseFuture {
-    /// A request that has been given to the balancer. `shared` keeps that alive, for replays or until discovery has answered;
-    /// `followed` is told of its answer.
+    /// A request that was sent to the balancer. `shared` keeps the balancer alive, for retries or until discovery has
+    /// answered; `followed` is told the answer.
     #[inline]
     pub(super) fn new(
         future: Sent,
@@ -186,7 +186,7 @@ impl ResponseFuture {
         Self::only(Attempt::Failed { error: Some(error) })
     }
 
-    /// A request that has been given to layers.
+    /// A request that was sent to layers.
     pub(super) fn layered(through: Through) -> Self {
         Self::only(Attempt::Layered { through })
     }
@@ -204,20 +204,20 @@ impl ResponseFuture {
         }
     }
 
-    /// Of a gRPC call, if its `errors` are told as those of calls are; its own time is up at `expiry`.
+    /// Makes it a gRPC call if there are `errors`, which say how its errors are told. Its own time is up at `expiry`.
     #[inline]
-    pub(super) fn told(self, errors: Option<Errors>, expiry: Option<Expiry>) -> Self {
+    pub(super) fn as_call(self, errors: Option<Errors>, expiry: Option<Expiry>) -> Self {
         let grpc = errors.map(|errors| Box::new(Call { expiry, errors }));
         Self { grpc, ..self }
     }
 
-    /// Its response has the pod in its extensions, too: for those who put another body in the place of the client's.
+    /// Adds the pod to the response's extensions, for those who replace the client's body.
     #[inline]
     pub(super) fn naming_pod(self, names_pod: bool) -> Self {
         Self { names_pod, ..self }
     }
 
-    /// In a span.
+    /// Records the request in this span and log.
     #[inline]
     pub(super) fn traced(self, tracing: Option<Tracing>) -> Self {
         let tracing = tracing.map(Box::new);
@@ -226,7 +226,7 @@ impl ResponseFuture {
 }
 
 impl Attempt {
-    /// Whether the answer is that of another pod than the one that still has the request.
+    /// Whether the answer comes from another pod than the one that still has the request.
     fn is_overtaken(&self) -> bool {
         matches!(self, Self::Sent { race } if race.is_overtaken())
     }
@@ -238,7 +238,7 @@ impl Attempt {
         }
     }
 
-    /// Whether a hedge goes on alone, and has had its time.
+    /// Whether a hedge that goes on alone has used up its time.
     fn poll_overdue(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match self.project() {
             AttemptProjection::Sent { race } => race.poll_overdue(cx),
@@ -248,7 +248,7 @@ impl Attempt {
 }
 
 impl Attempt {
-    /// What goes on is about to be cancelled, because the request's time is up.
+    /// Notes that the request is about to be cancelled, because its time is up.
     fn time_is_up(self: Pin<&mut Self>) {
         if let AttemptProjection::Sent { race } = self.project() {
             race.time_is_up();
@@ -305,7 +305,7 @@ impl ResponseFuture {
         if let Some(call) = this.grpc {
             answer = call.answer(answer);
             if let Some(tracing) = &tracing {
-                // An error may have become a response by now, or a response an error.
+                // An error may have become a response by now, and a response an error.
                 answer = tracing.tell(answer);
             }
         }
@@ -315,7 +315,7 @@ impl ResponseFuture {
         Poll::Ready(answer)
     }
 
-    /// What comes of the request, with the pod in its response's extensions where it has to be there.
+    /// Polls for the answer, and adds the pod to its extensions if needed.
     #[inline]
     fn poll_named(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         let mut answer = self.as_mut().poll_answer(cx);
@@ -328,7 +328,7 @@ impl ResponseFuture {
         answer
     }
 
-    /// What comes of the request, be it a gRPC call or not.
+    /// Polls for the answer, before the conversion of a gRPC call's errors.
     #[inline]
     fn poll_answer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         let mut this = self.project();
@@ -350,7 +350,7 @@ impl ResponseFuture {
             };
             let is_overtaken = this.attempt.is_overtaken();
             let answer = match polled {
-                // Responses are large, and most go straight to their callers.
+                // Responses are large, and most go straight to the caller.
                 Poll::Ready(Ok(mut response)) if is_final(this.replay, this.shared, &response) => {
                     *this.replay = None;
                     answered(&mut response, this.deadline, this.followed, is_overtaken);
@@ -360,7 +360,7 @@ impl ResponseFuture {
                 Poll::Pending => {
                     let attempt = this.attempt.as_mut();
                     let answer = ready!(poll_late(attempt, this.replay, this.deadline, cx));
-                    // The request is cancelled here, not when its caller gets round to dropping this.
+                    // Cancels the request here rather than when the caller drops the future.
                     *this.replay = None;
                     this.attempt.set(Attempt::Failed { error: None });
                     return Poll::Ready(answer.map(|mut response| {
@@ -484,7 +484,7 @@ impl hedge::Contest<Sent> for Contest<'_> {
 }
 
 impl Contest<'_> {
-    /// What one of two tries has come to.
+    /// Notes the outcome of one of two attempts.
     fn ended(&mut self, answer: &Answer) -> Ended {
         let ended = self.replay.ended(answer, &self.shared.retries);
         if let (Some(followed), Some(pod)) = (&mut self.followed, &ended.endpoint)
@@ -496,8 +496,8 @@ impl Contest<'_> {
     }
 }
 
-/// Ready when a request has run out of its time: with what was set aside, if anything was. Reads on in an earlier answer until
-/// then.
+/// Ready when a request's time is up, with the answer that was set aside, if any. Until then it reads on in an earlier
+/// response.
 fn poll_late(
     mut attempt: Pin<&mut Attempt>,
     replay: &mut Option<Box<Replay>>,
@@ -525,7 +525,7 @@ fn poll_late(
     Poll::Ready(Err(error.of_service(attempt.service())))
 }
 
-/// The error of a request whose time is up: what it has waited for if no pod can have executed it.
+/// The error of a request whose time is up. If no pod can have executed it, the error says what it waited for.
 fn out_of_time(attempt: &Attempt, replay: Option<&Replay>, after: Duration) -> Error {
     let unanswered = || Error::unanswered(only_pod(attempt, replay).cloned(), after);
     let Attempt::Sent { race } = attempt else {
@@ -539,7 +539,7 @@ fn out_of_time(attempt: &Attempt, replay: Option<&Replay>, after: Duration) -> E
     Error::not_sent(after, wait, replay.is_some_and(Replay::was_sent))
 }
 
-/// The pod that has the request, unless another one has it, too, or has had it.
+/// The pod that has the request, if no other one has it or had it.
 fn only_pod<'a>(attempt: &'a Attempt, replay: Option<&Replay>) -> Option<&'a Endpoint> {
     let Attempt::Sent { race } = attempt else {
         return None;
@@ -560,7 +560,7 @@ fn is_final(
     }
 }
 
-/// The response is the caller's: the rest of it takes the rest of the time.
+/// Hands the response to the caller, with the rest of the time for the rest of its body.
 fn answered(
     response: &mut Response<ResponseBody>,
     deadline: &mut Option<Deadline>,

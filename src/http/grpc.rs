@@ -1,7 +1,7 @@
-//! gRPC over HTTP/2, as far as a transport has to know it: which requests are calls, how long they may take, and what status an
-//! error of the client's is.
+//! gRPC over HTTP/2, as far as a transport needs it: which requests are calls, their timeout, and the status for each
+//! of the client's errors.
 //!
-//! By gRPC's `PROTOCOL-HTTP2.md`.
+//! Follows gRPC's `PROTOCOL-HTTP2.md`.
 
 use std::{error::Error as StdError, time::Duration};
 
@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use super::{deadline::Until, error::Error};
 use crate::{error::chain, outcome::GRPC_STATUS};
 
-/// Of a call, and of its answer.
+/// The content type of a call and of its answer.
 pub(super) const TYPE: HeaderValue = HeaderValue::from_static(GRPC);
 
 const GRPC: &str = "application/grpc";
@@ -19,15 +19,15 @@ const GRPC: &str = "application/grpc";
 static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// Whether a request is a gRPC call. Most are no POST, and nothing is looked up for them.
+/// Whether a request is a gRPC call. Most requests aren't POSTs, which saves the lookup.
 ///
-/// One of gRPC-Web (`application/grpc-web`) is none: it needs no HTTP/2, and has its status in its body.
+/// gRPC-Web (`application/grpc-web`) doesn't count: it needs no HTTP/2, and has its status in its body.
 #[inline]
 pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
     matches!(*method, Method::POST) && headers.get(CONTENT_TYPE).is_some_and(is_grpc)
 }
 
-/// `application/grpc`, alone, or with a format (`+proto`) or parameters.
+/// Whether it is `application/grpc`, alone, with a format (`+proto`), or with parameters.
 fn is_grpc(content_type: &HeaderValue) -> bool {
     let Some((is, rest)) = content_type.as_bytes().split_at_checked(GRPC.len()) else {
         return false;
@@ -35,8 +35,7 @@ fn is_grpc(content_type: &HeaderValue) -> bool {
     is.eq_ignore_ascii_case(GRPC.as_bytes()) && matches!(rest.first(), None | Some(b'+' | b';'))
 }
 
-/// How long a call may take by its `grpc-timeout`: up to eight digits, and a unit. A malformed one counts for nothing, and is
-/// the pod's to judge.
+/// A call's `grpc-timeout`: up to eight digits, and a unit. A malformed one is ignored here, and left to the pod.
 pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let (unit, digits) = headers.get(&TIMEOUT)?.as_bytes().split_last()?;
     if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
@@ -56,7 +55,7 @@ pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// When a call's time is up. It travels in the request's extensions, so that each try tells its pod what is left.
+/// When a call's time is up. It is in the request's extensions, so that each attempt tells its pod what is left.
 #[derive(Clone, Copy)]
 pub(super) struct Expiry(Until);
 
@@ -69,13 +68,13 @@ impl Expiry {
         self.0.left().is_zero()
     }
 
-    /// How long it is from its beginning.
+    /// The whole time of the call.
     pub(super) fn whole(&self) -> Duration {
         self.0.whole()
     }
 }
 
-/// A call, as its caller is told of its end.
+/// How a gRPC call ends.
 #[derive(Clone, Copy)]
 pub(super) struct Call {
     /// When its own time is up.
@@ -83,24 +82,25 @@ pub(super) struct Call {
     pub(super) errors: Errors,
 }
 
-/// How a call's caller is told of errors.
+/// How a call's caller gets errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Errors {
-    /// By gRPC's statuses.
+    /// As gRPC statuses.
     Statuses,
-    /// As they are: layers are around the client, and the statuses are made above them.
+    /// Unchanged: there are layers around the client, and the statuses are made above them.
     Typed,
 }
 
 impl Call {
-    /// The call's time, if it is up. The pod has a deadline, too, about as soon: that it has cancelled the call means the same then.
+    /// The call's time, if it is up. The pod has the same deadline, so if it cancels the call now, that is a timeout,
+    /// too.
     pub(super) fn over(&self) -> Option<Duration> {
         let expiry = self.expiry.filter(Expiry::is_over);
         expiry.map(|expiry| expiry.whole())
     }
 }
 
-/// Writes into a call how much of its time is left, as it goes to a pod: waiting, and other pods, have taken some.
+/// Writes the time that is left into a call on its way to a pod: waiting and other pods have used some.
 pub(super) fn tell_time_left<B>(request: &mut Request<B>) {
     let Some(expiry) = request.extensions().get::<Expiry>() else {
         return;
@@ -111,7 +111,8 @@ pub(super) fn tell_time_left<B>(request: &mut Request<B>) {
     }
 }
 
-/// A time as `grpc-timeout` has it: in the finest unit that eight digits suffice for, rounded up, for it can't be nothing.
+/// Formats a time for `grpc-timeout`: in the finest unit for which eight digits suffice, rounded up, because zero is
+/// not allowed.
 fn timeout_text(time: Duration) -> String {
     const MOST: u128 = 99_999_999;
     const SECOND: u128 = 1_000_000_000;
@@ -130,7 +131,7 @@ fn timeout_text(time: Duration) -> String {
     }
 }
 
-/// The codes of gRPC's that an error of the client's can have.
+/// The gRPC codes for the client's errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Code {
     Cancelled = 1,
@@ -141,12 +142,12 @@ enum Code {
     Unavailable = 14,
 }
 
-/// `CANCELLED`, as it is written.
+/// `CANCELLED` in a header.
 pub(super) const CANCELLED: &str = "1";
 
-/// The headers, or trailers, that tell of an error.
+/// The headers, or trailers, for an error.
 ///
-/// None where the caller's own body has failed: it is the caller's library that made that error, and knows its status.
+/// None if the caller's own body failed: the caller's library made that error, and knows its status.
 pub(super) fn status(error: &Error) -> Option<HeaderMap> {
     let code = code(error)?;
     let message = percent_encode(chain(error).as_bytes(), ENCODED).to_string();
@@ -158,7 +159,7 @@ pub(super) fn status(error: &Error) -> Option<HeaderMap> {
     Some(status)
 }
 
-/// What is encoded of a message: all but printable ASCII, and the sign of the encoding itself.
+/// What is encoded in a message: everything except printable ASCII, and also `%`.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 fn code(error: &Error) -> Option<Code> {
@@ -168,12 +169,12 @@ fn code(error: &Error) -> Option<Code> {
         _ if error.is_limit() => Code::ResourceExhausted,
         _ if error.is_request() => Code::Internal,
         _ if error.is_unexecuted() => Code::Unavailable,
-        // Lost with its connection, unless the stream alone has ended.
+        // The connection was lost, unless only the stream was reset.
         _ => reset(error).map_or(Code::Unavailable, of_reset),
     })
 }
 
-/// Whether a layer around the client has given the call up for its time, in tower's way or in tokio's.
+/// Whether a layer around the client has timed the call out, by tower's error or tokio's.
 fn is_late_in_layers(error: &Error) -> bool {
     let mut next = error.source().filter(|_| error.is_layer());
     while let Some(cause) = next {
@@ -189,7 +190,7 @@ fn is_late_in_layers(error: &Error) -> bool {
     false
 }
 
-/// Whether the pod has ended the call itself, saying no more than that.
+/// Whether the pod reset the call with `CANCEL`, without a status.
 pub(super) fn is_cancelled(error: &Error) -> bool {
     code(error) == Some(Code::Cancelled)
 }
@@ -200,7 +201,7 @@ pub(super) fn has_cancelled(status: &HeaderMap) -> bool {
     status.is_some_and(|status| status == CANCELLED)
 }
 
-/// Why a stream was ended, by the pod or for what the pod has sent.
+/// Why a stream was reset, by the pod or because of what the pod sent.
 fn reset(error: &Error) -> Option<h2::Reason> {
     let mut next = error.source();
     while let Some(cause) = next {
@@ -213,7 +214,7 @@ fn reset(error: &Error) -> Option<h2::Reason> {
     None
 }
 
-/// The specification's table of HTTP/2's error codes.
+/// The specification's table of HTTP/2 error codes.
 fn of_reset(reason: h2::Reason) -> Code {
     match reason {
         h2::Reason::REFUSED_STREAM => Code::Unavailable,
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_a_post_of_grpcs_type_and_grpc_web_is_none() {
+    fn posts_of_grpcs_type_are_calls_and_grpc_web_is_not() {
         let is_call = |method, value| is_call(method, &headers("content-type", value));
         for value in [
             "application/grpc",
@@ -292,13 +293,13 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_is_over_is_still_one() {
+    fn a_written_timeout_is_neither_zero_nor_too_long() {
         assert_eq!(timeout_text(Duration::ZERO), "1n");
         assert_eq!(timeout_text(Duration::MAX), "99999999H");
     }
 
     proptest! {
-        /// What is written is read as the same time, or as one that is longer by less than a part of a hundred thousand.
+        /// What is written reads as the same time, or as one that is longer by less than 0.001 %.
         #[test]
         fn a_time_is_read_as_it_was_written(nanos in any::<u64>()) {
             let time = Duration::from_nanos(nanos);

@@ -1,11 +1,11 @@
 //! An HTTP/2 connection as one task.
 //!
 //! hyper makes several futures of a connection: one that takes requests, one that reads and writes, and one for each
-//! request, which waits for its response. Spawned one by one, as is usual, each request costs a task, and each frame a
-//! wakeup from one task to the next. Here one task polls them all, and when it ends nothing of the connection is left.
+//! request, which waits for its response. Usually each is spawned; then each request costs a task, and each frame a
+//! wakeup between tasks. Here one task polls them all, and when it ends nothing of the connection is left.
 //!
-//! Once woken it lets the tasks go first that are ready to run: what they ask for, too, then goes out in one write.
-//! `cargo bench --bench http` shows what comes of that.
+//! When woken it first lets other ready tasks run, so that what they send goes out in the same write. `cargo bench
+//! --bench http` shows the effect.
 
 use std::{
     future::{Future, poll_fn},
@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{counters::Closed, error::BoxError};
 
-/// Where hyper puts a connection's futures.
+/// Takes the futures that hyper spawns for a connection.
 #[derive(Clone)]
 pub(super) struct Spawner(mpsc::UnboundedSender<BoxFuture<'static, ()>>);
 
@@ -43,12 +43,12 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        // Nobody is there to run it once the task is gone, and all of the connection with it.
+        // If the task is gone, so is the connection, and nobody could run the future.
         let _ = self.0.send(Box::pin(future));
     }
 }
 
-/// The futures that hyper has spawned, and those it will.
+/// The futures that hyper has spawned, and those it will spawn.
 pub(super) struct Spawned {
     new: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
     running: FuturesUnordered<BoxFuture<'static, ()>>,
@@ -74,29 +74,28 @@ impl Spawned {
             match self.running.poll_next_unpin(cx) {
                 Poll::Ready(Some(())) => {}
                 Poll::Ready(None) if no_more => return Poll::Ready(()),
-                // What they have spawned, or that none can do so any more, wakes this task again.
+                // This task is woken by what they spawn, and when nothing can be spawned any more.
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
         }
     }
 }
 
-/// Whoever has the connection.
+/// The callbacks of a connection's owner.
 pub(super) struct User {
     /// Called when the pod allows more requests at once.
     pub(super) allows_more: Box<dyn Fn() + Send + Sync>,
-    /// Called when the connection takes no more requests: one that a GOAWAY leaves with its last responses makes room for
-    /// another.
+    /// Called when the connection takes no more requests. A GOAWAY leaves it its last responses, but its room is free.
     pub(super) takes_no_more: Box<dyn Fn() + Send + Sync>,
 }
 
-/// What a connection's task says of it to those who use it.
+/// What a connection's task tells those who use it.
 #[derive(Default)]
 pub(super) struct Http2State {
     /// How many requests the pod allows at once.
     allowed: AtomicUsize,
     user: OnceLock<User>,
-    /// hyper drops what it has not sent, now: of which nothing was, and will be, processed.
+    /// Whether hyper is dropping what it has not sent: none of that was or will be processed.
     drops_unprocessed: AtomicBool,
     hints: SocketHints,
     pub(super) seen: Arc<Seen>,
@@ -119,7 +118,7 @@ impl Http2State {
         self.allowed.load(Relaxed)
     }
 
-    /// Tells `user` from now on what changes.
+    /// Calls `user` from now on.
     pub(super) fn tell(&self, user: User) {
         // The first one stays: a connection has one pool.
         let _ = self.user.set(user);
@@ -129,7 +128,7 @@ impl Http2State {
         self.drops_unprocessed.load(Relaxed)
     }
 
-    /// Its runtime has ended, and the connection with it.
+    /// Notes that its runtime has ended, and the connection with it.
     pub(super) fn cut_off(&self) {
         self.hints.cut_off();
     }
@@ -143,7 +142,7 @@ impl Http2State {
         if before == requests {
             return;
         }
-        // Nobody else does.
+        // Only this task stores it.
         self.allowed.store(requests, Relaxed);
         if before < requests
             && let Some(user) = self.user.get()
@@ -153,14 +152,14 @@ impl Http2State {
     }
 }
 
-/// All of a connection.
+/// A whole connection.
 pub(super) struct Http2Task<T>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    /// What takes requests, until it takes no more.
+    /// Takes requests; none once it takes no more.
     requests: Option<http2::Connection<TokioIo<Wire<T>>, Upload, Spawner>>,
-    /// Why not.
+    /// Why it takes no more.
     error: Option<hyper::Error>,
     spawned: Spawned,
     state: Arc<Http2State>,
@@ -185,7 +184,7 @@ where
         }
     }
 
-    /// Waits until the pod allows a request, as its SETTINGS say.
+    /// Waits until the pod's SETTINGS allow a request.
     pub(super) async fn ready(&mut self) -> Result<(), BoxError> {
         poll_fn(|cx| {
             let _ = self.poll_all(cx);
@@ -205,7 +204,7 @@ where
         self.poll_requests(cx);
         let spawned = self.spawned.poll(cx);
         if self.state.seen.take_go_away() {
-            // It takes no more requests, and finds out here, not when the next one comes.
+            // Otherwise the next request would be the first to learn that the connection takes no more.
             self.poll_requests(cx);
         }
         match &self.requests {
@@ -221,8 +220,8 @@ where
         let Some(requests) = &mut self.requests else {
             return;
         };
-        // A request that waits for its stream to be opened is looked at here each time: if none was opened since the last
-        // time, it waits still.
+        // Each poll looks at the request that waits for its stream to be opened. If no stream was opened since the last
+        // poll, it still waits.
         let has_opened = self.state.seen.take_opened();
         if let Poll::Ready(ended) = Pin::new(requests).poll(cx) {
             self.error = ended.err();
@@ -254,7 +253,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.others_were_first = !self.others_were_first;
         if self.others_were_first {
-            // To the end of the queue.
+            // Goes to the end of the queue.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

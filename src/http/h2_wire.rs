@@ -1,14 +1,14 @@
-//! An HTTP/2 connection's bytes, as they pass: what h2 knows of them and doesn't tell.
+//! Looks at an HTTP/2 connection's bytes as they pass, to learn what h2 knows but doesn't tell.
 //!
-//! Nothing is read but the frames' heads (RFC 9113 §4.1), and no body is copied.
+//! It reads only the frames' heads (RFC 9113 §4.1), and copies no body.
 //!
-//! | what is seen | for what |
+//! | frame | why it is looked at |
 //! | --- | --- |
-//! | GOAWAY | the connection takes no more requests from then on, not from the next one on |
-//! | HEADERS that go out | whether a request that hyper gave up was written |
-//! | the length of a block of headers | that none is dropped unseen (`wire_limits.rs`) |
-//! | empty DATA | h2 closes a connection with more than a hundred in its life: they are made a frame that means nothing |
-//! | our SETTINGS | the limit that pods are told is ours, not h2's |
+//! | GOAWAY | the connection stops taking requests at once, not only with the next one |
+//! | outgoing HEADERS | to know whether a request that hyper gave up was written |
+//! | the length of a block of headers | so that no header is dropped unnoticed (`wire_limits.rs`) |
+//! | empty DATA | h2 closes a connection with more than a hundred in its life: their type is changed to one that is ignored |
+//! | our SETTINGS | to tell pods our limit, not h2's |
 
 mod announcement;
 mod scanner;
@@ -34,24 +34,24 @@ use super::wire_limits::{TooLarge, WireLimits};
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
-/// Of no meaning, and so ignored (RFC 9113 §5.5).
+/// A type without meaning, which is ignored (RFC 9113 §5.5).
 const UNKNOWN: u8 = 0xff;
 
-/// Streams' identifiers have 31 bits.
+/// Larger than any stream identifier, which has 31 bits.
 const NO_GOAWAY: u32 = u32::MAX;
 
 /// What has been seen of a connection.
 #[derive(Debug)]
 pub(super) struct Seen {
-    /// A GOAWAY has come, and nobody has looked at it yet.
+    /// Whether a GOAWAY has come that nobody has taken yet.
     goes_away: AtomicBool,
     /// The last stream that the pod may process.
     last: AtomicU32,
-    /// The last stream of which the head has been written.
+    /// The last stream whose head has been written.
     opened: AtomicU32,
-    /// It is new.
+    /// Whether that has changed since it was last taken.
     has_opened: AtomicBool,
-    /// A block of headers was too long.
+    /// Whether a block of headers was too long.
     has_overrun: AtomicBool,
 }
 
@@ -68,12 +68,12 @@ impl Default for Seen {
 }
 
 impl Seen {
-    /// Whether a GOAWAY has come since this was last asked.
+    /// Whether a GOAWAY has come since the last call.
     pub(super) fn take_go_away(&self) -> bool {
         self.goes_away.load(Relaxed) && self.goes_away.swap(false, Relaxed)
     }
 
-    /// Whether a stream was opened since this was last asked.
+    /// Whether a stream was opened since the last call.
     pub(super) fn take_opened(&self) -> bool {
         self.has_opened.load(Relaxed) && self.has_opened.swap(false, Relaxed)
     }
@@ -82,9 +82,11 @@ impl Seen {
         self.has_overrun.load(Relaxed)
     }
 
-    /// Whether the newest stream, which was waiting to be opened before `has_opened` one was, is certain not to be processed.
+    /// Whether the newest stream can't have been processed. The caller says whether a stream `has_opened` while it
+    /// waited.
     ///
-    /// It is if it was never opened, or is above the last one that a GOAWAY names. h2 goes on opening those below.
+    /// It can't if it was never opened, or is above the last one that a GOAWAY names. h2 still opens streams below
+    /// that.
     pub(super) fn is_unprocessed(&self, has_opened: bool) -> bool {
         let opened = self.opened.load(Relaxed);
         match self.last.load(Relaxed) {
@@ -100,10 +102,10 @@ pub(super) struct Wire<T> {
     seen: Arc<Seen>,
     inbound: Scanner,
     outbound: Scanner,
-    /// How long the block of headers is that comes in, and may be.
+    /// How long the incoming block of headers is so far, and may be.
     block: usize,
     most: usize,
-    /// Until it has been written.
+    /// Present until it has been written.
     announcement: Option<Box<Announcement>>,
 }
 
@@ -136,7 +138,7 @@ impl<T> Wire<T> {
             }
             _ => {}
         });
-        // The beginning of one that comes in two reads has gone on.
+        // If the frame's head came in two reads, its beginning has been passed on already.
         for end in empty.into_iter().filter(|&end| end >= HEAD) {
             bytes[end - HEAD + KIND] = UNKNOWN;
         }
@@ -150,7 +152,7 @@ impl<T> Wire<T> {
     fn look_at_outbound(&mut self, bytes: &[u8]) {
         let seen = &self.seen;
         self.outbound.scan(bytes, |head, _| {
-            // Trailers have a head, too.
+            // Trailers are HEADERS, too.
             if head.kind == HEADERS && head.stream > seen.opened.load(Relaxed) {
                 seen.opened.store(head.stream, Relaxed);
                 seen.has_opened.store(true, Relaxed);

@@ -1,18 +1,18 @@
-//! Heads of HTTP/1.1 responses that have more headers than hyper has room for by itself.
+//! Heads of HTTP/1.1 responses with more headers than hyper has room for by itself.
 //!
-//! Its own room is on the stack; more of it hyper makes anew for each response, which costs a small request a tenth more. Few
-//! services send so many headers. So a client's connections have hyper's own room until a head needs more. That one is read
-//! again, by a second hyper over the same stream with all the room that the client allows, and the client's later connections
-//! have as much from the start.
+//! hyper's own room is on the stack. More room is allocated for each response, which costs a small request a tenth
+//! more, and few services send so many headers. So a client's connections have hyper's own room until a head needs
+//! more. That head is read again, by a second hyper over the same stream, with all the room that the client allows. The
+//! client's later connections have as much from the start.
 //!
-//! The first hyper takes nothing out of what it has read until a head is whole, so that the second one reads the same bytes.
-//! No others than hyper's own eyes look at them. The pod has got its request already, and gets nothing of the second hyper's:
-//! that one has to send one, and is made to believe that it did. It has the same method, which says where the response ends
-//! (RFC 9112 §6.3).
+//! The first hyper removes nothing from what it has read until a head is complete, so the second one reads the same
+//! bytes. Only hyper parses them. The pod has its request already, and must get nothing from the second hyper: that one
+//! has to send a request, and is made to believe that it did. Its request has the same method, which says where the
+//! response ends (RFC 9112 §6.3).
 //!
-//! A head may come early, while its request is still being sent. What the first hyper has yet to send is lost with it. Then
-//! the pod's side of the stream ends, so that a pod that reads the request to its end finds one; and the response is read for
-//! as long as the pod goes on with it.
+//! A head may come early, while its request is still being sent. What the first hyper has yet to send is lost then. The
+//! pod's side of the stream is ended, so that a pod that reads the request to its end finds one. The response is read
+//! for as long as the pod continues it.
 
 use std::{
     io,
@@ -40,7 +40,7 @@ use super::{
     wire_limits::{OWN_HEADERS, WireLimits},
 };
 
-/// Whether a service's heads may have more headers than hyper has room for by itself. Clones share it.
+/// Whether a service's heads may have more headers than hyper has room for. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LargeHeads(Arc<AtomicBool>);
 
@@ -59,9 +59,9 @@ impl LargeHeads {
 }
 
 impl WireLimits {
-    /// Connections with room for `large` heads, or with hyper's own room, where that isn't too much.
+    /// Settings for connections with room for `large` heads, or with hyper's own room unless that is too much.
     pub(super) fn http1(&self, large: bool) -> http1::Builder {
-        /// hyper's own default. It is what is read of a body at once, too.
+        /// hyper's own default. It is also how much of a body is read at once.
         const BUFFER: usize = 8_192 + 100 * 4_096;
         let size = self.header_size as usize;
         let mut builder = http1::Builder::new();
@@ -80,9 +80,9 @@ pub(super) struct Reread {
     pub(super) response: Response<Incoming>,
 }
 
-/// Reads a response whose head was too large for a connection, of whose stream it has read no more than that. It is the
-/// response to a request with this method; what was still to be sent of that never will be, and the pod is told so.
-/// `runtime` and `hints` are the stream's.
+/// Reads the response whose head was too large for `stream`'s connection, which has read no further. `method` is that
+/// of its request. If the request was not sent completely, it never will be, and the pod sees the stream's end.
+/// `runtime` and `hints` belong to the stream.
 pub(super) async fn read_again(
     stream: Reclaimed,
     method: Method,
@@ -108,23 +108,23 @@ pub(super) async fn read_again(
     })
 }
 
-/// A stream on which a request has been sent, which another hyper thinks that it sends. Nothing is read before it has: it
-/// would be the answer to nothing.
+/// A stream whose request has been sent, but the second hyper thinks that it sends one. Nothing may be read before it
+/// has: hyper would see an answer to nothing.
 struct Answered {
     stream: Reclaimed,
     stand_in: StandIn,
-    /// The pod can see where the request that was sent ends.
+    /// Whether the pod can see where the request ends.
     is_request_ended: bool,
     reader: Option<Waker>,
 }
 
-/// What hyper has written of its request. It has no body, so that it is whole when hyper flushes.
+/// How much hyper has written of its stand-in request. It has no body, so it is complete when hyper flushes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StandIn {
     Awaited,
     Begun,
     Sent,
-    /// And something else has been written, of another protocol that the response has switched to.
+    /// Something else has been written since, in the protocol that the response has switched to.
     Over,
 }
 
@@ -138,8 +138,8 @@ impl Answered {
         }
     }
 
-    /// Sends what TLS still has of the request, and ends the pod's side of the stream if that isn't all. hyper comes by here
-    /// whenever its task is woken.
+    /// Sends what TLS still holds of the request, and ends the pod's side of the stream if the request isn't complete.
+    /// hyper calls this whenever its task is woken.
     fn end_request(&mut self, cx: &mut Context<'_>) {
         if self.is_request_ended {
             return;
@@ -150,7 +150,7 @@ impl Answered {
             true => stream.poll_shutdown(cx),
             false => stream.poll_flush(cx),
         };
-        // If it fails, the pod takes nothing more: that is for reading to find out.
+        // If this fails, the pod takes nothing more; the read will find out.
         self.is_request_ended = ended.is_ready();
     }
 }
@@ -198,7 +198,7 @@ impl AsyncWrite for Answered {
         Poll::Ready(Ok(()))
     }
 
-    /// Not waited for: TLS would first send what it has of a request that was cut off, which the pod may never take.
+    /// Doesn't wait: TLS would first send what it holds of a truncated request, which the pod may never take.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
         match self.stand_in {
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
     use crate::http::cause::is_too_large;
 
-    /// A pod's stream: each piece is what one reading gets, once the request is there.
+    /// A pod's stream: each piece is the result of one read, once the request has been written.
     struct Script {
         pieces: VecDeque<Bytes>,
         written: Arc<Mutex<Vec<u8>>>,
@@ -278,7 +278,7 @@ mod tests {
         }
     }
 
-    /// What a head comes to that is too large for hyper's own room.
+    /// Reads a head that is too large for hyper's own room.
     async fn read(method: Method, pieces: Vec<Bytes>) -> hyper::Result<Reread> {
         let script = Script {
             pieces: pieces.into(),
@@ -334,14 +334,14 @@ mod tests {
         vec![Bytes::copy_from_slice(text.as_bytes())]
     }
 
-    /// In two pieces, wherever they part.
+    /// In two pieces, split at every position.
     fn splits(text: &str) -> impl Iterator<Item = Vec<Bytes>> {
         let text = Bytes::copy_from_slice(text.as_bytes());
         (1..text.len()).map(move |at| vec![text.slice(..at), text.slice(at..)])
     }
 
     #[tokio::test]
-    async fn a_large_head_is_read_in_whatever_pieces_it_comes() {
+    async fn a_large_head_is_read_in_pieces_of_any_size() {
         let text = head("200 OK", 101, "content-length: 4") + "body";
         for pieces in splits(&text).chain([whole(&text)]) {
             let read = response(Method::GET, pieces).await;
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_before_a_large_head_is_left_out_once() {
+    async fn informational_responses_before_or_with_a_large_head_are_skipped() {
         let early = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
         let text = early.to_owned() + &head("200 OK", 101, "content-length: 4") + "body";
         for pieces in splits(&text).chain([whole(&text)]) {

@@ -1,4 +1,4 @@
-//! JSON as bodies have it, and what is wrong with one that is none.
+//! JSON bodies, and errors about them that don't leak the body.
 
 use std::any::type_name;
 
@@ -9,7 +9,7 @@ pub(super) fn encode(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, Error
     serde_json::to_vec(value)
 }
 
-/// Or why it can't be one, without a word of the text, which may be secret.
+/// Returns why it can't be decoded, without any of the text, which may be secret.
 pub(super) fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     serde_json::from_slice(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
@@ -19,7 +19,7 @@ pub(super) fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     })
 }
 
-/// What serde calls the kinds of values that JSON has. Types may have other texts, of the body's.
+/// What serde calls the kinds of JSON values. Types may use other texts, taken from the body.
 const KINDS: [&str; 9] = [
     "boolean",
     "character",
@@ -32,7 +32,7 @@ const KINDS: [&str; 9] = [
     "string",
 ];
 
-/// What serde's own types expect. Others may say anything, the body's text as well.
+/// What serde's own types say they expect. Other types may say anything, including the body's text.
 const EXPECTED: [&str; 20] = [
     "a boolean",
     "a character",
@@ -58,15 +58,15 @@ const EXPECTED: [&str; 20] = [
 
 fn why(error: &Error, body: &[u8]) -> String {
     let text = error.to_string();
-    // Of the words, only those that serde_json and serde itself have.
+    // Only texts that serde_json and serde themselves write.
     match error.classify() {
         Category::Data => mismatch(&text, body),
         Category::Eof => "it ends too soon".into(),
-        Category::Syntax | Category::Io => "it is no JSON".into(),
+        Category::Syntax | Category::Io => "it is not JSON".into(),
     }
 }
 
-/// What serde says of a value of another type: the kinds of both, and the names that the type has.
+/// Serde's error about a value of another type: both kinds, and names that the type has.
 fn mismatch(text: &str, body: &[u8]) -> String {
     for (known, unnamed) in [
         ("missing field `", "a field is missing"),
@@ -76,7 +76,7 @@ fn mismatch(text: &str, body: &[u8]) -> String {
             .strip_prefix(known)
             .and_then(|rest| rest.split('`').next())
         {
-            // A type may say the same in an error of its own, of what it has read.
+            // A type may use this text for an error of its own, about what it has read.
             return match says(body, name) {
                 true => unnamed.into(),
                 false => format!("{known}{name}`"),
@@ -96,7 +96,7 @@ fn mismatch(text: &str, body: &[u8]) -> String {
     if let Some(what) = invalid.into_iter().find(|what| text.starts_with(what))
         && let Some((found, expected)) = text[what.len()..].rsplit_once(", expected ")
     {
-        // The value stands in quotes, or in backticks.
+        // The value is in quotes, or in backticks.
         let kind = found
             .split(['`', '"'])
             .next()
@@ -112,10 +112,10 @@ fn mismatch(text: &str, body: &[u8]) -> String {
     UNTOLD.into()
 }
 
-/// Where a type's own words may be the body's.
+/// The text for errors whose own text may quote the body.
 const UNTOLD: &str = "a value that the type doesn't take";
 
-/// Whether the body may say this anywhere.
+/// Whether `name` is anywhere in the body.
 fn says(body: &[u8], name: &str) -> bool {
     fn is_in(value: &Value, name: &str) -> bool {
         let has = |text: &str| text.to_lowercase().contains(name);
@@ -159,7 +159,7 @@ mod tests {
         }
     }
 
-    /// Speaks as serde does, of the text.
+    /// Fails with serde's text for a missing field, which quotes the body.
     #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
     struct Missing;
 
@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    /// Expects something that isn't the text.
+    /// Expects a text that isn't the body's.
     #[derive(Debug)]
     struct Unlike;
 
@@ -187,7 +187,7 @@ mod tests {
         }
     }
 
-    /// Speaks as serde does, of what it has read.
+    /// Fails with serde's texts, which quote the body.
     #[derive(Debug)]
     struct Speaks<const HOW: usize>;
 
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_type_place_and_kind_and_nothing_of_the_text() {
+    fn an_error_names_type_place_and_kind_but_quotes_no_text() {
         let secret = "hunter2, expected `a\\\"b";
         for (error, why) in [
             (
@@ -233,7 +233,7 @@ mod tests {
             ),
             (
                 error::<Vec<u8>>("<html>hunter2"),
-                "it is no JSON at line 1, column 1",
+                "it is not JSON at line 1, column 1",
             ),
             (
                 error::<Never>(&format!("\"{secret}\"")),

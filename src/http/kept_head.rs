@@ -4,34 +4,34 @@ use http::{Extensions, HeaderMap, Method, Request, Uri, Version, uri::PathAndQue
 
 use super::body::{PodRequest, RequestBody};
 
-/// The same request once more, if its body can be had twice.
+/// A copy of the request, if its body can be copied.
 pub(super) fn again(request: &PodRequest) -> Option<PodRequest> {
     Some(KeptHead::of(request).with(request.body().again()?))
 }
 
-/// Most requests have one, and few of them are sent again: what a request doesn't have costs it nothing here.
+/// Most requests have one, and few are sent again, so a part that a request doesn't have must cost nothing.
 pub(super) struct KeptHead {
     method: Method,
-    target: Target,
+    target: KeptUri,
     version: Version,
-    /// None where there are none.
+    /// None if there are no headers.
     headers: Option<HeaderMap>,
     extensions: Extensions,
 }
 
-enum Target {
+enum KeptUri {
     Path(PathAndQuery),
     Whole(Uri),
 }
 
 impl KeptHead {
-    // Else it is copied once more on its way into the box that it goes to.
+    // Otherwise it would be copied once more on its way into its box.
     #[inline(always)]
     pub(super) fn of(request: &PodRequest) -> Self {
         let headers = request.headers();
         Self {
             method: request.method().clone(),
-            target: Target::of(request.uri()),
+            target: KeptUri::of(request.uri()),
             version: request.version(),
             headers: (!headers.is_empty()).then(|| headers.clone()),
             extensions: match request.extensions().is_empty() {
@@ -59,7 +59,7 @@ impl KeptHead {
     }
 }
 
-impl Target {
+impl KeptUri {
     #[inline]
     fn of(uri: &Uri) -> Self {
         match (uri.scheme(), uri.authority(), uri.path_and_query()) {
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_the_same_again_whatever_it_has() {
+    fn a_kept_head_restores_every_part_of_its_request() {
         for target in ["/", "/a?b=c", "*", "http://nginx/a?b", "nginx:80"] {
             let mut request = Request::new(RequestBody::EMPTY);
             *request.uri_mut() = target.parse().expect("a URI");

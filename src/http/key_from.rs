@@ -1,4 +1,4 @@
-//! Where the keys of requests come from that name none themselves.
+//! Where a request's key comes from if it names none.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -8,11 +8,12 @@ use percent_encoding::percent_decode_str;
 use super::cookies::{self, cookies};
 use crate::route::RouteKey;
 
-/// Where the [key](crate::Route::key) of a request comes from if it names none; for
+/// Where a request's [key](crate::Route::key) comes from if it names none; for
 /// [`ClientBuilder::key_from`](super::ClientBuilder::key_from).
 ///
-/// The key is the text or bytes that it finds: a header `x-user: 42` and [`Route::key("42")`](crate::Route::key) have the same
-/// pod, and the number 42 another one. An empty value is no key, so that requests without a user don't all go to one pod.
+/// The key is the text or the bytes that it finds: a header `x-user: 42` goes to the same pod as
+/// [`Route::key("42")`](crate::Route::key), but the number 42 goes to another one. An empty value is no key, so that
+/// requests without a user don't all go to one pod.
 #[derive(Clone)]
 #[must_use = "a source does nothing until a client has it"]
 pub struct KeyFrom(Result<Source, String>);
@@ -28,8 +29,8 @@ enum Source {
 type OwnSource = dyn Fn(&Parts) -> Option<RouteKey> + Send + Sync;
 
 impl KeyFrom {
-    /// The value of a header, as it is; of several the first one that isn't empty. A name that can't be a header's is an error
-    /// of [`build`](super::ClientBuilder::build).
+    /// The value of a header, unchanged; of several, the first that isn't empty. [`build`](super::ClientBuilder::build)
+    /// fails if the name can't be a header's.
     pub fn header<N>(name: N) -> Self
     where
         N: TryInto<HeaderName, Error: Into<http::Error>>,
@@ -41,8 +42,8 @@ impl KeyFrom {
         })
     }
 
-    /// The value of a cookie, as it is; of several the first one that isn't empty. A name that can't be a cookie's is an error
-    /// of [`build`](super::ClientBuilder::build).
+    /// The value of a cookie, unchanged; of several, the first that isn't empty. [`build`](super::ClientBuilder::build)
+    /// fails if the name can't be a cookie's.
     pub fn cookie(name: impl Into<Box<str>>) -> Self {
         let name = name.into();
         Self(match cookies::flaw(&name) {
@@ -51,17 +52,18 @@ impl KeyFrom {
         })
     }
 
-    /// A part of the path between two slashes, counted from 0: of `/users/42/cart`, 0 is `users` and 1 is `42`.
+    /// One segment of the path, counted from 0: in `/users/42/cart`, 0 is `users` and 1 is `42`.
     ///
-    /// An empty part counts: in `//42`, `42` is part 1. The query doesn't count. Percent-encoding is decoded, because
-    /// `/users/j%6fe` and `/users/joe` are the same (RFC 3986, section 6.2.2.2); an encoded slash (`%2F`) separates nothing.
+    /// An empty segment counts: in `//42`, `42` is segment 1. The query doesn't count. Percent-encoding is decoded,
+    /// because `/users/j%6fe` and `/users/joe` are the same (RFC 3986, section 6.2.2.2); an encoded slash (`%2F`)
+    /// separates nothing.
     pub fn path_segment(index: usize) -> Self {
         Self(Ok(Source::PathSegment(index)))
     }
 
-    /// What your function finds in the request's head: in its extensions, say, where a gateway keeps the user.
+    /// What your function finds in the request's head, for example in its extensions, where a gateway keeps the user.
     ///
-    /// It is called for each request that names no key, in the caller's task, and should be quick.
+    /// It is called for each request that names no key, in the caller's task, and should be fast.
     ///
     /// ```
     /// use tower_headless::{RouteKey, http::KeyFrom};
@@ -81,13 +83,13 @@ impl KeyFrom {
 pub(super) struct Keys(Box<[Source]>);
 
 impl Keys {
-    /// What is wrong with them, if they make no sense.
+    /// Returns what is wrong with a source, if it can't work.
     pub(super) fn new(sources: Vec<KeyFrom>) -> Result<Self, String> {
         let sources: Result<_, _> = sources.into_iter().map(|KeyFrom(source)| source).collect();
         sources.map(Self)
     }
 
-    /// The first that is found.
+    /// The first key that a source finds.
     pub(super) fn find(&self, head: &Parts) -> Option<RouteKey> {
         self.0.iter().find_map(|source| source.find(head))
     }
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_its_first_value_that_isn_t_empty_as_it_is() {
+    fn a_header_gives_its_first_value_that_isn_t_empty() {
         let find = |headers| find(KeyFrom::header("X-User"), "/", headers);
         assert_eq!(
             find(&[("x-user", "a b%20"), ("x-user", "c")]),
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_its_first_value_that_isn_t_empty_in_any_of_the_headers() {
+    fn a_cookie_gives_its_first_value_that_isn_t_empty_in_any_header() {
         let find = |headers| find(KeyFrom::cookie("user"), "/", headers);
         assert_eq!(
             find(&[("cookie", "a=1; user=j%6fe;user=2")]),

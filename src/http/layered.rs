@@ -1,9 +1,9 @@
-//! Tower's layers around the client, under its request methods.
+//! Tower's layers around the client, below its request methods.
 //!
 //! ```text
 //!  client.get("/").key(7) ──▶ layers, the last one added first ──▶ the client below ──▶ a pod
 //!        │                    FollowRedirect makes a request of its own ──▲
-//!        └── what the request says to the client: route, idempotent, deadline ─ of the task, not of the request
+//!        └── what the request says to the client: route, idempotent, deadline ─ kept in the task, not in the request
 //! ```
 
 use std::{
@@ -39,18 +39,18 @@ use crate::{
     attempts::AttemptLog, broadcast::Asking, endpoint::Endpoint, error::BoxError, route::Route,
 };
 
-/// The service that layers have made of a client.
+/// A client with its layers around it.
 pub(super) type LayeredService =
     BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, Error>;
 
 tokio::task_local! {
-    static SAID: Said;
+    static INHERITED: Inherited;
 }
 
-/// What a request says to the client, and not to the pods. Layers that send a request of their own, as those that follow
-/// redirects do, don't know of it.
+/// What a request says to the client, and not to the pods. Layers that send requests of their own, such as those that
+/// follow redirects, don't copy it.
 #[derive(Clone)]
-struct Said {
+struct Inherited {
     route: Option<Route>,
     idempotent: Option<Idempotent>,
     timeout: Option<RequestTimeout>,
@@ -59,7 +59,7 @@ struct Said {
     executed: Option<Executed>,
 }
 
-impl Said {
+impl Inherited {
     fn of(request: &Request<RequestBody>) -> Self {
         let extensions = request.extensions();
         Self {
@@ -72,8 +72,8 @@ impl Said {
         }
     }
 
-    /// Says the same of a request that says nothing of it itself. Its time is never more than what is left.
-    fn repeat(&self, request: &mut Request<RequestBody>) {
+    /// Adds to a request what it doesn't say itself. It never gets more time than is left.
+    fn add_to(&self, request: &mut Request<RequestBody>) {
         let extensions = request.extensions_mut();
         if let Some(route) = &self.route {
             extensions.get_or_insert_with(|| route.clone());
@@ -97,13 +97,13 @@ impl Said {
     }
 }
 
-/// What the client below the layers gets: whatever they have made of it, it says what the caller's request has said.
-pub(super) fn repeat(request: &mut Request<RequestBody>) {
-    // It is not set where a layer sends a request from a task of its own.
-    let _ = SAID.try_with(|said| said.repeat(request));
+/// Makes a request below the layers inherit what the caller's request has said.
+pub(super) fn inherit(request: &mut Request<RequestBody>) {
+    // It is not set if a layer sends the request from a task of its own.
+    let _ = INHERITED.try_with(|inherited| inherited.add_to(request));
 }
 
-/// Bounds a request's time for all that layers make of it: by its own timeout, by `limit`, and by the layers further out.
+/// Limits a request, and all that layers make of it, by its own timeout, by `limit`, and by the layers further out.
 pub(super) fn bound(request: &mut Request<RequestBody>, limit: Option<Duration>) {
     let extensions = request.extensions_mut();
     let own = extensions.get().map(|RequestTimeout(own)| *own);
@@ -114,7 +114,7 @@ pub(super) fn bound(request: &mut Request<RequestBody>, limit: Option<Duration>)
     }
 }
 
-/// One service of all that the layers of a client of this service may be.
+/// Gives the layers of any client of this service the same type.
 pub(super) fn boxed<S, B>(layers: S, service: Arc<str>) -> LayeredService
 where
     S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -151,12 +151,12 @@ where
 
     fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
         let extensions = request.extensions_mut();
-        // Layers further out see an error of one request of theirs, and their caller that of all.
+        // Layers further out see the error of their own request; only the caller gets that of all requests.
         let is_outermost = extensions.get::<Executed>().is_none();
         let executed = extensions.get_or_insert_default::<Executed>().clone();
-        let said = Said::of(&request);
-        let answer = SAID.sync_scope(said.clone(), || self.layers.call(request));
-        let answer = SAID.scope(said, answer);
+        let inherited = Inherited::of(&request);
+        let answer = INHERITED.sync_scope(inherited.clone(), || self.layers.call(request));
+        let answer = INHERITED.scope(inherited, answer);
         let service = self.service.clone();
         Box::pin(async move {
             match answer.await {
@@ -173,7 +173,7 @@ where
     }
 }
 
-/// Whether a pod may have executed one of the requests that layers have made of their caller's.
+/// Whether a pod may have executed one of the requests that layers have made from their caller's.
 #[derive(Clone, Default)]
 pub(super) struct Executed(Arc<AtomicBool>);
 
@@ -188,7 +188,7 @@ impl Executed {
 }
 
 pin_project! {
-    /// One request of a layer's, of which it is noted that it may have been executed: also where the layer gives it up.
+    /// A request of a layer. Notes that it may have been executed, even if the layer drops it.
     struct Noted<F>
     where
         F: Asking<Response<ResponseBody>, Error>,
@@ -232,7 +232,8 @@ where
     }
 }
 
-/// A request on its way through layers, for as long as its time is. They may wait where no request of the client's is.
+/// A request on its way through layers. It has its own deadline, because a layer may wait before any request reaches
+/// the client below.
 pub(super) struct Through {
     stage: Stage,
     deadline: Option<Deadline>,
@@ -247,7 +248,7 @@ enum Stage {
 }
 
 impl Through {
-    /// By layers that are ready.
+    /// Calls layers that are ready.
     pub(super) fn given(
         layers: &mut LayeredService,
         request: Request<RequestBody>,
@@ -261,7 +262,7 @@ impl Through {
         }
     }
 
-    /// Below the layers.
+    /// A request below the layers.
     pub(super) fn noted<F>(future: F, executed: Executed) -> Self
     where
         F: Asking<Response<ResponseBody>, Error> + 'static,
@@ -274,7 +275,7 @@ impl Through {
         }
     }
 
-    /// By layers that may have to be waited for.
+    /// Waits for the layers first.
     pub(super) fn waiting(
         layers: LayeredService,
         request: Request<RequestBody>,
@@ -292,7 +293,7 @@ impl Through {
         matches!(self.stage, Stage::Waiting(_))
     }
 
-    /// What its time ends is told in the `log`.
+    /// Notes in the `log` what was cut short because the time was up.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, log: Option<&AttemptLog>) -> Poll<Answer> {
         let polled = self.poll_layers(cx);
         let Some(deadline) = self.deadline.as_mut().filter(|_| polled.is_pending()) else {
@@ -300,7 +301,7 @@ impl Through {
         };
         ready!(deadline.poll(cx));
         let after = deadline.whole();
-        // The same time is over below the layers by now, where it is known which pod is late: that is the better error.
+        // Below the layers the same time is up by now, and it is known which pod is late: that error is better.
         if let Poll::Ready(answer) = self.poll_layers(cx) {
             return Poll::Ready(answer);
         }
@@ -335,7 +336,7 @@ fn deadline(request: &Request<RequestBody>) -> Option<Deadline> {
     Some(Deadline::of(until))
 }
 
-/// With a body of the client's own type. It is the pod's that the response is, as far as its extensions still say.
+/// Gives the response a body of the client's own type, with the pod that its extensions still name.
 fn response_of<B>(response: Response<B>, service: &Arc<str>) -> Response<ResponseBody>
 where
     B: Body<Data = Bytes> + Send + 'static,

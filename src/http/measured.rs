@@ -1,4 +1,4 @@
-//! A request's body that is as long as was said.
+//! A request's body that must have its declared length.
 
 use std::{
     pin::Pin,
@@ -12,23 +12,23 @@ use pin_project_lite::pin_project;
 use crate::error::BoxError;
 
 pin_project! {
-    /// A body that fails if it ends before its length, or goes on after it.
+    /// A body that fails if it is shorter or longer than declared.
     ///
-    /// hyper would cut off what is too much without a word. A failed body closes its connection (HTTP/1.1) or resets its
-    /// stream (HTTP/2), so that the pod doesn't wait for the rest, nor take the next request for it.
+    /// hyper would silently cut off what is too much. A failed body closes its connection (HTTP/1.1) or resets its
+    /// stream (HTTP/2), so that the pod neither waits for the rest nor takes the next request for it.
     pub(super) struct Measured<B> {
         #[pin]
         body: B,
-        // How many bytes are to come; not known where neither the body nor its request tells.
+        // How many bytes are still to come; none if neither the body nor its request says.
         left: Option<u64>,
-        // Trailers that were found in the search for more data.
+        // Trailers that were found while looking for more data.
         trailers: Option<Frame<Bytes>>,
         ended: bool,
     }
 }
 
 impl<B: Body<Data = Bytes>> Measured<B> {
-    /// `declared` is the length that the request's headers promise, where they do.
+    /// `declared` is the length in the request's headers, if they have one.
     pub(super) fn new(body: B, declared: Option<u64>) -> Self {
         Self {
             left: declared.or(body.size_hint().exact()),
@@ -44,7 +44,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    /// Counts a frame. The last data is not passed on before it is known to be the last, if that can be known at once.
+    /// Counts a frame. The last data is held back until it is known to be the last, if that can be known at once.
     fn count(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -116,7 +116,7 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        // One that ends too soon is asked once more, to say so.
+        // A body that ends too soon must be polled once more, to report that.
         let is_due = self.trailers.is_some() || matches!(self.left, Some(1..));
         self.ended || (!is_due && self.body.is_end_stream())
     }
@@ -130,11 +130,11 @@ where
 }
 
 fn too_long() -> BoxError {
-    "the body goes on after the length that was said".into()
+    "the body is longer than its declared length".into()
 }
 
 fn too_short(left: u64) -> BoxError {
-    format!("the body ends {left} bytes before the length that was said").into()
+    format!("the body ends {left} bytes before its declared length").into()
 }
 
 #[cfg(test)]
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_too_long_fails_before_its_last_byte_is_sent() {
+    async fn a_body_that_is_too_long_fails_before_its_last_byte_is_sent() {
         for chunks in [
             &["abc", "d"][..],
             &["abcd"],
@@ -193,13 +193,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_too_short_fails_at_its_end() {
+    async fn a_body_that_is_too_short_fails_at_its_end() {
         let error = read(of(&["ab"], Some(5))).await.expect_err("too short");
         assert!(error.to_string().contains("3 bytes before"), "{error}");
     }
 
     #[tokio::test]
-    async fn trailers_and_a_late_end_are_no_surplus() {
+    async fn trailers_and_a_late_end_do_not_make_a_body_too_long() {
         let trailers = HeaderMap::new();
         let frames = [Frame::data(Bytes::from("abc")), Frame::trailers(trailers)];
         let body = StreamBody::new(stream::iter(frames.map(Ok::<_, BoxError>)));
@@ -212,7 +212,7 @@ mod tests {
                 .is_some_and(|frame| frame.is_ok_and(|it| it.is_trailers()))
         );
         assert!(body.frame().await.is_none());
-        // The end of a stream that somebody has yet to close is not waited for.
+        // A stream that isn't closed yet must not be waited for.
         let open = stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from("abc")))]);
         let body = StreamBody::new(open.chain(stream::pending()));
         let mut body = Measured::new(body, Some(3));

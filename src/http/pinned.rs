@@ -16,7 +16,7 @@ use super::{
     client::Client,
     error::Error,
     future::ResponseFuture,
-    request::{Aim, RequestBuilder, words},
+    request::{Aim, RequestBuilder, request_methods},
     response::ResponseBody,
     send::SendFuture,
 };
@@ -28,12 +28,14 @@ use crate::{
 
 /// A [`Client`] whose requests all go to one pod ([`Client::pod`]), or to all but one ([`Client::others`]).
 ///
-/// [`Pinned`](crate::Pinned) says what that means: the pod is followed and waited for, and no other pod gets its requests.
+/// [`Pinned`](crate::Pinned) says what that means: the client follows the pod, waits for it, and sends its requests to
+/// no other pod.
 ///
-/// - **Retries** stay on the pod. A request that is lost with its connection is sent again where that is safe, within the
-///   client's budget, and waits for the pod as a new one does. 503 is an answer like any other here: there is no other pod to ask.
-/// - **`Host` and `:authority`** name the service, as with all requests of the client. With [`own_host`](Self::own_host) they name
-///   the pod, which then can tell a request that was meant for another one.
+/// - **Retries** stay on the pod. A request that is lost with its connection is sent again if that is safe, within the
+///   client's budget, and waits for the pod like a new one. 503 is an ordinary answer here, because there is no other
+///   pod to ask.
+/// - **`Host` and `:authority`** name the service, as for all requests of the client. With [`own_host`](Self::own_host)
+///   they name the pod, so that a pod can notice a request that was meant for another one.
 /// - **A [`Route`]** in a request's extensions applies, except its `pod` and `leave_out`.
 #[derive(Clone)]
 pub struct PodClient {
@@ -43,7 +45,8 @@ pub struct PodClient {
 }
 
 impl Client {
-    /// A client of one pod: by its hostname or name, `web-0`, or else as [`PodId`] says. See [`PodClient`].
+    /// A client of one pod: by its hostname or name, `web-0`, or by anything else that a [`PodId`] can be. See
+    /// [`PodClient`].
     ///
     /// ```no_run
     /// use tower_headless::http::Client;
@@ -58,18 +61,19 @@ impl Client {
         self.pinned(Route::new().pod(id))
     }
 
-    /// [`pod`](Self::pod) by its number in a StatefulSet: 3 is `web-3`. See [`PodId::ordinal`].
+    /// A client of one pod of a StatefulSet, by its number: 3 is `web-3`. See [`PodId::ordinal`].
     pub fn pod_at(&self, ordinal: u32) -> PodClient {
         self.pod(PodId::ordinal(ordinal))
     }
 
-    /// A client of all pods but one, as a pod uses for its peers: each request goes to one of the others, and
-    /// [`broadcast`](super::RequestBuilder::broadcast) asks each of them. See [`Balance::others`](crate::Balance::others).
+    /// A client of all pods but one, for a pod's requests to its peers: each request goes to one of the others, and
+    /// [`broadcast`](super::RequestBuilder::broadcast) asks each of them. See
+    /// [`Balance::others`](crate::Balance::others).
     pub fn others(&self, than: impl Into<PodId>) -> PodClient {
         self.pinned(Route::new().leave_out(than))
     }
 
-    /// What is known now of one pod; see [`Balance::endpoint`](crate::Balance::endpoint).
+    /// What is known of one pod now; see [`Balance::endpoint`](crate::Balance::endpoint).
     pub fn endpoint(&self, id: impl Into<PodId>) -> Option<Endpoint> {
         self.pods().endpoint(id)
     }
@@ -84,14 +88,14 @@ impl Client {
     }
 }
 
-words!(PodClient);
+request_methods!(PodClient);
 
 impl PodClient {
-    /// `Host` and `:authority` name the pod, `web-0.nginx-headless.default`, as far as its name is known: it is asked for by
-    /// name, or in the set at the time. A request's own `Host` stays.
+    /// Makes `Host` and `:authority` name the pod, `web-0.nginx-headless.default`, if its name is known: because it was
+    /// asked for by name, or from the set at the time. A request's own `Host` stays.
     ///
-    /// So pods, or what is in front of them, can refuse what is meant for another one: between a pod's end and the
-    /// next look at DNS its address may be another pod's.
+    /// So a pod, or a proxy before it, can refuse what is meant for another pod: between a pod's end and the next DNS
+    /// lookup, another pod may have its address.
     pub fn own_host(mut self) -> Self {
         self.own_host = true;
         self
@@ -102,7 +106,7 @@ impl PodClient {
         self.client.pods().requested(&self.route)
     }
 
-    /// Sends a request that is there already to the pod, or to one of the others; see [`Client::execute`].
+    /// Sends a request that is already built to the pod, or to one of the others; see [`Client::execute`].
     pub fn execute<B: Into<RequestBody>>(&self, request: Request<B>) -> SendFuture {
         let mut request = request.map(Into::into);
         self.aim().apply(&mut request);
@@ -121,7 +125,7 @@ impl PodClient {
         }
     }
 
-    /// The pod's `Host`, where it is wanted and known.
+    /// The pod's `Host`, if it is wanted and known.
     fn host(&self) -> Option<HeaderValue> {
         if !self.own_host {
             return None;

@@ -1,4 +1,4 @@
-//! The service of one pod: a connection in `poll_ready`, a request over it in `call`.
+//! The service of one pod: `poll_ready` reserves a connection, `call` sends a request over it.
 
 use std::{
     future::{Future, poll_fn, ready},
@@ -39,8 +39,8 @@ use crate::{
 pub(super) struct PodService {
     pool: Arc<Pool>,
     reserved: Option<Reserved>,
-    /// With the runtime in which it was begun.
-    /// Boxed, because most requests need none, and each has a clone of this.
+    /// The runtime in which the wait began, and the wait. Boxed, because most requests need none, and each has a clone
+    /// of this.
     wait: Option<Box<(Home, Wait)>>,
 }
 
@@ -54,7 +54,7 @@ impl PodService {
     }
 }
 
-/// A clone shares the pool; what the original has reserved is its own.
+/// A clone shares the pool; a reserved connection stays with the original.
 impl Clone for PodService {
     fn clone(&self) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl Service<PodRequest> for PodService {
             .as_ref()
             .is_some_and(|wait| !wait.0.runs_beside_us())
         {
-            // The request has been moved to another runtime, and nobody may drive the one before.
+            // The request has moved to another runtime, and the previous one may not run.
             self.wait = None;
         }
         loop {
@@ -93,7 +93,7 @@ impl Service<PodRequest> for PodService {
             }
             self.reserved = self.pool.reserve();
             if self.reserved.is_some() {
-                // A connection that is being made will be the next one's.
+                // The connection that is being made will serve the next request.
                 self.wait = None;
                 return Poll::Ready(Ok(()));
             }
@@ -101,7 +101,7 @@ impl Service<PodRequest> for PodService {
                 let Some(here) = self.pool.home() else {
                     return Poll::Ready(Err(NoRuntime.into()));
                 };
-                // Looks again before it waits: of two connections that were freed in between, only one is told.
+                // Checks again before it waits: if two connections were freed in between, only one of them was told.
                 self.wait = Some(Box::new((here, self.pool.connect())));
                 continue;
             };
@@ -124,14 +124,15 @@ impl Service<PodRequest> for PodService {
                 }
             };
             let is_elsewhere = !home.is_here();
-            // Its claim to a room, which ends when it has reserved what it waited for.
+            // Its claim to a room ends once it has reserved what it waited for.
             let claim = self.wait.take();
             if waited.is_ok() && self.reserved.is_none() {
                 self.reserved = self.pool.reserve();
             }
             drop(claim);
             match waited {
-                // Its runtime may have ended, which is none of the pod's failures. The next one is this one, if it is one.
+                // The other runtime may have ended, which isn't the pod's failure. The next wait is in this runtime, if
+                // it is one.
                 Err(_) if is_elsewhere && Home::here().is_some() => {}
                 Err(error) if is_elsewhere && error.is::<RuntimeEnded>() => {
                     return Poll::Ready(Err(NoRuntime.into()));
@@ -150,13 +151,13 @@ impl Service<PodRequest> for PodService {
     }
 }
 
-/// On how many connections a request is tried before it is taken to another pod.
+/// On how many connections a request is tried before it goes to another pod.
 const CONNECTIONS: usize = 3;
 
 type Sent = BoxFuture<'static, Result<Response<ResponseBody>, BoxError>>;
 
-/// Sends the request over one connection, and over others, up to `left` in all, if those turn out to be closed before
-/// anything was written: servers close idle connections as they please, and that says nothing of the pod.
+/// Sends the request over one connection, and over others, up to `left` in all, if they turn out to be closed before
+/// anything was written: servers close idle connections at will, which says nothing of the pod.
 // Inlined, it would copy the request once more.
 #[inline(never)]
 fn send(pool: &Arc<Pool>, connection: Reserved, mut request: PodRequest, left: usize) -> Sent {
@@ -189,7 +190,7 @@ fn send(pool: &Arc<Pool>, connection: Reserved, mut request: PodRequest, left: u
         connection,
         named: pool.named.clone(),
     };
-    let call = Call {
+    let call = SendState {
         method: request.method().clone(),
         uri,
         left: left - 1,
@@ -211,14 +212,14 @@ fn send(pool: &Arc<Pool>, connection: Reserved, mut request: PodRequest, left: u
 }
 
 pin_project! {
-    /// A request on its way over a connection. By hand, because it is made for every request: as an async function it would
-    /// be 2 KiB.
+    /// A request on its way over a connection. Written by hand, because there is one for every request: an async
+    /// function would take 2 KiB.
     struct Sending<F> {
         #[pin]
         sent: F,
         held: Option<Held>,
-        call: Call,
-        // Over another connection.
+        call: SendState,
+        // The request over another connection.
         again: Option<Sent>,
     }
 }
@@ -230,7 +231,7 @@ where
     F: Send + 'static,
     Self: Future<Output = Result<Response<ResponseBody>, BoxError>>,
 {
-    fn boxed(sent: F, held: Held, call: Call) -> Sent {
+    fn boxed(sent: F, held: Held, call: SendState) -> Sent {
         Box::pin(Self {
             sent,
             held: Some(held),
@@ -274,27 +275,27 @@ where
     }
 }
 
-/// What a request holds, and then its response: the pool weakly, so that a removed pod's connections close.
+/// What a request, and then its response, holds. It holds the pool weakly, so that a removed pod's connections close.
 struct Held {
     pool: Weak<Pool>,
     connection: Reserved,
     named: Named,
 }
 
-/// One request on one connection, as far as its response has no use for it: that is left where it is.
+/// The parts of a request that its response doesn't need, so that they stay here.
 #[derive(Default)]
-struct Call {
+struct SendState {
     method: Method,
-    /// The request's as it was, where the connection has got another one.
+    /// The request's original URI, if the connection got another one.
     uri: Option<Box<Uri>>,
     left: usize,
     limits: WireLimits,
-    /// For the head of the response.
+    /// When the head of the response must have come.
     deadline: Option<Deadline>,
 }
 
 impl Held {
-    /// The response, with what it holds.
+    /// Makes the response, with what it holds.
     #[inline(always)]
     fn receive(
         mut self,
@@ -309,8 +310,8 @@ impl Held {
                 Some(stream.http2().clone())
             }
         };
-        // hyper would send what follows as HTTP/1.0, too, which has no chunks: a body of unknown length would be left out.
-        // Without a pool, the connection closes after the response.
+        // hyper would send the next request as HTTP/1.0, too, which has no chunks: a body of unknown length would be
+        // dropped. Without a pool, the connection closes after the response.
         let pool = match response.version() {
             Version::HTTP_10 => Weak::new(),
             _ => self.pool,
@@ -323,8 +324,8 @@ impl Held {
     }
 }
 
-impl Call {
-    /// The response, if its head was too large for hyper's own room, with the client's.
+impl SendState {
+    /// Reads a response whose head was too large for hyper's own room again, with the client's.
     async fn read_again(
         &self,
         held: &mut Held,
@@ -345,7 +346,7 @@ impl Call {
         Some(read)
     }
 
-    /// What becomes of a request that has failed. Not in `Sending::poll`, whose stack has no room for it.
+    /// Handles a failed request. Not in `Sending::poll`, whose stack has no room for it.
     #[cold]
     #[inline(never)]
     fn again<B: Returned>(self, held: Held, mut error: TrySendError<Request<B>>) -> Sent {
@@ -353,7 +354,7 @@ impl Call {
         Box::pin(self.go_on(held, unsent, error.into_error()))
     }
 
-    /// The request over another connection, if nothing of it was written; or its response, if that takes more room.
+    /// Sends the request over another connection, if nothing of it was written; or reads its response with more room.
     async fn go_on(
         mut self,
         mut held: Held,
@@ -373,8 +374,8 @@ impl Call {
                 Err(again) => error = again,
             }
         }
-        // It takes no more requests, be it that the pod says so (GOAWAY) or that it has broken. Streams are reset one by one,
-        // and what h2 doesn't take of a caller's is nothing of the connection's.
+        // The connection takes no more requests, because of a GOAWAY or because it broke. If only the stream was reset,
+        // or h2 rejected the caller's request, the connection is fine.
         if let Reserved::Http2(stream) = &held.connection
             && h2_cause(&error).is_none_or(|cause| cause.is_io() || cause.is_go_away())
         {
@@ -392,11 +393,11 @@ impl Call {
         if let Some(uri) = self.uri {
             *request.uri_mut() = *uri;
         }
-        // What HTTP/1.1 has added.
+        // Removes what HTTP/1.1 has added.
         request.headers_mut().remove(HOST);
         request.headers_mut().remove(TRANSFER_ENCODING);
         if is_not_accepted(&error) {
-            // Nor would it accept another one.
+            // The pod wouldn't accept another connection either.
             return Err(Unsent::new(request, error).into());
         }
         match another(&held.pool, self.left).await? {
@@ -410,7 +411,7 @@ impl Call {
     }
 }
 
-/// What comes within the time that the head of a response may take.
+/// Waits for `coming` until the deadline for the response's head.
 async fn within<T>(
     deadline: Option<Deadline>,
     coming: impl Future<Output = T>,
@@ -426,7 +427,7 @@ async fn within<T>(
     .await
 }
 
-/// Another connection, unless there have been enough, or none can be had.
+/// Another connection, unless there have been enough, or there is none.
 async fn another(
     pool: &Weak<Pool>,
     left: usize,

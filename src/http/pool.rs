@@ -5,11 +5,11 @@
 //!                 ▲                                                          │
 //!                 └──────────────────────────────────────────────────────────┘
 //!  HTTP/2     shared by as many requests as the pod allows at once; one more is opened when all are full
-//!             too old: another one is made, then it takes no more requests, and closes when it has none
+//!             too old: its successor is made; then it takes no more requests, and closes when it has none
 //! ```
 //!
-//! A request that is in flight holds its connection, and the pool only weakly: when the pod leaves the set the pool goes,
-//! its idle connections with it, and connections in use close when their requests have ended.
+//! A request in flight keeps its connection alive, but refers to the pool only weakly. When the pod leaves the set, the
+//! pool is dropped with its idle connections; connections in use close when their requests have ended.
 
 mod age;
 mod ahead;
@@ -76,7 +76,7 @@ use crate::{
     home::Home,
 };
 
-/// What all pools of a client have in common.
+/// What all pools of a client share.
 #[derive(Debug)]
 pub(super) struct Config {
     pub(super) connector: Connector,
@@ -86,14 +86,14 @@ pub(super) struct Config {
     pub(super) max_connections: usize,
     pub(super) first_byte: Option<Duration>,
     pub(super) age: AgeLimits,
-    /// A connection is made before a request needs it.
+    /// Whether to connect before a request needs it.
     pub(super) ahead: bool,
-    /// For what has jitter.
+    /// Draws all jitter.
     pub(super) generator: Generator,
 }
 
 impl Config {
-    /// The age of a connection that is made now.
+    /// The age of a connection that is being made now.
     fn newborn(&self, vintage: Option<Vintage>) -> Age {
         Age::new(self.age, Instant::now(), &mut &self.generator).of(vintage)
     }
@@ -103,11 +103,11 @@ pub(super) struct Pool {
     pub(super) named: Named,
     pub(super) config: Arc<Config>,
     rooms: Arc<Rooms>,
-    /// There may be a connection to use, or room for one.
+    /// Tells waiting requests of a free connection, or of room for a new one.
     freed: Arc<Freed>,
-    /// What the pod speaks, once it is known.
+    /// What the pod speaks, once known: `UNKNOWN`, `HTTP1` or `HTTP2`.
     spoken: AtomicU8,
-    /// The balancer's.
+    /// The balancer's runtime.
     runtime: Handle,
     state: Mutex<State>,
     keeper: Keeper,
@@ -121,7 +121,7 @@ const HTTP1: u8 = 1;
 const HTTP2: u8 = 2;
 
 impl Pool {
-    /// With counters, if it is made while an endpoint joins that is counted.
+    /// Has counters if it is made while a counted endpoint joins.
     pub(super) fn new(pod: Endpoint, config: Arc<Config>) -> Arc<Self> {
         let spoken = match config.connector.protocol {
             Protocol::Http1 => HTTP1,
@@ -153,7 +153,7 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection that there is.
+    /// An existing connection, if one is free.
     pub(super) fn reserve(self: &Arc<Self>) -> Option<Reserved> {
         let mut state = self.lock();
         if self.spoken.load(Relaxed) != HTTP2
@@ -168,7 +168,7 @@ impl Pool {
         Some(Reserved::Http2(stream))
     }
 
-    /// Begins to connect, or waits for a connection where there is no room for one more.
+    /// Begins to connect. If there is no room for another connection, waits for one.
     pub(super) fn connect(self: &Arc<Self>) -> Wait {
         let mut state = self.lock();
         if let Some(settling) = self.settling(&mut state) {
@@ -194,7 +194,7 @@ impl Pool {
         }
     }
 
-    /// Room for one more connection, or the wait for it.
+    /// Takes room for one more connection, or waits for it.
     fn take_room(&self, state: &mut State) -> Result<Tenancy, NextFreed> {
         let (tenancy, evicted) = self.rooms.take(Home::of(&self.runtime()))?;
         if let Some(evicted) = evicted {
@@ -203,7 +203,7 @@ impl Pool {
         Ok(tenancy)
     }
 
-    /// An idle connection that is about to be ready.
+    /// An idle connection that will be ready soon.
     fn settling(self: &Arc<Self>, state: &mut State) -> Option<Settling> {
         while let Some(connection) = state.pop_settling() {
             let pool = Arc::downgrade(self);
@@ -215,14 +215,15 @@ impl Pool {
         None
     }
 
-    /// Connects for one request. Should that be cancelled meanwhile, the next one has the connection.
+    /// Connects for one request. If that is cancelled meanwhile, the next request gets the connection.
     fn dial(self: &Arc<Self>, state: &mut State, tenancy: Tenancy) -> Wait {
         let (sender, receiver) = oneshot::channel();
         let (pool, config, origin) = self.parts();
         let (end, room) = (self.on_end(), tenancy.room());
         let (in_use, its, counted) = (room.in_use(), room.clone(), self.counted.clone());
         let task = self.runtime().spawn(async move {
-            // Before it begins: one that comes out newer than this says retires too soon, and not too late.
+            // Read before connecting: settings that change meanwhile then retire the connection too soon rather than
+            // too late.
             let vintage = config.connector.vintage();
             let dial = config
                 .connector
@@ -254,8 +255,8 @@ impl Pool {
         Wait::Dial(Dialed::new(receiver, shelf), in_use)
     }
 
-    /// Connects for all requests that wait, whichever of them is cancelled. In the end a connection that was too old is
-    /// `replaced`, if there is one.
+    /// Connects for all requests that wait, even if some are cancelled. Afterwards the old connection that it
+    /// `replaced`, if any, retires.
     fn dial_for_all(self: &Arc<Self>, tenancy: Tenancy, replaced: Weak<Http2>) -> Dialing {
         let (pool, config, origin) = self.parts();
         let (end, room) = (self.on_end(), tenancy.room());
@@ -286,12 +287,12 @@ impl Pool {
         Dialing::new(dial, told.boxed().shared())
     }
 
-    /// The caller's runtime; outside of any, that of the balancer.
+    /// The caller's runtime; outside of any, the balancer's.
     fn runtime(&self) -> Handle {
         Handle::try_current().unwrap_or_else(|_| self.runtime.clone())
     }
 
-    /// The same, if connections are made there while somebody waits here.
+    /// The caller's runtime, if it makes connections while the caller waits in it.
     pub(super) fn home(&self) -> Option<Home> {
         let home = Home::of(&self.runtime());
         home.runs_beside_us().then_some(home)
@@ -315,7 +316,7 @@ impl Pool {
                 let connection = Http2::new(sender, http2, self.freed.clone(), age, room);
                 let due = connection.due(self.config.idle_timeout, Instant::now());
                 let mut state = self.lock();
-                // Outdated meanwhile, or its dial has given way: whoever waits for it makes another.
+                // It is outdated, or its dial has given up its room: those who wait make another.
                 if connection.is_over() || connection.room.is_vacant() {
                     return;
                 }
@@ -327,30 +328,31 @@ impl Pool {
         }
     }
 
-    /// Takes an HTTP/1.1 connection back that has no request any more, or closes it. Its own task may not be done with the
-    /// response yet.
+    /// Takes back an HTTP/1.1 connection that has no request any more, or closes it. Its own task may not have finished
+    /// the response yet.
     pub(super) fn release(pool: &Weak<Self>, mut connection: Box<Http1>) {
         connection.idle_since = Instant::now();
         connection.hints.ending().set_busy(false);
         Self::put(pool, connection);
     }
 
-    /// It doesn't become ready soon: the request still is on its way where it was answered early.
+    /// Keeps a connection aside that won't be ready soon: its pod answered early, and the rest of the request is still
+    /// being sent.
     fn release_later(pool: Weak<Self>, mut connection: Box<Http1>) {
-        let Some(patience) = pool.upgrade().map(|pool| pool.config.idle_timeout) else {
+        let Some(idle_timeout) = pool.upgrade().map(|pool| pool.config.idle_timeout) else {
             connection.ends_without_pool(&pool);
             return;
         };
         connection.end_use();
         let runtime = connection.runtime.clone();
         runtime.spawn(async move {
-            if let Ok(Ok(())) = timeout(patience, connection.sender.ready()).await {
+            if let Ok(Ok(())) = timeout(idle_timeout, connection.sender.ready()).await {
                 Self::release(&pool, connection);
             }
         });
     }
 
-    /// Puts a connection on top of those that are idle.
+    /// Puts a connection on top of the idle ones.
     fn put(pool: &Weak<Self>, mut connection: Box<Http1>) {
         let Some(pool) = pool.upgrade() else {
             connection.ends_without_pool(pool);
@@ -358,7 +360,7 @@ impl Pool {
         };
         let due = connection.due(pool.config.idle_timeout);
         let mut state = pool.lock();
-        // Here, so that a renewal either is seen by this, or sees this; and so does a request that takes the room.
+        // Checked under the lock, so that a renewal, or a request that takes over the room, can't slip in between.
         let is_over = connection.is_over() || connection.room.is_vacant();
         let is_kept = state.idle.len() < pool.config.max_idle && !is_over;
         if !is_kept {
@@ -373,9 +375,9 @@ impl Pool {
         }
     }
 
-    /// A connection to the pod has broken: others are likely to be broken as well, and their next requests are not to find
-    /// out.
-    pub(super) fn distrust(&self) {
+    /// Closes all idle connections after one has broken: others are probably broken as well, and requests shouldn't
+    /// find out one by one.
+    pub(super) fn close_idle(&self) {
         let mut state = self.lock();
         state.end_all(Closed::Client, false);
         state.idle.clear();

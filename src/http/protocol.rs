@@ -1,14 +1,14 @@
-//! Which protocol pods are spoken to in.
+//! Which protocol the client speaks to pods.
 
-/// Which protocol pods are spoken to in.
+/// Which protocol a client speaks to pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Protocol {
-    /// Over TLS, what the pod chooses of the two (ALPN); in clear, HTTP/1.1.
+    /// Over TLS, HTTP/2 or HTTP/1.1, as the pod chooses (ALPN); without TLS, HTTP/1.1.
     #[default]
     Negotiated,
     /// HTTP/1.1 only.
     Http1,
-    /// HTTP/2 only; in clear with prior knowledge (RFC 9113 §3.3), as gRPC has it.
+    /// HTTP/2 only. Without TLS by prior knowledge (RFC 9113 §3.3), as gRPC does.
     Http2,
 }

@@ -1,6 +1,7 @@
-//! A response's body, of which a part may have been read before its caller asks.
+//! A response's body that may be read before its caller asks.
 //!
-//! For a response that stands by while another pod is asked: once it has been read to its end, its connection is free.
+//! Used for a response that is set aside while another pod is asked: once it is read to its end, its connection is
+//! free.
 
 use std::{
     collections::VecDeque,
@@ -13,14 +14,14 @@ use http_body::{Body, Frame, SizeHint};
 
 pub(super) struct ReadAhead<B: Body> {
     body: B,
-    /// Most bodies have none of it, and all of them are moved.
+    /// Boxed, because most bodies have none, and all are moved.
     ahead: Option<Box<Ahead<B::Error>>>,
 }
 
-/// What has been read of a body, and not asked for.
+/// What was read of a body before the caller asked.
 struct Ahead<E> {
     frames: VecDeque<Result<Frame<Bytes>, E>>,
-    /// Of the data in them.
+    /// How much data is in the frames.
     bytes: usize,
 }
 
@@ -48,7 +49,7 @@ impl<E> Ahead<E> {
     }
 }
 
-/// The data in a frame.
+/// How much data a frame has.
 fn len<E>(frame: &Result<Frame<Bytes>, E>) -> usize {
     let data = frame.as_ref().ok().and_then(Frame::data_ref);
     data.map_or(0, Bytes::len)
@@ -59,7 +60,7 @@ impl<B: Body<Data = Bytes> + Unpin> ReadAhead<B> {
         Self { body, ahead: None }
     }
 
-    /// Reads on, until there are more than `limit` bytes. Whether the body has been read to its end.
+    /// Reads on until there are more than `limit` bytes. Returns whether the body has been read to its end.
     pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) -> bool {
         let ahead = self.ahead.get_or_insert_with(|| Box::new(Ahead::new()));
         while ahead.bytes <= limit && !ahead.ends_in_an_error() {
@@ -101,7 +102,7 @@ where
             return hint;
         };
         let ahead = ahead.bytes as u64;
-        // The upper bound first: it is never to be below the lower one.
+        // The upper bound first, so that it is never below the lower one.
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper.saturating_add(ahead));
         }
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_read_ahead_comes_first_and_the_rest_after_it() {
+    async fn frames_read_ahead_come_first_and_the_rest_follows() {
         let mut body = of(&[Ok("ab"), Ok("cd"), Ok("ef"), Ok("gh")]);
         assert!(!body.read_ahead(&mut context(), 3), "two of four");
         assert_eq!(read(&body), 2);
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_read_to_its_end_is_still_all_there() {
+    async fn a_body_read_ahead_to_its_end_loses_nothing() {
         let mut body = ReadAhead::new(Full::new(Bytes::from("abc")));
         assert_eq!(body.size_hint().exact(), Some(3));
         assert!(body.read_ahead(&mut context(), 100));
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_waits_for_who_reads_and_is_no_end() {
+    async fn an_error_stops_reading_ahead_and_reaches_the_reader() {
         let mut body = of(&[Ok("ab"), Err("reset"), Ok("cd")]);
         assert!(!body.read_ahead(&mut context(), 100));
         assert!(!body.read_ahead(&mut context(), 100));

@@ -1,4 +1,4 @@
-//! A response's body as it comes in, within the client's limits.
+//! A response's body as it arrives, within the client's limits.
 
 use std::{
     io,
@@ -20,21 +20,21 @@ use crate::error::BoxError;
 
 pub(super) enum Received {
     Pod(FromPod),
-    /// What a layer, or a test, gives for one.
+    /// A body made by a layer or a test.
     Foreign(SyncBody),
 }
 
 pub(super) struct FromPod {
     body: Incoming,
     limits: WireLimits,
-    /// The connection, if it is an HTTP/2 one.
+    /// The connection, if it is HTTP/2.
     http2: Option<Arc<Http2State>>,
 }
 
 /// Why a body has no more frames.
 #[derive(Debug)]
 pub(super) enum ReceiveError {
-    /// They are more than the client reads.
+    /// It is larger than the client reads.
     Limit(TooLarge),
     Broken(hyper::Error),
     Foreign(BoxError),
@@ -70,7 +70,7 @@ impl FromPod {
     }
 }
 
-/// hyper's limit of trailers, which has no kind of its own.
+/// Whether it is hyper's limit of trailers, which has no kind of its own.
 fn is_of_trailers(error: &hyper::Error) -> bool {
     let source = std::error::Error::source(error);
     let cause = source.and_then(|source| source.downcast_ref::<io::Error>());

@@ -1,14 +1,14 @@
 //! A connection's stream, lent to hyper until a request claims it.
 //!
-//! hyper ends a connection when the pod has switched protocols, and when the head of a response is more than it has room
-//! for. In both cases the request goes on with the stream, and with what hyper has read of it and not used.
+//! hyper ends a connection when the pod has switched protocols, and when a response's head is too large for its room.
+//! In both cases the request continues with the stream, and with what hyper has read from it but not used.
 //!
 //! ```text
 //!  no head is due ──▶ a request begins: a head is due ──▶ the head has come: no head is due
 //!        │ hyper ends              │ hyper ends
 //!        ▼                         ▼
 //!     closed                     kept ──▶ claimed: the stream is the request's
-//!                                  └────▶ the head has come, or the request has gone: closed
+//!                                  └────▶ the head has come, or the request is gone: closed
 //! ```
 
 use std::{
@@ -37,24 +37,24 @@ use super::{
 };
 use crate::error::BoxError;
 
-/// A stream of bytes, whatever it is made of.
+/// Any stream of bytes.
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// A stream that hyper has given back.
 pub(super) struct Reclaimed {
-    /// What hyper has read of it, and not used.
+    /// What hyper has read from it, but not used.
     read: Bytes,
-    /// There is more of its request than it has got.
+    /// Whether the pod has got only a part of the request.
     pub(super) is_cut: bool,
     stream: Box<dyn Io>,
 }
 
-/// What a request asks for a stream with.
+/// Requests a stream.
 type Ask = oneshot::Sender<Reclaimed>;
 
-/// What those who have a connection can claim its stream with.
+/// Lets those who have a connection claim its stream.
 pub(super) struct Claim {
     head: Arc<Head>,
     reading: Reading,
@@ -65,28 +65,28 @@ pub(super) struct Claim {
 pub(super) struct Lent<T> {
     stream: T,
     head: Arc<Head>,
-    /// Of the request's body.
+    /// Tracks the request's body.
     reading: Reading,
-    /// Not all of the request has been written, and the rest never will be.
+    /// Whether only a part of the request was written, and the rest never will be.
     is_cut: bool,
-    /// None once it says that nobody will ask.
+    /// None once nobody can ask any more.
     asked: Option<oneshot::Receiver<Ask>>,
     ask: Option<Ask>,
-    /// hyper has shut it down, but for us.
+    /// Whether hyper has shut it down, without us doing so.
     is_shut: bool,
 }
 
-/// Whether a request waits for the head of its response. Nothing else is told by it, so that no order is needed.
+/// Whether a request waits for the head of its response. It guards no other data, so it needs no memory ordering.
 #[derive(Default)]
 struct Head(AtomicU8);
 
 const NONE: u8 = 0;
 const DUE: u8 = 1;
-/// hyper has ended while one was due: the request is to say what becomes of the stream.
+/// hyper has ended while one was due: the request decides what happens to the stream.
 const KEPT: u8 = 2;
 
 impl Head {
-    /// hyper ends: whether there is a request that may claim the stream.
+    /// Called when hyper ends: whether there is a request that may claim the stream.
     fn keep(&self) -> bool {
         let kept = self.0.compare_exchange(DUE, KEPT, Relaxed, Relaxed);
         matches!(kept, Ok(_) | Err(KEPT))
@@ -94,26 +94,26 @@ impl Head {
 }
 
 impl Claim {
-    /// A request with this body begins.
+    /// Begins a request with this body.
     pub(super) fn head_is_due(&self, body: &mut RequestBody) {
         self.head.0.store(DUE, Relaxed);
         body.watch(&self.reading);
     }
 
-    /// Why the request's own body has failed, if it has.
+    /// Why the request's own body failed, if it did.
     pub(super) fn take_body_error(&self) -> Option<BoxError> {
         self.reading.take_error()
     }
 
-    /// The response has come, and leaves the stream to hyper.
+    /// Notes that the head has come, and leaves the stream to hyper.
     pub(super) fn head_has_come(&mut self) {
         if self.head.0.swap(NONE, Relaxed) == KEPT {
             self.asks = None;
         }
     }
 
-    /// The stream of a connection that hyper has ended, or is about to: what it still has to write is dropped. None if the
-    /// connection has gone.
+    /// Takes the stream of a connection that hyper has ended, or is about to end; unwritten data is dropped. None if
+    /// the connection is gone.
     pub(super) async fn take(&mut self) -> Option<Reclaimed> {
         let (ask, stream) = oneshot::channel();
         self.asks.take()?.send(ask).ok()?;
@@ -121,8 +121,8 @@ impl Claim {
     }
 }
 
-/// Runs a connection to its end. By hand, because every request polls it several times, and an async function would have
-/// room for two of them.
+/// Runs a connection to its end. Written by hand, because every request polls it several times, and an async function
+/// would reserve room for two connections.
 pub(super) fn drive<T: Io + 'static>(
     connection: http1::Connection<TokioIo<Lent<T>>, RequestBody>,
     hints: SocketHints,
@@ -131,7 +131,7 @@ pub(super) fn drive<T: Io + 'static>(
     let mut end: Option<BoxFuture<'static, ()>> = None;
     poll_fn(move |cx| {
         if let Some(connection) = &mut running {
-            // The error that a request in flight gets is not told here.
+            // A request in flight gets its own error, not this one.
             if let Err(error) = ready!(Pin::new(connection).poll(cx)) {
                 hints.ending().failed(&error);
             }
@@ -183,17 +183,17 @@ impl<T: Io + 'static> Lent<T> {
                 is_cut: self.is_cut,
                 stream: Box::new(self.stream),
             };
-            // Its request has been given up meanwhile, or has it.
+            // Its request was cancelled meanwhile, or has the stream.
             let _ = ask.send(reclaimed);
         } else if self.is_shut {
-            // There is nobody to tell if it fails.
+            // Nobody is left to tell if this fails.
             let _ = self.stream.shutdown().await;
         }
     }
 }
 
 impl<T> Lent<T> {
-    /// Whether the stream has been asked for. The connection's task is woken if it is later on.
+    /// Whether the stream has been asked for. If not, the connection's task is woken when it is.
     fn is_asked_for(&mut self, cx: &mut Context<'_>) -> bool {
         if let Some(asked) = &mut self.asked
             && let Poll::Ready(ask) = Pin::new(asked).poll(cx)
@@ -203,8 +203,8 @@ impl<T> Lent<T> {
         self.ask.is_some()
     }
 
-    /// Writing that waits, which it does no longer once the stream is asked for: hyper has ended, but for what it has yet to
-    /// write, and that may never be taken. Nor is what comes after it written then.
+    /// A pending write ends once the stream is asked for: hyper has ended except for unwritten data, which the pod may
+    /// never take. Nothing is written after that.
     fn cut_if_asked_for(&mut self, cx: &mut Context<'_>, data: usize) -> Poll<io::Result<usize>> {
         self.is_cut = self.is_asked_for(cx);
         match self.is_cut {
@@ -260,7 +260,7 @@ impl<T: Io> AsyncWrite for Lent<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_flush(cx) {
-            // Whoever has asked for it flushes what the stream itself has.
+            // The one who has asked for the stream flushes it.
             Poll::Pending if self.is_asked_for(cx) => Poll::Ready(Ok(())),
             flushed => flushed,
         }
@@ -318,7 +318,7 @@ mod tests {
 
     use super::*;
 
-    /// A stream of which the pod learns whether it is shut down, as it does of TLS's.
+    /// A stream that records whether it was shut down.
     #[derive(Clone, Default)]
     struct Stream(Arc<AtomicBool>);
 
@@ -401,7 +401,7 @@ mod tests {
         assert!(claimed.is_some() && !stream.is_shut());
     }
 
-    /// Half of what waits may be written before the rest is dropped: what comes behind it would look as if it were that.
+    /// Half of the pending data may be written before the rest is dropped: later data would look like that rest.
     #[tokio::test]
     async fn nothing_is_written_after_what_was_dropped() {
         let (stream, mut pod) = duplex(4);

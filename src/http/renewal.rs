@@ -1,8 +1,8 @@
-//! Connections that were made with settings that don't hold any more.
+//! Retires connections that were made with outdated settings.
 //!
-//! They don't all end at once, for each is followed by a handshake. When settings are renewed it is said in what time
-//! connections of before have to be gone, and each may be used for a part of that, drawn when it was made. Then it takes no
-//! request any more, and closes when it has none.
+//! They don't all end at once, because each is followed by a handshake. A renewal of the settings says within what time
+//! older connections must be gone. Each may be used for a part of that time, drawn when it was made. Then it takes no
+//! more requests, and closes when it has none.
 
 use std::{
     sync::{
@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{sync::watch, time::Instant};
 
-/// How often settings have been renewed, and what became of connections by that.
+/// How often settings have been renewed, and which connections that retires.
 #[derive(Debug)]
 pub(super) struct Renewals {
     count: AtomicU64,
@@ -26,11 +26,11 @@ pub(super) struct Renewals {
 struct Past {
     /// Connections from before this renewal may not be used.
     gone: u64,
-    /// Those after it, whose time isn't over.
+    /// Later renewals, whose time isn't over.
     recent: Vec<Renewal>,
 }
 
-/// The settings were renewed for that many a time.
+/// A renewal of the settings, with its number.
 #[derive(Clone, Copy, Debug)]
 struct Renewal {
     number: u64,
@@ -38,17 +38,17 @@ struct Renewal {
     within: Duration,
 }
 
-/// When a connection was made.
+/// Which settings a connection was made with.
 #[derive(Clone, Debug)]
 pub(super) struct Vintage {
     renewals: Arc<Renewals>,
-    /// After that many renewals.
+    /// How many renewals there had been.
     count: u64,
-    /// Which part of the time it may be used for, from 0 to 1.
+    /// The part of the time for which it may be used, from 0 to 1.
     share: f64,
 }
 
-/// More renewals at a time than anybody needs. Beyond, the last ones count as one.
+/// How many renewals may be under way. Beyond that, the last ones count as one.
 #[cfg(any(feature = "tls", test))]
 const MOST: usize = 64;
 
@@ -62,7 +62,7 @@ impl Renewals {
         }
     }
 
-    /// Connections made before now have to be gone `within` this time.
+    /// Requires that connections made before now are gone `within` this time.
     #[cfg(any(feature = "tls", test))]
     pub(super) fn renew(&self, within: Duration) {
         let mut past = self.past();
@@ -74,7 +74,7 @@ impl Renewals {
         self.told.send_replace(());
     }
 
-    /// Of a connection that is made now.
+    /// For a connection that is being made now.
     pub(super) fn vintage(self: &Arc<Self>) -> Vintage {
         Vintage {
             renewals: self.clone(),
@@ -83,19 +83,19 @@ impl Renewals {
         }
     }
 
-    /// When the next ones have to be gone that don't have to yet.
+    /// When the next connections must be gone.
     pub(super) fn next_end(&self) -> Option<Instant> {
         self.past().recent.iter().map(Renewal::end).min()
     }
 
-    /// Tells of each renewal, and of the past ones at once.
+    /// Signals each renewal, and past ones at once.
     pub(super) fn watch(&self) -> watch::Receiver<()> {
         let mut told = self.told.subscribe();
         told.mark_changed();
         told
     }
 
-    /// What is past, up to now.
+    /// Updates what is over by now.
     fn past(&self) -> MutexGuard<'_, Past> {
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -114,7 +114,7 @@ impl Renewal {
 }
 
 impl Vintage {
-    /// Whether the connection may not be used any more.
+    /// Whether the connection may no longer be used.
     pub(super) fn is_over(&self) -> bool {
         self.renewals.count.load(Relaxed) != self.count && self.is_over_by_now()
     }
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn connections_of_before_end_one_after_another_and_all_in_time() {
+    async fn older_connections_retire_one_after_another_and_all_in_time() {
         let renewals = Arc::new(Renewals::new());
         let before: Vec<_> = (0..100).map(|_| renewals.vintage()).collect();
         advance(100 * SECOND).await;
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hasty_renewal_hastens_the_ones_before_it() {
+    async fn a_faster_renewal_also_speeds_up_the_ones_before_it() {
         let renewals = Arc::new(Renewals::new());
         let first: Vec<_> = (0..100).map(|_| renewals.vintage()).collect();
         renewals.renew(1000 * SECOND);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn however_many_renewals_there_are_they_take_no_room_and_all_end() {
+    async fn many_renewals_use_bounded_memory_and_all_end() {
         let renewals = Arc::new(Renewals::new());
         let mut made = Vec::new();
         for _ in 0..10_000 {

@@ -2,10 +2,10 @@
 //!
 //! | what is known | sent again |
 //! | --- | --- |
-//! | not a byte was written | always; the balancer does it, and nothing comes here |
-//! | written, and by the protocol's word not processed | if its body can be had again; once for each pod that refuses it, the budget aside |
-//! | written, and no byte of a response | if it is safe (RFC 9110 §9.2.1) and has no body, or its caller says that it is idempotent |
-//! | answered with one of the [statuses](super::ClientBuilder::retry_statuses) that are retried | the same, if there is a pod that has not been asked, and the answer has no negative `grpc-retry-pushback-ms` |
+//! | not a byte was written | always; the balancer does it, so this module never sees it |
+//! | written, but the protocol says that it was not processed | if its body can be copied; once for each pod that refuses it, outside of the budget |
+//! | written, and no byte of a response | if its method is safe (RFC 9110 §9.2.1) and it has no body, or its caller marks it idempotent |
+//! | answered with a [retried status](super::ClientBuilder::retry_statuses) | as above, if there is a pod that has not been asked, and the answer has no negative `grpc-retry-pushback-ms` |
 //! | a response has reached the caller | never |
 
 use std::{ops::ControlFlow, task::Context, time::Duration};
@@ -28,23 +28,22 @@ use crate::{
     route::Route,
 };
 
-/// What becomes of a request.
+/// The result of a request.
 pub(super) type Answer = Result<Response<ResponseBody>, Error>;
 
-/// How much of an answer is read while another pod is asked, so that its connection is free for others: more than any page
-/// that says that there is nothing to see.
+/// How much of an answer is read while another pod is asked, to free its connection: more than any error page has.
 const READ_AHEAD: usize = 16 * 1024;
 
-/// With these a pod may say when it wants to be asked again.
+/// With these statuses a pod may say when it wants to be asked again.
 const WAITS: [StatusCode; 2] = [
     StatusCode::TOO_MANY_REQUESTS,
     StatusCode::SERVICE_UNAVAILABLE,
 ];
 
-/// Says of a request, in its extensions, that it may be executed twice: it is sent again, to another pod, if it is lost or
-/// answered with 502, 503 or 504.
+/// Marks a request, in its extensions, as one that may be executed twice: it is sent again, to another pod, if it is
+/// lost or answered with 502, 503 or 504.
 ///
-/// A body that comes as a stream is recorded while it is sent, up to `record` bytes; a longer one can't be sent again.
+/// A streamed body is recorded while it is sent, up to `record` bytes; a longer one can't be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Idempotent {
     /// How many bytes of the body are recorded at most.
@@ -58,11 +57,11 @@ impl Default for Idempotent {
     }
 }
 
-/// How long all of a request may take, in its extensions: to the end of the response's body, with all retries. It takes the
-/// place of the client's own [timeout](super::ClientBuilder::timeout); in a [broadcast](super::Client::broadcast), it is each pod's.
-/// `Duration::MAX` is no limit.
+/// How long a whole request may take, to the end of the response's body and with all retries. Put it into the request's
+/// extensions. It overrides the client's [timeout](super::ClientBuilder::timeout); in a
+/// [broadcast](super::Client::broadcast), it applies to each pod. `Duration::MAX` is no limit.
 ///
-/// It is for layers, and for requests of the client as a [`Service`](tower::Service):
+/// Use it in layers, and for requests of the client as a [`Service`](tower::Service);
 /// [`RequestBuilder::timeout`](super::RequestBuilder::timeout) sets the same.
 ///
 /// ```
@@ -74,10 +73,10 @@ impl Default for Idempotent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestTimeout(pub Duration);
 
-/// How often, and after which answers, a client's requests are sent again.
+/// How often, and after which answers, a client sends requests again.
 pub(super) struct Retries {
     pub(super) allowance: Allowance,
-    /// Answers that are asked for again elsewhere.
+    /// Statuses that are retried at another pod.
     pub(super) statuses: Box<[StatusCode]>,
     pub(super) hedges: Option<Hedges>,
 }
@@ -92,20 +91,20 @@ impl Default for Retries {
     }
 }
 
-/// What it takes to send a request again.
+/// What is needed to send a request again.
 pub(super) struct Replay {
     head: KeptHead,
     body: RequestBody,
-    /// It may be executed twice.
+    /// Whether it may be executed twice.
     repeatable: bool,
-    /// It changes nothing: two pods may have it at once.
+    /// Whether it may be hedged: it changes nothing, so two pods may execute it at once.
     is_hedged: bool,
     attempts: Attempts<Answer>,
 }
 
 impl Replay {
-    /// Keeps what it takes; nothing where the request could in no case be sent again. `may_refuse` says whether the pods
-    /// speak a protocol that has a word for "not processed".
+    /// Keeps what a retry needs; nothing if the request can never be sent again. `may_refuse` says whether the pods'
+    /// protocol can tell that a request was not processed.
     pub(super) fn of(
         request: &mut Request<RequestBody>,
         route: &Route,
@@ -116,13 +115,13 @@ impl Replay {
         let is_safe = request.method().is_safe() && request.body().is_empty();
         let repeatable = marked.is_some() || is_safe;
         let is_retried = retries.allowance.times > 0 && (repeatable || may_refuse);
-        // An upgrade is one pod's.
+        // An upgraded connection belongs to one pod.
         let is_hedged =
             retries.hedges.is_some() && is_safe && !request.headers().contains_key(UPGRADE);
         if !is_retried && !is_hedged {
             return None;
         }
-        // Pods that may refuse are likely to speak gRPC, whose bodies all come as streams.
+        // Pods that can refuse probably speak gRPC, whose bodies are all streams.
         request.body_mut().record(marked.unwrap_or_default().record);
         let body = request.body().again()?;
         Some(Box::new(Self {
@@ -134,7 +133,8 @@ impl Replay {
         }))
     }
 
-    /// The request again, after `answer`, and its route. If it may not be sent again, the answer that its caller has to know.
+    /// After `answer`, the request to send again, with its route. If it may not be sent again, the answer for its
+    /// caller.
     pub(super) fn next(
         &mut self,
         answer: Answer,
@@ -147,17 +147,17 @@ impl Replay {
         (self.attempts).next(answer, &ended, allowance, has_other, again)
     }
 
-    /// Whether no earlier attempt may have been executed.
+    /// Whether no earlier attempt can have been executed.
     pub(super) fn is_first(&self) -> bool {
         !self.attempts.may_be_executed()
     }
 
-    /// Whether a pod has got an earlier attempt, though it may not have executed that.
+    /// Whether a pod got an earlier attempt, executed or not.
     pub(super) fn was_sent(&self) -> bool {
         self.attempts.were_sent()
     }
 
-    /// When the request may be hedged, which begins now.
+    /// When to hedge the request, counted from now.
     pub(super) fn hedged_after(
         &self,
         retries: &Retries,
@@ -167,8 +167,8 @@ impl Replay {
         hedges?.begin(self.attempts.route(), late)
     }
 
-    /// The request for a second try beside the one at `pod`, and its route, if there is to be one; whether the budget has been
-    /// charged for it.
+    /// The hedge of the attempt at `pod`, and its route, if there should be one; and whether the budget was charged for
+    /// it.
     pub(super) fn beside(
         &self,
         pod: &Endpoint,
@@ -185,8 +185,8 @@ impl Replay {
             .then_some((request, route))
     }
 
-    /// Whether a response counts though another pod may answer, too. It costs nothing to wait for that one: so a 500 doesn't,
-    /// which may be the pod's fault, nor does a 429, and overloaded pods say so fast.
+    /// Whether a response is good enough not to wait for the other pod's answer, which costs nothing. A 500 isn't: it
+    /// may be the pod's fault. Nor is a 429: overloaded pods answer that fast.
     pub(super) fn is_good(response: &Response<ResponseBody>, retries: &Retries) -> bool {
         let status = status(response);
         !status.is_server_error()
@@ -194,19 +194,19 @@ impl Replay {
             && ByStatus.head(status, response.headers()) == Health::Success
     }
 
-    /// Whether a response is the caller's, whatever came before.
+    /// Whether the caller gets this response, whatever came before.
     pub(super) fn is_final(&self, response: &Response<ResponseBody>, retries: &Retries) -> bool {
         let is_best = !self.attempts.has_aside() || Self::is_good(response, retries);
         is_best && !self.is_retried(response, retries)
     }
 
-    /// One of two tries has come to this, and the other one goes on.
+    /// Keeps the answer of one of two attempts, while the other one goes on.
     pub(super) fn set_aside(&mut self, answer: Answer, ended: &Ended) {
         self.attempts.set_aside(answer, ended);
     }
 
-    /// One of two tries has come to this, and the other one goes on, at `other` if a pod has it: the request for a try in its
-    /// place, and its route, if there is to be one.
+    /// Keeps the answer of one of two attempts, while the other one goes on, at `other` if a pod has it. Returns the
+    /// request for a third attempt, with its route, if there should be one.
     pub(super) fn replace(
         &mut self,
         answer: Answer,
@@ -220,7 +220,7 @@ impl Replay {
         (self.attempts).replace(answer, ended, other, allowance, has_other, again)
     }
 
-    /// Whether one of two tries has come to something that its caller gets if the other one doesn't end.
+    /// Whether there is an answer for the caller if the other attempt doesn't end.
     pub(super) fn has_aside(&self) -> bool {
         self.attempts.has_aside()
     }
@@ -229,14 +229,15 @@ impl Replay {
         self.attempts.take_aside()
     }
 
-    /// Reads on what an earlier attempt was answered.
+    /// Reads on in the response of an earlier attempt.
     pub(super) fn poll_before(&mut self, cx: &mut Context<'_>) {
         if let Some(Ok(response)) = self.attempts.before() {
             response.body_mut().read_ahead(cx, READ_AHEAD);
         }
     }
 
-    /// Whether a response is one that another pod may better. What it asks of retries is heeded, be it one or not.
+    /// Whether another pod may give a better response. What this one says about retries is respected, even if it isn't
+    /// retried.
     fn is_retried(&self, response: &Response<ResponseBody>, retries: &Retries) -> bool {
         let status = status(response);
         let is_wanted = self.repeatable && retries.statuses.contains(&status);
@@ -252,7 +253,7 @@ impl Replay {
         is_wanted && pushback != Some(Pushback::Never) && !self.attempts.are_used_up()
     }
 
-    /// What an attempt has come to.
+    /// The outcome of an attempt.
     pub(super) fn ended(&self, answer: &Answer, retries: &Retries) -> Ended {
         let (fate, pod, may_be_sent_again) = match answer {
             Ok(response) => {
@@ -268,7 +269,7 @@ impl Replay {
                     let is_retried = self.repeatable && !self.attempts.are_used_up();
                     (Fate::Lost, error.endpoint(), is_retried)
                 }
-                // What is unsent has been offered to all pods by then.
+                // A request that is unsent by now was offered to all pods.
                 _ if error.is_unexecuted() => (Fate::Unsent, None, false),
                 _ => (Fate::Lost, error.endpoint(), false),
             },
@@ -285,7 +286,7 @@ impl Replay {
 }
 
 impl Replay {
-    /// What events tell of an attempt.
+    /// What events say about an attempt.
     fn told(&self, answer: &Answer) -> Told {
         let (service, reason) = match answer {
             Ok(response) => (response.body().service(), response.status().to_string()),
@@ -303,7 +304,8 @@ impl Replay {
     }
 }
 
-/// The status that an answer stands for: gRPC's `UNAVAILABLE` is 503, where it comes without a body and so in the headers.
+/// The status that an answer stands for: gRPC's `UNAVAILABLE` counts as 503 if the response has no body, so that it is
+/// in the headers.
 fn status(response: &Response<ResponseBody>) -> StatusCode {
     const GRPC_UNAVAILABLE: &[u8] = b"14";
     if !response.body().is_over() {
@@ -316,7 +318,7 @@ fn status(response: &Response<ResponseBody>) -> StatusCode {
     }
 }
 
-/// The request again, if its body can be had again.
+/// A copy of the request, if its body can be copied.
 fn again(head: &KeptHead, body: &RequestBody) -> Option<PodRequest> {
     Some(head.with(body.again()?))
 }

@@ -1,4 +1,4 @@
-//! What a request is answered with that was made by the client's methods.
+//! Responses to requests made by the client's methods.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use super::{body::RequestBody, defaults::RESPONSE_LIMIT, error::Error, response::ResponseBody};
 use crate::{attempts::Attempts, endpoint::Endpoint};
 
-/// A response: what [`RequestBuilder::send`](super::RequestBuilder::send) resolves to.
+/// The response that [`RequestBuilder::send`](super::RequestBuilder::send) resolves to.
 ///
 /// It is an [`http::Response`] (by [`Deref`]: `status()`, `headers()`, `extensions()` …) with methods that read its body.
 ///
@@ -32,18 +32,21 @@ use crate::{attempts::Attempts, endpoint::Endpoint};
 ///
 /// # How much is read
 ///
-/// [`bytes`](Self::bytes), [`text`](Self::text) and `json` hold all of the body in memory, up to the
-/// [response limit](super::ClientBuilder::response_limit), 64 MiB by default. A body whose `Content-Length` is larger is not read at all.
-/// [`chunk`](Self::chunk) and [`into_body`](Self::into_body) have no limit: they hold what the pod has sent, and no more than a
-/// connection's windows.
+/// [`bytes`](Self::bytes), [`text`](Self::text) and `json` hold the whole body in memory, up to the [response
+/// limit](super::ClientBuilder::response_limit), 64 MiB by default. If its `Content-Length` is larger, nothing is read.
+/// [`chunk`](Self::chunk) and [`into_body`](Self::into_body) have no limit: they hold no more than a connection's
+/// windows.
 ///
 /// # Errors
 ///
-/// The pod has failed while it sent the body ([`Error::is_body`]); the request's [timeout](super::RequestBuilder::timeout) has
-/// passed, which counts to the end of the body ([`Error::is_timeout`]); the body is larger than the limit ([`Error::is_limit`]); or the
-/// request's own body, still on its way, has failed ([`Error::is_request_body`]). Each but the last names its pod
-/// ([`Error::endpoint`]), if a pod has sent the body and no [layer](super::Client::layer). The request was executed in any case,
-/// at least in part, and isn't sent again.
+/// - [`Error::is_body`]: the pod failed while it sent the body.
+/// - [`Error::is_timeout`]: the request's [timeout](super::RequestBuilder::timeout), which counts to the end of the
+///   body, has passed.
+/// - [`Error::is_limit`]: the body is larger than the limit.
+/// - [`Error::is_request_body`]: the request's own body, which was still being sent, failed.
+///
+/// Each but the last names its pod ([`Error::endpoint`]), unless a [layer](super::Client::layer) has made the body. The
+/// request was executed in any case, at least in part, and isn't sent again.
 ///
 /// # Cancellation
 ///
@@ -52,11 +55,11 @@ use crate::{attempts::Attempts, endpoint::Endpoint};
 #[derive(Debug)]
 pub struct Response {
     inner: http::Response<ResponseBody>,
-    /// None of one that was made of a plain response.
+    /// None if it was converted from a plain response.
     asked: Option<Asked>,
 }
 
-/// What errors of a response tell of its request, and how much is read.
+/// What a response's errors say of its request, and how much is read.
 #[derive(Clone)]
 pub(super) struct Asked {
     method: Method,
@@ -70,11 +73,11 @@ impl fmt::Debug for Asked {
     }
 }
 
-/// How much is read of the response at most. It travels in the request's extensions, from who makes it to who sends it.
+/// How many bytes of the response are read at most. The request's extensions carry it from the builder to the sender.
 #[derive(Clone, Copy)]
 pub(super) struct ResponseLimit(pub(super) usize);
 
-/// A body that is more than is read as a whole.
+/// A body that is too large to be read as a whole.
 #[derive(Debug, thiserror::Error)]
 #[error("its body is larger than {0} bytes (`response_limit`): read it piece by piece (`chunk`)")]
 struct BodyLimit(usize);
@@ -88,7 +91,7 @@ impl Asked {
         }
     }
 
-    /// Without the query, where secrets may be.
+    /// Without the query, which may have secrets.
     fn text(&self) -> String {
         let path = self.path.as_ref().map_or("/", PathAndQuery::path);
         format!("{} {path}", self.method)
@@ -101,25 +104,25 @@ impl Response {
         Self { inner, asked }
     }
 
-    /// The pod that has answered. None where a [layer](super::Client::layer), a test, or the client itself (a gRPC
-    /// [status](super::Client#grpc)) has made the response.
+    /// The pod that answered. None if a [layer](super::Client::layer), a test, or the client itself (a gRPC
+    /// [status](super::Client#grpc)) made the response.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.inner.body().endpoint()
     }
 
-    /// What came of the request, attempt by attempt, up to this response; none unless that was
-    /// [asked for](super::RequestBuilder::attempts). It is in the response's extensions.
+    /// What came of the request, attempt by attempt, up to this response. None unless
+    /// [recorded](super::RequestBuilder::attempts). It is in the response's extensions.
     pub fn attempts(&self) -> Option<&Attempts> {
         self.inner.extensions().get()
     }
 
-    /// The response, unless its status is a client's or a server's error: 400 to 599.
+    /// The response, unless its status is an error: 400 to 599.
     ///
     /// # Errors
     ///
-    /// Such a status ([`Error::is_status`], [`Error::status`]). The error names the pod, the status, and the request's method and
-    /// path, without its query. The body is dropped: look at the status yourself where the body says more. Its connection closes
-    /// unless all of the body has come.
+    /// If the status is one ([`Error::is_status`], [`Error::status`]). The error names the pod, the status, and the
+    /// request's method and path, without its query. The body is dropped: if it matters, check the status yourself. The
+    /// connection closes unless the whole body has arrived.
     pub fn error_for_status(self) -> Result<Self, Error> {
         match self.error_for_status_ref() {
             Ok(_) => Ok(self),
@@ -127,11 +130,11 @@ impl Response {
         }
     }
 
-    /// [`error_for_status`](Self::error_for_status) of a response that stays.
+    /// Like [`error_for_status`](Self::error_for_status), but borrows the response.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// If the status is 400 to 599.
     pub fn error_for_status_ref(&self) -> Result<&Self, Error> {
         let status = self.inner.status();
         if !status.is_client_error() && !status.is_server_error() {
@@ -147,7 +150,7 @@ impl Response {
         })
     }
 
-    /// All of the body, up to the [response limit](super::ClientBuilder::response_limit).
+    /// Reads the whole body, up to the [response limit](super::ClientBuilder::response_limit).
     ///
     /// # Errors
     ///
@@ -163,7 +166,7 @@ impl Response {
         if first.len() > limit {
             return Err(self.too_large(limit));
         }
-        // Most are one piece, and are not copied.
+        // Most bodies are one piece, which need not be copied.
         let Some(second) = self.chunk().await? else {
             return Ok(first);
         };
@@ -179,10 +182,10 @@ impl Response {
         Ok(whole.freeze())
     }
 
-    /// All of the body as text, up to the [response limit](super::ClientBuilder::response_limit).
+    /// Reads the whole body as text, up to the [response limit](super::ClientBuilder::response_limit).
     ///
-    /// It is read as UTF-8, whatever charset its `Content-Type` names; invalid bytes become U+FFFD, as with reqwest without its
-    /// feature `charset`. A byte order mark stays.
+    /// It is read as UTF-8, whatever charset its `Content-Type` names; invalid bytes become U+FFFD, as in reqwest
+    /// without its feature `charset`. A byte order mark stays.
     ///
     /// # Errors
     ///
@@ -193,13 +196,13 @@ impl Response {
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
-    /// All of the body as JSON, up to the [response limit](super::ClientBuilder::response_limit). Neither the status nor the
-    /// `Content-Type` is looked at.
+    /// Reads the whole body as JSON, up to the [response limit](super::ClientBuilder::response_limit). The status and
+    /// the `Content-Type` don't matter.
     ///
     /// # Errors
     ///
-    /// If it can't be [read](Self#errors) to its end, or isn't the JSON of a `T` ([`Error::is_decode`]). That error names the pod,
-    /// the type, the line and the column, and says nothing that stands in the body, which may be secret.
+    /// If it can't be [read](Self#errors) to its end, or isn't the JSON of a `T` ([`Error::is_decode`]). That error
+    /// names the pod, the type, the line and the column, and nothing from the body, which may be secret.
     #[cfg(feature = "json")]
     #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
     pub async fn json<T: serde::de::DeserializeOwned>(self) -> Result<T, Error> {
@@ -209,7 +212,8 @@ impl Response {
         decoded.map_err(|why| origin.error(|pod| Error::decode(pod, why)))
     }
 
-    /// The next piece of the body, as it comes; none at its end. Trailers are skipped: [`into_body`](Self::into_body) has them.
+    /// Waits for the next piece of the body; none at its end. Trailers are skipped: [`into_body`](Self::into_body) has
+    /// them.
     ///
     /// ```no_run
     /// # async fn read(client: tower_headless::http::Client) -> Result<(), tower_headless::http::Error> {
@@ -235,12 +239,12 @@ impl Response {
         Ok(None)
     }
 
-    /// The body, an [`http_body::Body`].
+    /// The body, as an [`http_body::Body`].
     pub fn into_body(self) -> ResponseBody {
         self.inner.into_body()
     }
 
-    /// The plain response, as the client gives it as a [`Service`](tower::Service).
+    /// The plain response, as the client returns it as a [`Service`](tower::Service).
     pub fn into_inner(self) -> http::Response<ResponseBody> {
         self.inner
     }
@@ -270,7 +274,7 @@ impl DerefMut for Response {
     }
 }
 
-/// With the default response limit, and without its request's path in errors.
+/// Has the default response limit; its errors don't have the request's path.
 impl From<http::Response<ResponseBody>> for Response {
     fn from(inner: http::Response<ResponseBody>) -> Self {
         Self { inner, asked: None }

@@ -1,4 +1,4 @@
-//! Requests, made by hand: the client's everyday methods.
+//! The client's request methods, and the requests they build.
 
 mod content;
 mod content_type;
@@ -31,13 +31,13 @@ use crate::{
     route::{Route, RouteKey},
 };
 
-/// The request methods of a client that has `fn builder_of(&self, Method, &str) -> RequestBuilder`.
-macro_rules! words {
+/// Writes the request methods of a client that has `fn builder_of(&self, Method, &str) -> RequestBuilder`.
+macro_rules! request_methods {
     ($client:ty) => {
         impl $client {
             /// A GET of `path`. It may be a whole URI of the service, too.
             ///
-            /// [`RequestBuilder`](crate::http::RequestBuilder) says what it answers, and what can go wrong.
+            /// See [`RequestBuilder`](crate::http::RequestBuilder) for its response and its errors.
             pub fn get(&self, path: impl AsRef<str>) -> $crate::http::RequestBuilder {
                 self.request(::http::Method::GET, path)
             }
@@ -72,7 +72,7 @@ macro_rules! words {
                 self.request(::http::Method::OPTIONS, path)
             }
 
-            /// Any request.
+            /// A request with any method.
             pub fn request(
                 &self,
                 method: ::http::Method,
@@ -84,13 +84,14 @@ macro_rules! words {
     };
 }
 
-pub(super) use words;
+pub(super) use request_methods;
 
-words!(Client);
+request_methods!(Client);
 
 impl Client {
-    /// Sends a request that is there already, as [`RequestBuilder::build`] makes it; its answer is easily read, unlike that of
-    /// [`call`](tower::Service::call). It is sent as it is: its path isn't below the base path, unless it was built so.
+    /// Sends a request that is already built, for example by [`RequestBuilder::build`]. Its response has methods to
+    /// read the body, unlike that of [`call`](tower::Service::call). It is sent unchanged: its path isn't below the
+    /// base path, unless it was built so.
     ///
     /// ```no_run
     /// # async fn send(client: tower_headless::http::Client) -> Result<(), tower_headless::http::Error> {
@@ -102,7 +103,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`RequestBuilder::send`].
+    /// Those of [`RequestBuilder::send`].
     pub fn execute<B: Into<RequestBody>>(&self, request: Request<B>) -> SendFuture {
         SendFuture::new(self.clone(), Ok(request.map(Into::into)))
     }
@@ -116,7 +117,8 @@ impl Client {
     }
 }
 
-/// A request in the making, of [`Client::get`] and the other methods. Awaiting it sends it, and so does [`send`](Self::send).
+/// A request that is being built, made by [`Client::get`] and the other methods. Await it, or call
+/// [`send`](Self::send), to send it.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -136,34 +138,34 @@ impl Client {
 /// # }
 /// ```
 ///
-/// Its path begins with a slash and is below the client's [base path](super::ClientBuilder::base_path); or it is a whole URI of the
-/// service. A path that begins with two slashes names another host (RFC 3986 §4.2), and so is an error, as one of
-/// [another service](Error::is_foreign). An empty path, or a query alone (`?a=b`), is an error unless there is a base path. `*` is
-/// for OPTIONS. Below a base path no segment may be `..`, percent-encoded or not, with path parameters (`..;a=b`) or without:
-/// servers would look above it.
+/// Its path begins with a slash and is below the client's [base path](super::ClientBuilder::base_path); or it is a
+/// whole URI of the service. A path that begins with two slashes names another host (RFC 3986 §4.2), so it is an error,
+/// like a URI of [another service](Error::is_foreign). An empty path, or only a query (`?a=b`), is an error unless
+/// there is a base path. `*` is for OPTIONS. Below a base path no segment may be `..`, percent-encoded or not, with
+/// path parameters (`..;a=b`) or without: servers would look above it.
 ///
-/// The client's [default headers](super::ClientBuilder::default_headers) are added when it is sent. Redirects are not followed: a 3xx
-/// is an answer as any other.
+/// The client's [default headers](super::ClientBuilder::default_headers) are added when it is sent. Redirects are not
+/// followed: a 3xx is an ordinary answer.
 ///
 /// # Errors
 ///
-/// What makes no sense, such as a header with a line break or a body that can't be encoded, is an error when the request is sent:
-/// [`Error::is_request`], with a text that says what was wrong. Of several such errors the first is told.
-/// An answer is no error, whatever its status: see [`Response::error_for_status`](super::Response::error_for_status).
+/// A request that makes no sense, for example with a line break in a header or a body that can't be encoded, fails when
+/// it is sent: [`Error::is_request`]. The text says what is wrong; of several errors it is the first. No status is an
+/// error by itself: see [`Response::error_for_status`](super::Response::error_for_status).
 #[must_use = "a request is sent when it is awaited"]
 pub struct RequestBuilder {
     client: Client,
     request: Result<Request<RequestBody>, Error>,
     aim: Option<Aim>,
     content: Content,
-    /// Its own, in the place of the client's.
+    /// Overrides the client's limit.
     response_limit: Option<usize>,
 }
 
-/// Which pod a request is for, or isn't, whatever else it says.
+/// Which pod a request is for, or which one it avoids, whatever its own route says.
 pub(super) struct Aim {
     pub(super) route: Route,
-    /// The `Host` of a request that has none.
+    /// The `Host` header, if the request has none itself.
     pub(super) host: Option<HeaderValue>,
 }
 
@@ -195,14 +197,14 @@ impl RequestBuilder {
         }
     }
 
-    /// For one pod, or for all but one.
+    /// Makes the request for one pod, or for all but one.
     pub(super) fn aimed(mut self, aim: Aim) -> Self {
         self.aim = Some(aim);
         self
     }
 
-    /// Adds a header, beside those of the same name. `Authorization`, `Proxy-Authorization` and `Cookie` are marked sensitive:
-    /// `Debug` doesn't show them, and HTTP/2 doesn't index them.
+    /// Adds a header, and keeps those of the same name. `Authorization`, `Proxy-Authorization` and `Cookie` are marked
+    /// sensitive: `Debug` doesn't show them, and HTTP/2 doesn't index them.
     pub fn header<N, V>(self, name: N, value: V) -> Self
     where
         N: TryInto<HeaderName, Error: Into<http::Error>>,
@@ -226,7 +228,7 @@ impl RequestBuilder {
         })
     }
 
-    /// Adds headers, in the place of those of the same names. Credentials among them are marked sensitive, as by
+    /// Adds headers, and replaces those of the same names. Credentials are marked sensitive, as by
     /// [`header`](Self::header).
     pub fn headers(self, mut headers: HeaderMap) -> Self {
         secrets::mark(&mut headers);
@@ -241,8 +243,8 @@ impl RequestBuilder {
 
     /// The body: bytes or text, or any [`http_body::Body`] by [`RequestBody::new`].
     ///
-    /// A stream is sent once: if its pod fails, no other pod gets the request, unless nothing of it has been read or it is
-    /// [`idempotent`](Self::idempotent).
+    /// A stream can be sent only once. If its pod fails, no other pod gets the request, unless nothing of the stream
+    /// has been read or the request is [`idempotent`](Self::idempotent).
     ///
     /// ```no_run
     /// use http_body_util::StreamBody;
@@ -256,7 +258,7 @@ impl RequestBuilder {
     /// # }
     /// ```
     ///
-    /// It has the `Content-Type` that the request says, and none of a [form](Self::form) or JSON that was the body before.
+    /// The `Content-Type` stays as you set it. One that an earlier [form](Self::form) or JSON body has set is removed.
     pub fn body(self, body: impl Into<RequestBody>) -> Self {
         self.try_with(|request, content| {
             content.forget(request);
@@ -265,34 +267,37 @@ impl RequestBuilder {
         })
     }
 
-    /// Says that it may be executed twice. So it is sent again if it is lost, or answered with 502, 503 or 504; see [`Idempotent`].
+    /// Says that the request may be executed twice. So it is sent again if it is lost, or answered with 502, 503 or
+    /// 504; see [`Idempotent`].
     pub fn idempotent(self) -> Self {
         self.extension(Idempotent::default())
     }
 
-    /// How long all of it may take, to the end of the response's body and with all retries. It takes the place of the client's own
-    /// [timeout](super::ClientBuilder::timeout); `Duration::MAX` is no limit. It is a [`RequestTimeout`] in the request's extensions.
+    /// How long the whole request may take, to the end of the response's body and with all retries. It overrides the
+    /// client's [timeout](super::ClientBuilder::timeout); `Duration::MAX` is no limit. It is a [`RequestTimeout`] in
+    /// the request's extensions.
     pub fn timeout(self, whole: Duration) -> Self {
         self.extension(RequestTimeout(whole))
     }
 
-    /// How many bytes of the response's body [`bytes`](super::Response::bytes), `text` and `json` read at most, in the place of the
-    /// [client's limit](super::ClientBuilder::response_limit). `usize::MAX` is no limit.
+    /// How many bytes of the response's body [`bytes`](super::Response::bytes), `text` and `json` read at most. It
+    /// overrides the [client's limit](super::ClientBuilder::response_limit). `usize::MAX` is no limit.
     pub fn response_limit(mut self, bytes: usize) -> Self {
         self.response_limit = Some(bytes);
         self
     }
 
-    /// The [key](Route::key) of what it is about: requests of one key go to one pod, under
-    /// [`ConsistentHash`](crate::ConsistentHash). It comes before a key that the client [finds
-    /// itself](super::ClientBuilder::key_from). Keys from a header or the path are text, so write `.key("7")` for theirs: `.key(7)`
-    /// is another key. The rest of its route stays.
+    /// The request's [key](Route::key): with [`ConsistentHash`](crate::ConsistentHash), requests of one key go to one
+    /// pod. It overrides a key that the client [finds itself](super::ClientBuilder::key_from). Keys from a header or
+    /// the path are text, so write `.key("7")` to match them: `.key(7)` is another key. The rest of the request's route
+    /// stays.
     pub fn key(self, key: impl Into<RouteKey>) -> Self {
         let route = self.own_route().key(key);
         self.route(route)
     }
 
-    /// Where it wants to go; see [`Route`]. It replaces the route that was set before, [key](Self::key) included.
+    /// Where the request wants to go; see [`Route`]. It replaces the route that was set before, including its
+    /// [key](Self::key).
     pub fn route(self, route: Route) -> Self {
         let route = match self.own_route().log() {
             Some(log) if route.log().is_none() => route.record(log),
@@ -301,8 +306,8 @@ impl RequestBuilder {
         self.extension(route)
     }
 
-    /// Has the response, or the error, tell what came of the request, attempt by attempt: pod, why that one, what came of it, how
-    /// long it waited for what. See [`Attempts`](crate::Attempts).
+    /// Records each attempt in the response, or in the error: which pod, why that one, what came of it, and how long it
+    /// waited for what. See [`Attempts`](crate::Attempts).
     ///
     /// ```no_run
     /// # async fn get(client: tower_headless::http::Client) -> Result<(), tower_headless::http::Error> {
@@ -331,12 +336,12 @@ impl RequestBuilder {
         route.cloned().unwrap_or_default()
     }
 
-    /// Something for the layers around the client, or for the client itself: one value of each type.
+    /// Adds a value for the layers around the client, or for the client itself: one value of each type.
     pub fn extension<T: Clone + Send + Sync + 'static>(self, extension: T) -> Self {
         self.with(|request| drop(request.extensions_mut().insert(extension)))
     }
 
-    /// Sends it to every pod, or to all but one if that is what [`others`](super::Client::others) it is for; see
+    /// Sends the request to every pod, or for a client of [`others`](super::Client::others), to all but one; see
     /// [`Client::broadcast`].
     ///
     /// ```no_run
@@ -350,12 +355,12 @@ impl RequestBuilder {
     /// # }
     /// ```
     ///
-    /// One of a client of [one pod](super::Client::pod) is an error.
+    /// A request of a client of [one pod](super::Client::pod) can't be broadcast: that is an error.
     pub fn broadcast(self) -> Broadcast<Response, Error> {
         let left_out = match self.aim.as_ref().map(|aim| &aim.route) {
             Some(route) if route.is_for_one() => {
                 return Broadcast::failed(self.client.named(Error::request(
-                    "it is for one pod, and can't be for all: ask the client itself, or `others`",
+                    "a request for one pod can't be broadcast: use the client itself, or `others`",
                 )));
             }
             route => route.and_then(Route::left_out).cloned(),
@@ -374,13 +379,13 @@ impl RequestBuilder {
         }
     }
 
-    /// The request itself, for [`Client::execute`], or for a client as a [`Service`](tower::Service). Which pod it is for is in its
-    /// extensions, as a [`Route`]; the client's default headers are not in it yet. Of its
-    /// [response limit](Self::response_limit) only `execute` knows.
+    /// Builds the request, for [`Client::execute`], or for a client as a [`Service`](tower::Service). Its extensions
+    /// have the [`Route`] to its pod; the client's default headers are not added yet. Only `execute` respects its
+    /// [response limit](Self::response_limit).
     ///
     /// # Errors
     ///
-    /// Those that [`send`](Self::send) has before anything is sent ([`Error::is_request`]).
+    /// The errors that [`send`](Self::send) returns before anything is sent ([`Error::is_request`]).
     pub fn build(self) -> Result<Request<RequestBody>, Error> {
         let mut request = self.request.map_err(|error| self.client.named(error))?;
         if let Some(aim) = self.aim {
@@ -392,25 +397,24 @@ impl RequestBuilder {
         Ok(request)
     }
 
-    /// Sends it, when the future is first polled. Awaiting the builder itself does the same.
+    /// Sends the request when the future is first polled. Awaiting the builder itself does the same.
     ///
-    /// The future is the caller's to [spawn](tokio::spawn), to join, or to instrument: it is `Send`, `Unpin` and `'static`. It has
-    /// to be polled within a tokio runtime. Dropping it cancels the request.
+    /// You can [spawn](tokio::spawn), join or instrument the future: it is `Send`, `Unpin` and `'static`. It must be
+    /// polled within a tokio runtime. Dropping it cancels the request.
     ///
     /// # Errors
     ///
-    /// If the request makes no sense, if no pod takes it, if the one that has it fails, or if there is no answer in time: see
-    /// [`Error`].
+    /// If the request makes no sense, no pod takes it, its pod fails, or there is no answer in time: see [`Error`].
     pub fn send(self) -> SendFuture {
         SendFuture::new(self.client.clone(), self.build())
     }
 
-    /// Copies the request. None if its body is a stream, or if it is an error already.
+    /// Copies the request. None if its body is a stream, or if it has an error already.
     pub fn try_clone(&self) -> Option<Self> {
         let mut request = super::kept_head::again(self.request.as_ref().ok()?)?;
         let route = self.own_route();
         if route.log().is_some() {
-            // Its attempts are its own.
+            // The copy gets a log of its own.
             let route = route.record(&AttemptLog::new());
             request.extensions_mut().insert(route);
         }
@@ -434,7 +438,7 @@ impl RequestBuilder {
         })
     }
 
-    /// The first error stays.
+    /// Keeps the first error.
     fn try_with(
         mut self,
         change: impl FnOnce(&mut Request<RequestBody>, &mut Content) -> Result<(), Error>,
@@ -448,7 +452,7 @@ impl RequestBuilder {
     }
 }
 
-/// What `path` asks for: a path below the client's base path, or a whole URI.
+/// The URI that `path` stands for: a path below the client's base path, or a whole URI.
 fn uri(client: &Client, path: &str) -> Result<Uri, Error> {
     let shown = || secrets::shown(path);
     let invalid = |error: &dyn fmt::Display| Error::request(format_args!("{:?}: {error}", shown()));
@@ -469,8 +473,8 @@ fn uri(client: &Client, path: &str) -> Result<Uri, Error> {
     }
 }
 
-/// Whether a path has a segment that leads up, in any of the spellings that servers may read so: encoded once or several times,
-/// after a backslash, or with path parameters (RFC 3986 §3.3), which some leave out before they resolve it.
+/// Whether a path has a `..` segment, in any spelling that servers may decode: encoded once or several times, after a
+/// backslash, or with path parameters (RFC 3986 §3.3), which some servers drop before they resolve the path.
 fn climbs(path: &str) -> bool {
     let mut path = path.to_ascii_lowercase();
     while path.contains("%25") {
@@ -491,7 +495,7 @@ impl IntoFuture for RequestBuilder {
     }
 }
 
-/// Neither the query is shown, nor what `Authorization` and `Cookie` say.
+/// Hides the query, `Authorization` and `Cookie`.
 impl fmt::Debug for RequestBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("RequestBuilder");
@@ -528,7 +532,7 @@ mod tests {
         spelled(&["", ";", ";x=1", "%3b", "%3B", "%253bx", ";..", ";a;b"])
     }
 
-    /// Segments that lead nowhere, with what comes before each.
+    /// Segments that don't lead up, with the separator before each.
     fn beside() -> impl Strategy<Value = String> {
         let segment = spelled(&["", "a", ".", "...", "..a", "a..", "%2e", ".%20.", "..%00"]);
         let segments = prop::collection::vec((slash(), segment, parameters()), 0..4);
@@ -542,7 +546,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_segment_that_leads_up_is_known_however_it_is_spelled(
+        fn every_spelling_of_a_segment_that_leads_up_is_found(
             before in beside(),
             up in (slash(), dot(), dot(), parameters()),
             after in beside(),
@@ -553,7 +557,7 @@ mod tests {
         }
 
         #[test]
-        fn one_that_does_not_is_let_through(path in beside()) {
+        fn segments_that_do_not_lead_up_are_let_through(path in beside()) {
             prop_assert!(!climbs(&path), "{path}");
         }
     }

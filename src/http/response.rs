@@ -1,4 +1,4 @@
-//! Responses: whose they are, and what they hold until they end.
+//! Responses: which pod and request they belong to, and what they hold until they end.
 
 use std::{
     any::Any,
@@ -35,26 +35,26 @@ use crate::{
     outcome::{self, ByStatus, ClassifyHttp},
 };
 
-/// A response from its head to its end. Boxed once, because it passes through many hands on its way to its caller.
+/// A response from its head to its end. Boxed once, because it passes through many types on its way to its caller.
 struct Exchange {
-    /// None once all of it has been read, or it has failed.
+    /// None once the whole body has been read, or has failed.
     body: Option<ReadAhead<Received>>,
-    /// Why it has no end.
+    /// The error, if the body failed.
     failed: Option<Error>,
     /// The connection, until the response has ended.
     lease: Option<Lease>,
-    /// The request, for as long. The balancer adds it.
+    /// Counts the request as in flight until the response has ended. The balancer adds it.
     in_flight: Option<InFlight>,
     classify: SharedClassify,
     deadline: Option<Deadline>,
-    /// Of a gRPC call, which has an end of its own.
+    /// If this is a gRPC call, how it ends.
     call: Option<Call>,
     /// The request's span, until the response has ended.
     span: Option<RequestSpan>,
     named: Named,
 }
 
-/// Who says what came of a request. Each request has a clone or two.
+/// The classifier of outcomes. Each request clones it once or twice.
 #[derive(Clone)]
 pub(super) enum SharedClassify {
     ByStatus,
@@ -62,7 +62,8 @@ pub(super) enum SharedClassify {
 }
 
 impl SharedClassify {
-    /// What a head says. Only if it `is_all` can there be a status of gRPC's in it: most are not searched for one.
+    /// Classifies a head. Only if it is the whole response (`is_all`) may it have a gRPC status, so most heads are not
+    /// searched for one.
     fn answered(&self, response: &Response<ResponseBody>, is_all: bool) -> outcome::Outcome {
         match self {
             Self::ByStatus if !is_all => ByStatus::status(response.status()),
@@ -107,7 +108,7 @@ impl Completion<Response<ResponseBody>> for OnResponseEnd {
         mut in_flight: InFlight,
         mut response: Response<ResponseBody>,
     ) -> Self::Response {
-        // Asked once: of an HTTP/2 body this takes the connection's lock.
+        // Asked only once: for an HTTP/2 body this takes the connection's lock.
         let is_all = response.body().exchange.is_end_stream();
         let outcome = self.classify.answered(&response, is_all);
         in_flight.report(outcome);
@@ -149,9 +150,10 @@ impl Completion<Response<ResponseBody>> for OnResponseEnd {
             return outcome::Outcome::Ignored;
         }
         match failure.map(|failure| failure.outcome) {
-            // It is the caller's fault, or the client's.
+            // The caller or the client is at fault, not the pod.
             Some(Outcome::Abandoned | Outcome::Limit) => outcome::Outcome::Ignored,
-            // The pod has said that it won't: it closes, or has too much to do. A refusal is quick, and must not attract more.
+            // The pod refused the request: it is closing, or overloaded. A refusal is fast, and must not attract more
+            // requests.
             Some(Outcome::Unprocessed) => outcome::Outcome::Overload,
             Some(Outcome::Unknown) | None => self.classify.error(error),
         }
@@ -160,13 +162,14 @@ impl Completion<Response<ResponseBody>> for OnResponseEnd {
 
 /// The body of a response.
 ///
-/// Its connection is free again when it has been read to its end, and its request counts as in flight until then. Dropped
-/// early, it closes its connection (HTTP/1.1) or resets its stream (HTTP/2).
+/// When it has been read to its end, its connection is free again, and its request no longer counts as in flight.
+/// Dropped early, it closes its connection (HTTP/1.1) or resets its stream (HTTP/2).
 ///
-/// After an error, each further read is an error of the same kind: no reader takes a part for the whole. Stop at the first.
+/// After an error, each further read returns an error of the same kind, so that nobody takes a part for the whole. Stop
+/// at the first.
 ///
-/// Layers and tests make their own, of text, of bytes, or of any [body](Self::new) or [stream](Self::from_stream). Its default is
-/// an empty one.
+/// Layers and tests can make one from text, bytes, or any [body](Self::new) or [stream](Self::from_stream). The default
+/// is empty.
 ///
 /// ```
 /// use http::Response;
@@ -180,7 +183,7 @@ pub struct ResponseBody {
 }
 
 impl ResponseBody {
-    /// As the pod's connection has it.
+    /// A body from a pod's connection.
     pub(super) fn received(body: Received, lease: Lease, named: Named) -> Self {
         Self::of(Some(body), Some(lease), named)
     }
@@ -201,7 +204,7 @@ impl ResponseBody {
         }
     }
 
-    /// A body of any type, that no pod has sent. One that is a `ResponseBody` already stays as it is.
+    /// Wraps a body of any type, which no pod has sent. A `ResponseBody` is returned unchanged.
     pub fn new<B>(body: B) -> Self
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -216,7 +219,7 @@ impl ResponseBody {
         Self::of(body, None, Named::nobody(None))
     }
 
-    /// A stream of bytes, that no pod has sent.
+    /// Wraps a stream of bytes, which no pod has sent.
     pub fn from_stream<S, E>(stream: S) -> Self
     where
         S: Stream<Item = Result<Bytes, E>> + Send + 'static,
@@ -225,7 +228,7 @@ impl ResponseBody {
         Self::new(StreamBody::new(stream.map_ok(Frame::data)))
     }
 
-    /// One with nothing in it.
+    /// An empty body.
     pub fn empty() -> Self {
         Self::of(None, None, Named::nobody(None))
     }
@@ -235,23 +238,23 @@ impl ResponseBody {
         &self.exchange.named.origin
     }
 
-    /// The name of the service, where it is known.
+    /// The name of the service, if it is known.
     pub(super) fn service(&self) -> Option<&Arc<str>> {
         self.exchange.named.origin.service.as_ref()
     }
 
-    /// An error of this response.
+    /// Makes an error of this response.
     pub(super) fn error(&self, make: impl FnOnce(Option<Endpoint>) -> Error) -> Error {
         self.exchange.named.origin.error(make)
     }
 
-    /// The pod that sends it. None where a [layer](super::Client::layer), a test, or the client itself (a gRPC
+    /// The pod that sends it. None if a [layer](super::Client::layer), a test, or the client itself (a gRPC
     /// [status](super::Client#grpc)) has made it.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.exchange.named.origin.endpoint()
     }
 
-    /// The same of a pod, and of a service: a layer has put its own body in the place of theirs. What is known stays.
+    /// Sets the pod and the service after a layer has replaced the body. What is already known stays.
     pub(super) fn of_origin(mut self, pod: Option<&Endpoint>, service: Option<&Arc<str>>) -> Self {
         let origin = &self.exchange.named.origin;
         let is_new = origin.service.is_none() && service.is_some();
@@ -265,34 +268,34 @@ impl ResponseBody {
         self
     }
 
-    /// Whether all of it has been read, or there was nothing to read.
+    /// Whether the whole body has been read, or there was none.
     pub(super) fn is_over(&self) -> bool {
         self.exchange.body.is_none() && self.exchange.failed.is_none()
     }
 
-    /// Bounds the time that the rest may take.
+    /// Bounds the time for the rest of the body.
     pub(super) fn until(&mut self, deadline: Deadline) {
         if self.exchange.lease.is_some() {
             self.exchange.deadline = Some(deadline);
         }
     }
 
-    /// From here on it ends as that of a gRPC call: one that its pod cancels when the time is up is late, and errors are told as
-    /// the call's are. Layers are told first, and then their caller: the call's time is known below them.
+    /// Makes the body end like that of a gRPC call: if its pod cancels it when the time is up, that is a timeout, and
+    /// its errors are told as the call's are. Below layers the call is set first, so its expiry is known there.
     pub(super) fn end_as(&mut self, call: Call) {
         let below = self.exchange.call.and_then(|below| below.expiry);
         let expiry = call.expiry.or(below);
         self.exchange.call = Some(Call { expiry, ..call });
     }
 
-    /// The request's span ends with it.
+    /// Ends the request's span when the body ends.
     pub(super) fn end_span(&mut self, span: RequestSpan) {
         if !self.is_over() {
             self.exchange.span = Some(span);
         }
     }
 
-    /// Reads up to about `limit` bytes before the caller asks, so that the connection comes free.
+    /// Reads up to about `limit` bytes before the caller asks, to free the connection.
     pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) {
         let exchange = &mut *self.exchange;
         if exchange.lease.is_some()
@@ -314,20 +317,20 @@ impl Exchange {
 
     fn end(&mut self) {
         self.deadline = None;
-        // Free first: who sees the request counted out may count on its connection.
+        // Before the request counts as ended: its caller may rely on a free connection then.
         if let Some(lease) = self.lease.take() {
             lease.release();
         }
         self.in_flight = None;
     }
 
-    /// It is given up, and its connection with it.
+    /// Gives up the response, and its connection.
     fn abandon(&mut self) {
         self.lease = None;
         self.in_flight = None;
     }
 
-    /// The error of a call that its pod has cancelled with its trailers when its time was up.
+    /// The error of a call that its pod cancelled by its trailers when the time was up.
     fn late(&self, frame: &Result<Frame<Bytes>, ReceiveError>) -> Option<Error> {
         let call = self.call.as_ref()?;
         let trailers = frame.as_ref().ok()?.trailers_ref()?;
@@ -336,7 +339,7 @@ impl Exchange {
         Some(origin.error(|pod| Error::unended(pod, after)))
     }
 
-    /// The request's span ends with its last frame, unless that is an error's, or becomes one's.
+    /// Ends the request's span at the last frame, unless that is an error, or will become one.
     #[cold]
     fn end_span(&mut self, last: Option<&Result<Frame<Bytes>, ReceiveError>>) {
         if last.is_some_and(|last| last.is_err() || self.late(last).is_some()) {
@@ -350,8 +353,8 @@ impl Exchange {
         }
     }
 
-    /// The last frame, where `error` is why there are no more. It comes again, for whoever asks once more: the end that a
-    /// body has without an error is that of a whole one.
+    /// The last frame, if `error` is why there are no more. Each further read returns it again, because an end without
+    /// an error would mean a whole body.
     #[cold]
     fn last(&mut self, mut error: Error) -> Result<Frame<Bytes>, Error> {
         self.body = None;
@@ -390,13 +393,13 @@ impl Body for ResponseBody {
         let Some(body) = &mut this.body else {
             return Poll::Ready(this.failed.as_ref().map(|error| Err(error.again())));
         };
-        // First: a body that always has something for a slow reader is late all the same.
+        // Checked first: otherwise a body that always has data for a slow reader would never be late.
         if let Some(deadline) = &mut this.deadline
             && deadline.poll(cx).is_ready()
         {
             let after = deadline.whole();
             let error = this.named.origin.error(|pod| Error::unended(pod, after));
-            // All of it, so that the connection closes though the caller holds on to this.
+            // Both are dropped, so that the connection closes even if the caller keeps the body.
             this.abandon();
             this.deadline = None;
             return Poll::Ready(Some(this.last(error)));
@@ -408,7 +411,7 @@ impl Body for ResponseBody {
         }
         if let Some(in_flight) = &mut this.in_flight {
             match &frame {
-                // What the client refuses to read is no failure of the pod's.
+                // If the client refuses to read more, the pod has not failed.
                 Some(Err(ReceiveError::Limit(_))) => in_flight.report(outcome::Outcome::Ignored),
                 _ if excuse.is_some() => in_flight.report(outcome::Outcome::Ignored),
                 frame => in_flight.look_at(frame, &this.classify),
@@ -416,7 +419,7 @@ impl Body for ResponseBody {
         }
         match &frame {
             Some(Err(_)) => this.abandon(),
-            // Not every caller asks once more after the last frame, where the length told which one that is.
+            // Not every caller polls again after the last frame, if the length told that it was the last.
             Some(Ok(_)) if !body.is_end_stream() => {}
             Some(Ok(_)) | None => {
                 this.end();
@@ -428,7 +431,7 @@ impl Body for ResponseBody {
         }
         Poll::Ready(frame.map(|frame| {
             if let Some(error) = this.late(&frame) {
-                // Its pod has ended it, though that has yet to be read.
+                // Its pod has ended it, even if that end is still unread.
                 this.end();
                 return this.last(error);
             }
@@ -476,9 +479,9 @@ impl Origin {
     }
 }
 
-/// Why a response breaks off, where that is no failure of the pod's.
+/// Why a response broke off, if that isn't the pod's failure.
 enum Excuse {
-    /// The request's own body has failed, and hyper has ended the stream or the connection for it.
+    /// The request's own body failed, so hyper ended the stream or the connection.
     RequestBody(BoxError),
     /// The runtime that drove the connection has ended.
     CutOff,
@@ -582,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pod_refuses_unprocessed_is_overload_and_never_nothing() {
+    fn a_request_refused_unprocessed_counts_as_overload() {
         let marks: [fn(BoxError) -> BoxError; 2] = [|error| error, |error| Refused(error).into()];
         for mark in marks {
             let outcome = failed(Outcome::Unprocessed, mark);
@@ -590,7 +593,7 @@ mod tests {
         }
     }
 
-    /// What layers make of a body.
+    /// Wraps a body as layers do.
     type Wrap = fn(ResponseBody) -> ResponseBody;
 
     const LAYERS: [Option<Wrap>; 3] = [
@@ -599,7 +602,7 @@ mod tests {
         Some(|body| ResponseBody::new(body.map_err(BoxError::from))),
     ];
 
-    /// The code in which the body of a call ends that has this time, which is known below these layers if there are any.
+    /// The status with which a call's body ends that has this time, which is known below the layers if there are any.
     async fn ended(body: ResponseBody, time: Duration, layers: Option<Wrap>) -> String {
         let mut body = body;
         let expiry = Until::after(time).map(Expiry::of);
@@ -619,7 +622,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_its_pod_cancels_when_the_time_is_up_is_late() {
+    async fn a_stream_cancelled_by_its_pod_at_the_deadline_is_a_timeout() {
         let (over, long) = (Duration::ZERO, Duration::from_secs(3600));
         let body = |code: u16| {
             let code = HeaderValue::from(code);
@@ -649,7 +652,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_is_late_by_its_trailers_is_no_longer_in_flight() {
+    async fn a_stream_that_its_trailers_end_late_is_no_longer_in_flight() {
         let signals = Arc::new(Signals::new(Instant::now()));
         let pod = Endpoint::new(([10, 0, 0, 1], 80).into());
         let member = Member::new(pod, None, None, signals);
@@ -657,7 +660,7 @@ mod tests {
         let code = HeaderValue::from(1);
         let trailers = HeaderMap::from_iter([(outcome::GRPC_STATUS.clone(), code)]);
         let frames = stream::iter([Ok::<_, BoxError>(Frame::trailers(trailers))]);
-        // The end is not there yet.
+        // The end never arrives.
         let frames = frames.chain(stream::pending());
         let mut body = ResponseBody::new(StreamBody::new(frames));
         body.exchange.in_flight = Some(InFlight::new(&member, false));
@@ -709,7 +712,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_another_attempt_has_taken_is_no_failure_of_its_caller_s() {
+    fn a_body_taken_over_by_another_attempt_is_not_its_caller_s_failure() {
         let excuse = Excuse::of_request_body(Elsewhere.into());
         assert!(matches!(excuse, Excuse::Elsewhere(_)));
         let excuse = Excuse::of_request_body("the disk is gone".into());

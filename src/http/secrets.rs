@@ -1,14 +1,14 @@
-//! What is kept out of errors and of `Debug`: queries, user information, credentials.
+//! Keeps secrets out of errors and `Debug`: queries, user information, credentials.
 
 use http::{
     HeaderMap, HeaderName, Uri,
     header::{AUTHORIZATION, COOKIE, Entry, PROXY_AUTHORIZATION},
 };
 
-/// What a caller has written for a URI or a path, as errors show it: without its query, and without what stands before an '@'.
+/// The text of a URI or path for errors: without its query, and without anything before an '@'.
 ///
-/// A password may have any character in it, slashes too. So an '@' after the first slash may be the end of one, and nothing of
-/// such an authority is shown. In a plain path an '@' is like any other character.
+/// A password may contain any character, even slashes. So an '@' after the first slash may end a password, and nothing
+/// of such an authority is shown. In a plain path an '@' is an ordinary character.
 pub(super) fn shown(text: &str) -> String {
     if is_plain_path(text) {
         return without_query(text).to_owned();
@@ -20,7 +20,7 @@ pub(super) fn shown(text: &str) -> String {
         _ => (None, text),
     };
     let before = match scheme {
-        // Any other one may be the beginning of what an '@' ends.
+        // An unknown scheme may be the beginning of what the '@' ends.
         Some(scheme) if text.contains('@') && !is_http(scheme) => "…://".to_owned(),
         Some(scheme) => format!("{scheme}://"),
         None if text.starts_with("//") => "//".to_owned(),
@@ -47,13 +47,13 @@ fn is_http(scheme: &str) -> bool {
         .any(|http| scheme.eq_ignore_ascii_case(http))
 }
 
-/// Whether it begins with one slash. Some take a backslash for one, and leave out line breaks and tabs.
+/// Whether it begins with exactly one slash. Some parsers treat a backslash as a slash, and drop line breaks and tabs.
 pub(super) fn is_plain_path(text: &str) -> bool {
     let mut all = text.chars().filter(|it| !matches!(it, '\t' | '\r' | '\n'));
     all.next() == Some('/') && !matches!(all.next(), Some('/' | '\\'))
 }
 
-/// A URI as `Debug` and errors show it.
+/// A URI for `Debug` and errors.
 pub(super) fn shown_uri(uri: &Uri) -> String {
     shown(&uri.to_string())
 }
@@ -62,14 +62,14 @@ fn without_query(text: &str) -> &str {
     text.split(['?', '#']).next().unwrap_or_default()
 }
 
-/// Whether a header's values are credentials: `Debug` doesn't show those that are marked, and HTTP/2 doesn't index them.
+/// Whether a header's values are credentials: if marked, `Debug` doesn't show them, and HTTP/2 doesn't index them.
 pub(super) fn is_secret(name: &HeaderName) -> bool {
     SECRET.contains(name)
 }
 
 const SECRET: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
 
-/// Marks the values of headers that are credentials.
+/// Marks credentials as sensitive.
 pub(super) fn mark(headers: &mut HeaderMap) {
     for name in SECRET {
         if let Entry::Occupied(mut values) = headers.entry(name) {

@@ -1,4 +1,4 @@
-//! A request on its way, made by the client's methods.
+//! The future of a request made by the client's methods.
 
 use std::{
     fmt,
@@ -18,7 +18,8 @@ use super::{
     reply::{Asked, Response, ResponseLimit},
 };
 
-/// The future of [`RequestBuilder::send`](super::RequestBuilder::send), of awaiting the builder itself, and of [`Client::execute`].
+/// The future of [`RequestBuilder::send`](super::RequestBuilder::send), of awaiting the builder itself, and of
+/// [`Client::execute`].
 ///
 /// The request is sent when it is first polled. Dropping it cancels the request.
 #[must_use = "a request is sent when its future is polled"]

@@ -1,13 +1,13 @@
-//! A pod's socket, which reads what has arrived before it believes that writing has failed, or begins to write.
+//! A pod's socket. It reads what has arrived before it reports a failed write, and before a request is written.
 //!
-//! **After a failed write.** A pod that doesn't want a large request answers it early, with 413 say, and closes. What is
-//! still on its way to it is answered by a reset, so that writing fails. The answer has arrived by then, or hasn't; a reset
-//! takes nothing from what was received before it. hyper gives a connection up at the first error of either direction, so
-//! here a failed write waits for the end of what there is to read.
+//! **After a failed write.** A pod that rejects a large request answers early, for example with 413, and closes. Data
+//! that is still on its way is answered by a reset, so writing fails. The answer has arrived by then or not; a reset
+//! discards nothing that was received before it. hyper gives up a connection at the first error in either direction. So
+//! here a failed write waits until there is nothing left to read.
 //!
-//! **Before a request.** What arrives on an idle connection, its end or a response that nobody has asked for, is known to
-//! tokio when its driver next looks at all sockets. A request that is written before would be lost, or get the wrong answer.
-//! So the socket itself is looked at once, and hyper hands the request back unwritten.
+//! **Before a request.** If something arrives on an idle connection, its end or an unrequested response, tokio knows it
+//! only when its driver next polls all sockets. A request that is written before that would be lost, or get the wrong
+//! answer. So the socket itself is checked once, and hyper hands the request back unwritten.
 
 use std::{
     future::Future,
@@ -30,11 +30,11 @@ use tokio::{
 use super::{arrivals::Arrivals, ending::Ending};
 use crate::counters::{Closed, ConnectionTally};
 
-/// How long a failed write waits while nothing is read: the answer's reader may be slow, or there is none.
+/// How long a failed write waits while nothing is read: the reader may be slow, or there is none.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// A connection to a pod. `R` is held for as long as it is open, whoever has it by then: an upgraded connection keeps its
-/// room in the pool.
+/// A connection to a pod. It holds `R` for as long as it is open, whoever has it by then: an upgraded connection keeps
+/// its room in the pool.
 pub(super) struct Socket<R> {
     stream: TcpStream,
     arrivals: Arrivals,
@@ -45,10 +45,10 @@ pub(super) struct Socket<R> {
     _room: R,
 }
 
-/// Reads what the system has, or the stream's end, past what tokio knows; false if there is nothing.
+/// Reads what the system has, or the stream's end, even if tokio doesn't know of it; false if there is nothing.
 pub(super) type ReadNow = fn(&TcpStream, &mut ReadBuf<'_>) -> bool;
 
-/// What a connection's socket is told by those who have the connection.
+/// What a connection's users tell its socket.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SocketHints(Arc<Hints>);
 
@@ -61,7 +61,7 @@ struct Hints {
 }
 
 impl SocketHints {
-    /// Of a connection that is counted there, if it is made.
+    /// For a connection that is counted in `tally` once it is made.
     pub(super) fn counted(tally: Option<Arc<ConnectionTally>>) -> Self {
         Self(Arc::new(Hints {
             ending: Ending::of(tally),
@@ -74,18 +74,19 @@ impl SocketHints {
         &self.0.ending
     }
 
-    /// A request comes next: look for what has arrived, whatever tokio knows of it.
+    /// Announces a request: the next read asks the system, whatever tokio knows.
     pub(super) fn read_first(&self) {
         self.0.read_first.store(true, Relaxed);
     }
 
-    /// It speaks HTTP no more. Reading and writing may be of different tasks, and none waits for the other.
+    /// Notes that it no longer speaks HTTP. Then reads and writes may be in different tasks, and don't wait for each
+    /// other.
     pub(super) fn upgraded(&self) {
         self.0.ending.set_busy(false);
         self.0.upgraded.store(true, Relaxed);
     }
 
-    /// Its runtime has ended, and the connection with it.
+    /// Notes that its runtime has ended, and the connection with it.
     pub(super) fn cut_off(&self) {
         self.0.ending.because(Closed::Client);
         self.0.cut_off.store(true, Relaxed);
@@ -124,7 +125,7 @@ impl<R> Socket<R> {
         }
     }
 
-    /// Reads what has arrived, also where tokio hasn't heard of it yet.
+    /// Reads what has arrived, even if tokio hasn't noticed it yet.
     fn poll_arrived(
         &mut self,
         cx: &mut Context<'_>,
@@ -141,7 +142,7 @@ impl<R> Socket<R> {
         }
     }
 
-    /// What writing has come to: an error of the connection's end is told when there is nothing more to read.
+    /// The result of a write. A closed connection is reported only when there is nothing more to read.
     fn written(
         &mut self,
         cx: &mut Context<'_>,
@@ -167,7 +168,7 @@ impl<R> Socket<R> {
         is_reset(error) && !self.has_ended && !self.hints.is_upgraded()
     }
 
-    /// Whether writing has failed: pending, while there may be something to read.
+    /// Whether writing has failed. Pending while there may be something to read.
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Some(reset) = &mut self.reset else {
             return Poll::Pending;
@@ -179,7 +180,7 @@ impl<R> Socket<R> {
         Poll::Ready(reset.error.into())
     }
 
-    /// What reading has come to.
+    /// Notes the result of a read.
     fn has_read(&mut self, read: io::Result<usize>) -> io::Result<()> {
         match (read, &mut self.reset) {
             (Ok(1..), Some(reset)) => reset.grace = None,
@@ -187,8 +188,8 @@ impl<R> Socket<R> {
             (Ok(0), reset) => {
                 self.has_ended = true;
                 self.hints.ending().ended_by_pod();
-                // The write has taken the system's only word of it: this is no end of the pod's own. (After one of those,
-                // Linux has another error: a broken pipe.)
+                // The write has consumed the system's error, so this end is not the pod's own. (After an end of the
+                // pod's own, Linux reports a broken pipe.)
                 if let Some(reset) = reset
                     && reset.error == io::ErrorKind::ConnectionReset
                 {
@@ -259,7 +260,8 @@ impl<R: Unpin> AsyncWrite for Socket<R> {
         if self.reset.is_some() {
             return self.poll_reset(cx).map(Err);
         }
-        // hyper hands lists over, almost always of one slice. The system takes that alone (`send`) for less than a list.
+        // hyper writes lists of slices, almost always of one. For the system, one slice (`send`) is cheaper than a
+        // list.
         let stream = Pin::new(&mut self.stream);
         let written = ready!(match data {
             [only] => stream.poll_write(cx, only),

@@ -6,7 +6,8 @@
 //!     └─ attempt ──────────────────────────────▶ 200
 //! ```
 //!
-//! The attributes are those of the [conventions for HTTP] and [for gRPC]. A query, a header's value or credentials are in none.
+//! The attributes follow the conventions [for HTTP][conventions for HTTP] and [for gRPC]. They never contain a query, a
+//! header's value or credentials.
 //!
 //! [conventions for HTTP]: https://opentelemetry.io/docs/specs/semconv/http/http-spans/
 //! [for gRPC]: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
@@ -30,11 +31,11 @@ use crate::{
     outcome::GRPC_STATUS,
 };
 
-/// The span of a request, as its attempts know it. It travels through layers in the request's extensions.
+/// A request's span, shared by its attempts. Layers pass it on in the request's extensions.
 #[derive(Clone)]
-pub(super) struct Trace(Arc<Traced>);
+pub(super) struct Trace(Arc<TraceState>);
 
-struct Traced {
+struct TraceState {
     span: Span,
     /// How many attempts have begun.
     attempts: AtomicU32,
@@ -42,7 +43,7 @@ struct Traced {
 }
 
 impl Trace {
-    /// A request's span begins. None if nobody wants it.
+    /// Begins a request's span. None if nobody subscribes to it.
     pub(super) fn begin<B>(request: &Request<B>, service: &Service, is_grpc: bool) -> Option<Self> {
         let span = match is_grpc {
             true => grpc_span(&Target::of(request, service), service),
@@ -51,7 +52,7 @@ impl Trace {
         if span.is_disabled() {
             return None;
         }
-        let traced = Traced {
+        let traced = TraceState {
             span,
             attempts: AtomicU32::new(0),
             is_grpc,
@@ -59,7 +60,7 @@ impl Trace {
         Some(Self(Arc::new(traced)))
     }
 
-    /// What makes the span end. There is one for each request.
+    /// The guard that ends the span. There is one for each request.
     pub(super) fn guard(&self) -> RequestSpan {
         RequestSpan {
             trace: self.clone(),
@@ -71,7 +72,7 @@ impl Trace {
         &self.0.span
     }
 
-    /// An attempt begins.
+    /// Begins an attempt.
     pub(super) fn attempt(&self) -> AttemptSpan {
         let before = self.0.attempts.fetch_add(1, Relaxed);
         let span = info_span!(
@@ -146,7 +147,7 @@ fn grpc_span(target: &Target<'_>, service: &Service) -> Span {
     )
 }
 
-/// The methods of RFC 9110 and PATCH. Any other is `_OTHER`, for there may be any number.
+/// The methods of RFC 9110 and PATCH. All others are `_OTHER`, to bound the number of values.
 const KNOWN: [Method; 9] = [
     Method::GET,
     Method::HEAD,
@@ -159,12 +160,12 @@ const KNOWN: [Method; 9] = [
     Method::PATCH,
 ];
 
-/// What a request goes to, without its secrets: another service that its URI names, or else this one.
+/// What a request is for, without secrets: this service, or another one that its URI names.
 struct Target<'a> {
-    /// The whole URI, of another service.
+    /// The whole URI, if it is of another service.
     other: Option<&'a Uri>,
     scheme: &'a Scheme,
-    /// None if what is taken for the host may be the beginning of a password.
+    /// None if what was parsed as the host may be the beginning of a password.
     authority: Option<&'a Authority>,
     path: &'a str,
 }
@@ -212,10 +213,10 @@ impl<'a> Target<'a> {
     }
 }
 
-/// The span of a request, for as long as it or its response is under way.
+/// Ends a request's span when the request and its response are over.
 pub(super) struct RequestSpan {
     trace: Trace,
-    /// What has come of it has been recorded.
+    /// Whether the outcome has been recorded.
     is_told: bool,
 }
 
@@ -234,7 +235,7 @@ impl RequestSpan {
         }
     }
 
-    /// A response has begun.
+    /// Records the head of a response.
     pub(super) fn answered(
         &mut self,
         status: StatusCode,
@@ -246,7 +247,7 @@ impl RequestSpan {
         self.trailers(headers);
     }
 
-    /// Takes note of a gRPC call's status, wherever it stands.
+    /// Records a gRPC call's status, from headers or trailers.
     pub(super) fn trailers(&self, headers: &HeaderMap) {
         if !self.trace.0.is_grpc {
             return;
@@ -260,7 +261,7 @@ impl RequestSpan {
         }
     }
 
-    /// There is no response, or no end of it.
+    /// Records that there is no response, or that it did not end.
     pub(super) fn failed(&mut self, error: &Error) {
         self.settle(error.endpoint());
         record_error(self.span(), kind(error));
@@ -269,7 +270,7 @@ impl RequestSpan {
     }
 }
 
-/// It is cancelled.
+/// Without an outcome, the request was cancelled.
 impl Drop for RequestSpan {
     fn drop(&mut self) {
         if !self.is_told {
@@ -282,7 +283,7 @@ impl Drop for RequestSpan {
 /// The span of an attempt.
 pub(super) struct AttemptSpan {
     span: Span,
-    /// Where it was last.
+    /// The pod that it was last sent to.
     pod: Option<Endpoint>,
     is_told: bool,
 }
@@ -292,7 +293,7 @@ impl AttemptSpan {
         &self.span
     }
 
-    /// The attempt is at this pod now.
+    /// Records the attempt's pod.
     pub(super) fn is_at(&mut self, pod: &Endpoint) {
         if self.pod.as_ref() != Some(pod) {
             self.pod = Some(pod.clone());
@@ -318,7 +319,7 @@ impl AttemptSpan {
     }
 }
 
-/// It is cancelled, with its request or because another pod has answered.
+/// Without an outcome it was cancelled, with its request or because another pod has answered.
 impl Drop for AttemptSpan {
     fn drop(&mut self) {
         if !self.is_told {
@@ -337,7 +338,7 @@ fn record_peer(span: &Span, pod: Option<&Endpoint>) {
     }
 }
 
-/// For clients all statuses from 400 on are errors.
+/// For clients, every status from 400 on is an error.
 fn record_status(span: &Span, status: StatusCode) {
     span.record("http.response.status_code", status.as_u16());
     if status.is_client_error() || status.is_server_error() {
@@ -351,7 +352,7 @@ fn record_error(span: &Span, kind: impl ToString) {
     span.record("otel.status_code", "ERROR");
 }
 
-/// Few words, for they become labels.
+/// A small set of texts, because they become labels.
 fn kind(error: &Error) -> &'static str {
     match error {
         _ if error.is_timeout() => "timeout",

@@ -12,8 +12,8 @@ use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
 use crate::error::BoxError;
 
-/// A body of any type that is `Send`. It is `Sync` too, so that a request or a response may be borrowed across an await, by
-/// the lock: nobody ever waits for that.
+/// A body of any type that is `Send`. The lock makes it `Sync`, too, so that a request or a response may be borrowed
+/// across an await; nobody ever waits for the lock.
 pub(super) struct SyncBody(Mutex<UnsyncBoxBody<Bytes, BoxError>>);
 
 impl SyncBody {

@@ -1,4 +1,4 @@
-//! HTTPS: the pod is dialled, and the service is spoken to.
+//! HTTPS: the client dials the pod, but verifies the service.
 
 mod alert;
 mod current;
@@ -34,16 +34,16 @@ pub(super) struct Handshake {
     live: Arc<Live>,
     service: Arc<str>,
     name: ServerName<'static>,
-    /// Tells what is known of a pod by now.
+    /// Finds what is known of a pod by now.
     known: Arc<OnceLock<Known>>,
 }
 
 type Known = Box<dyn Fn(&Endpoint) -> Option<Endpoint> + Send + Sync>;
 
 impl Handshake {
-    /// `service` is the name that certificates have; requests go over `protocol`.
+    /// `service` is the name in certificates; `protocol` is what requests use.
     pub(super) fn new(tls: Tls, service: &str, protocol: Protocol) -> Result<Self, BoxError> {
-        // An IPv6 address has brackets in a URI, and none in a certificate.
+        // An IPv6 address has brackets in a URI, but not in a certificate.
         let service = service.trim_start_matches('[').trim_end_matches(']');
         Ok(Self {
             name: ServerName::try_from(service.to_owned())?,
@@ -53,7 +53,7 @@ impl Handshake {
         })
     }
 
-    /// The TLS connection, and whether HTTP/2 is to be spoken over it.
+    /// Makes the TLS connection. Returns whether to speak HTTP/2 over it.
     pub(super) async fn handshake<T>(
         &self,
         pod: &Endpoint,
@@ -80,7 +80,7 @@ impl Handshake {
         Ok((Secured::new(stream), http2))
     }
 
-    /// The pod's name may have been learnt after it joined.
+    /// Looks the pod up again, because its name may have been learnt after it joined.
     fn pod_name(&self, pod: &Endpoint) -> Result<ServerName<'static>, BoxError> {
         let known = self.known.get().and_then(|known| known(pod));
         Ok(match known.as_ref().unwrap_or(pod).hostname() {
@@ -89,12 +89,12 @@ impl Handshake {
         })
     }
 
-    /// Says who tells what is known of pods.
+    /// Sets how to find what is known of a pod.
     pub(super) fn set_known(
         &self,
         known: impl Fn(&Endpoint) -> Option<Endpoint> + Send + Sync + 'static,
     ) {
-        // A client has one balancer.
+        // A client has one balancer, so this is set only once.
         let _ = self.known.set(Box::new(known));
     }
 
@@ -107,7 +107,7 @@ impl Handshake {
     }
 }
 
-/// A handshake that has failed, and what to do about it.
+/// A failed handshake, and advice.
 #[derive(Debug, thiserror::Error)]
 #[error("TLS: {error}{}", advice(error))]
 struct Failed {
@@ -118,7 +118,7 @@ struct Failed {
 fn advice(error: &io::Error) -> &'static str {
     let error = error.get_ref().and_then(|error| error.downcast_ref());
     match error {
-        // An authority of the same name, but with another key, is none that is trusted either.
+        // An authority of the same name but with another key isn't trusted either.
         Some(rustls::Error::InvalidCertificate(
             rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature,
         )) => " (the client trusts no authority that has signed it: see `Tls::trust_pem`)",

@@ -1,4 +1,4 @@
-//! A request as the balancer has it, in the span of its attempt if there is one.
+//! A request at the balancer, in the span of its attempt if there is one.
 
 use std::{
     future::Future,
@@ -29,7 +29,7 @@ pin_project! {
 }
 
 impl Traced {
-    /// The attempt that `send` begins.
+    /// Begins an attempt by `send`.
     #[inline]
     pub(super) fn new(trace: Option<&Trace>, send: impl FnOnce() -> Sent) -> Self {
         let Some(trace) = trace else {
@@ -46,7 +46,7 @@ impl Traced {
     }
 }
 
-/// What the balancer's future tells.
+/// Gives access to the balancer's future.
 impl Deref for Traced {
     type Target = Sent;
 

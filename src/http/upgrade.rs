@@ -14,14 +14,14 @@ use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf};
 use super::{error::Error, pool::Lease, reclaim::Io};
 use crate::in_flight::InFlight;
 
-type Held = Option<(Lease, InFlight)>;
+type LeaseInFlight = Option<(Lease, InFlight)>;
 
-/// A stream to come, in the extensions of the response that announces it.
+/// An upgraded stream that is still to come, in the extensions of the response that announces it.
 #[derive(Clone)]
-pub(super) struct OnUpgrade(Arc<Mutex<Option<(hyper::upgrade::OnUpgrade, Held)>>>);
+pub(super) struct OnUpgrade(Arc<Mutex<Option<(hyper::upgrade::OnUpgrade, LeaseInFlight)>>>);
 
 impl OnUpgrade {
-    pub(super) fn new(upgrade: hyper::upgrade::OnUpgrade, held: Held) -> Self {
+    pub(super) fn new(upgrade: hyper::upgrade::OnUpgrade, held: LeaseInFlight) -> Self {
         Self(Arc::new(Mutex::new(Some((upgrade, held)))))
     }
 }
@@ -32,7 +32,7 @@ impl OnUpgrade {
 ///
 /// # Errors
 ///
-/// If the response has not upgraded its connection, or this was asked before, or the connection has broken.
+/// If the response has not upgraded its connection, if `upgrade` was called before, or if the connection has broken.
 pub async fn upgrade<B>(response: &mut Response<B>) -> Result<Upgraded, Error> {
     let coming = response.extensions_mut().remove::<OnUpgrade>();
     let coming = coming.and_then(|upgrade| {
@@ -46,7 +46,7 @@ pub async fn upgrade<B>(response: &mut Response<B>) -> Result<Upgraded, Error> {
     };
     let stream: Box<dyn Io> = match (upgrade.await, &mut held) {
         (Ok(stream), _) => Box::new(TokioIo::new(stream)),
-        // hyper's answer of HTTP/1.1: its connection has ended, and leaves the stream to us.
+        // hyper's answer for HTTP/1.1: its connection has ended, and leaves the stream to us.
         (Err(error), Some((lease, in_flight))) => match lease.claim().await {
             Some(stream) => Box::new(stream),
             None => {
@@ -63,10 +63,10 @@ pub async fn upgrade<B>(response: &mut Response<B>) -> Result<Upgraded, Error> {
 /// A connection to a pod that has switched to another protocol.
 pub struct Upgraded {
     stream: Box<dyn Io>,
-    held: Held,
+    held: LeaseInFlight,
 }
 
-/// The pod may have closed it before: that was first.
+/// If the pod closed it before, that counts as the reason.
 impl Drop for Upgraded {
     fn drop(&mut self) {
         if let Some((lease, _)) = &self.held {

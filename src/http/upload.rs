@@ -1,15 +1,15 @@
-//! A request's body on an HTTP/2 connection, which many requests share: it harms none but its own.
+//! A request's body on a shared HTTP/2 connection: it can harm only its own request.
 //!
 //! ```text
 //!  ready at once  ──▶ read where the request is sent, in its caller's task (`RequestBody::begin`)
 //!  more to come   ──▶ read in a task of its own ──▶ one frame at a time ──▶ the connection's task
 //! ```
 //!
-//! So a body that panics fails its own request, and one that blocks its thread blocks neither the connection nor, in a runtime
-//! with several threads, anybody else. In a runtime with one thread it blocks that, as every future does.
+//! So a body that panics fails its own request. One that blocks its thread doesn't block the connection, nor, in a
+//! multi-thread runtime, any other task. In a current-thread runtime it blocks everything, like any future.
 //!
-//! Its [`Place`] is held by the body, and by each of its chunks until that is written: both halves of a stream take a place on
-//! the connection, and this is the half that goes out.
+//! The body holds its [`Place`], and so does each of its chunks until it is written. Both halves of a stream keep its
+//! place on the connection; this is the outgoing half.
 
 use std::{
     future::poll_fn,
@@ -30,15 +30,15 @@ use tokio::sync::mpsc;
 use super::body::{RequestBody, panicked};
 use crate::error::BoxError;
 
-/// What an HTTP/2 request holds on its connection until both its halves are done.
+/// What an HTTP/2 request holds on its connection until both halves of its stream are done.
 pub(super) trait Place: Send + Sync + 'static {
     fn fate(&self) -> &Fate;
 
-    /// hyper drops the body of a request that it has not sent.
+    /// Called when hyper drops the body of a request that it has not sent.
     fn dropped_unread(&self) {}
 }
 
-/// What became of a request that hyper says nothing exact about.
+/// What became of a request, which hyper doesn't tell exactly.
 #[derive(Debug, Default)]
 pub(super) struct Fate {
     body_error: Mutex<Option<BoxError>>,
@@ -46,7 +46,7 @@ pub(super) struct Fate {
 }
 
 impl Fate {
-    /// Why the request's own body has failed, if it has.
+    /// Why the request's own body failed, if it did.
     pub(super) fn take_body_error(&self) -> Option<BoxError> {
         self.body_error
             .lock()
@@ -54,7 +54,7 @@ impl Fate {
             .take()
     }
 
-    /// Not a byte of it was written, and none will be.
+    /// Notes that nothing of it was written, and nothing will be.
     pub(super) fn hold_back(&self) {
         self.held_back.store(true, Relaxed);
     }
@@ -71,7 +71,7 @@ impl Fate {
     }
 }
 
-/// Of a request that takes no place anybody counts.
+/// For a request whose place nobody counts.
 impl Place for Fate {
     fn fate(&self) -> &Fate {
         self
@@ -116,7 +116,7 @@ impl Upload {
             self.source = Source::Task(frames);
         }
         match &mut self.source {
-            // A task that dies says nothing of the end: what it has sent is not all.
+            // A task that died did not send the whole body.
             Source::Task(frames) => frames
                 .poll_recv(cx)
                 .map(|next| next.unwrap_or_else(|| Next::Error("the runtime has ended".into()))),
@@ -196,7 +196,7 @@ impl Body for Upload {
             Next::Error(error) => {
                 this.source = Source::Ended;
                 this.place.fate().body_failed(error);
-                // hyper resets the stream, and forgets the error.
+                // hyper resets the stream, and drops the error.
                 Some(Err("the request's own body failed".into()))
             }
             Next::End => {
@@ -217,7 +217,7 @@ impl Body for Upload {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Body(body) => body.size_hint(),
-            // hyper has asked by then.
+            // hyper has asked for it by then.
             Source::Task(_) => SizeHint::default(),
             Source::Ended => SizeHint::with_exact(0),
         }
@@ -232,7 +232,7 @@ impl Drop for Upload {
     }
 }
 
-/// A piece of a body, on its way until it is written.
+/// A piece of a body, until it is written.
 pub(super) struct Chunk {
     data: Bytes,
     _place: Arc<dyn Place>,

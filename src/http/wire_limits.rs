@@ -1,4 +1,4 @@
-//! How much a client reads and holds of what pods send. [`ClientBuilder`](super::ClientBuilder) documents each of these.
+//! How much a client reads and buffers of what pods send. [`ClientBuilder`](super::ClientBuilder) documents each limit.
 
 use http::HeaderMap;
 use http_body::Frame;
@@ -8,16 +8,15 @@ use http_body::Frame;
 pub(super) struct WireLimits {
     /// Bytes of a response's head, and of its trailers.
     pub(super) header_size: u32,
-    /// Headers of an HTTP/1.1 response's head. Of its trailers no more than [`OWN_HEADERS`].
+    /// Headers of an HTTP/1.1 response's head. Trailers may be as many, but at most [`OWN_HEADERS`].
     pub(super) http1_headers: usize,
-    /// Bytes of a response that may be on their way, or not read yet.
+    /// Bytes of a response that may be in transit or unread.
     pub(super) stream_window: u32,
-    /// The same of all responses of an HTTP/2 connection.
+    /// Bytes of all responses of an HTTP/2 connection that may be in transit or unread.
     pub(super) connection_window: u32,
     /// Bytes of an HTTP/2 frame.
     pub(super) frame_size: u32,
-    /// Streams of an HTTP/2 connection that have been given up, and are remembered so that late answers are known for what
-    /// they are.
+    /// How many cancelled streams an HTTP/2 connection remembers, to recognize late answers.
     pub(super) reset_streams: usize,
 }
 
@@ -34,31 +33,32 @@ impl Default for WireLimits {
     }
 }
 
-/// Headers, and trailers, for which hyper has room by itself.
+/// The headers, and trailers, for which hyper has room by itself.
 pub(super) const OWN_HEADERS: usize = 100;
 
 /// How many times [`WireLimits::header_size`] h2 itself reads.
 ///
-/// h2 drops what is beyond its own limit, of trailers without a word; and from four times that on it closes the connection.
-/// So its limit is far from ours, and what is in between fails its own request only.
+/// h2 drops what is beyond its own limit, for trailers silently, and closes the connection at four times that. So its
+/// limit is far above ours, and a response between the two fails only its own request.
 const H2_TIMES: u32 = 16;
 
-/// No block of headers is larger than this many times [`WireLimits::header_size`] on the wire: the connection is closed.
+/// How many times [`WireLimits::header_size`] a block of headers may have on the wire before the connection is closed.
 ///
-/// At half of what h2 reads nothing can be dropped unseen. It drops the first header that crosses its limit. If that is
-/// none of more than 15 times our size, those before it are more than our limit. If it is, it is larger than this on the
-/// wire: Huffman's shortest code has 5 bits for a byte, and 15 × 5/8 > 8; and no such header is in HPACK's table of 4 KiB.
+/// At half of what h2 reads, nothing can be dropped unnoticed. h2 drops the first header that crosses its limit. If
+/// that header has at most 15 times our size, those before it exceed our limit already. If it has more, it exceeds this
+/// limit on the wire: Huffman's shortest code has 5 bits for a byte, and 15 × 5/8 > 8; and HPACK's table of 4 KiB can't
+/// hold such a header.
 const BLOCK_TIMES: u32 = 8;
 
-/// A map can't hold more names than this (`http::HeaderMap`); h2 drops those beyond.
+/// A map holds no more names than this (`http::HeaderMap`); h2 drops the rest.
 const MOST_NAMES: usize = 24_576;
 
-/// What HPACK counts for each header beside its text (RFC 7541 §4.1).
+/// What HPACK counts for each header besides its text (RFC 7541 §4.1).
 const HEADER: usize = 32;
 /// `:status` and its value.
 const STATUS: usize = 7 + 3 + HEADER;
 
-/// A response that is more than this client reads.
+/// A response that is larger than this client reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TooLarge {
     #[error("its head is larger than {0} bytes (`max_response_header_size`)")]
@@ -84,17 +84,17 @@ pub(super) enum TooLarge {
 }
 
 impl WireLimits {
-    /// What h2 reads of a head or of trailers.
+    /// How much h2 reads of a head or of trailers.
     pub(super) fn h2_header_size(&self) -> u32 {
         self.header_size.saturating_mul(H2_TIMES)
     }
 
-    /// What a head or trailers may take on the wire.
+    /// How much a head or trailers may take on the wire.
     pub(super) fn block_size(&self) -> usize {
         self.header_size.saturating_mul(BLOCK_TIMES) as usize
     }
 
-    /// Of an HTTP/2 response.
+    /// Checks the head of an HTTP/2 response.
     pub(super) fn check_head(&self, headers: &HeaderMap) -> Result<(), TooLarge> {
         match STATUS + size(headers) > self.header_size as usize {
             true => Err(TooLarge::Head(self.header_size)),
@@ -102,7 +102,7 @@ impl WireLimits {
         }
     }
 
-    /// Of an HTTP/2 response, whose trailers a frame may be.
+    /// Checks a frame of an HTTP/2 response, which may be its trailers.
     pub(super) fn check_frame<D>(&self, frame: &Frame<D>) -> Result<(), TooLarge> {
         let Some(trailers) = frame.trailers_ref() else {
             return Ok(());
@@ -131,7 +131,7 @@ impl WireLimits {
     }
 }
 
-/// As HPACK counts it, and `SETTINGS_MAX_HEADER_LIST_SIZE`.
+/// The size as HPACK and `SETTINGS_MAX_HEADER_LIST_SIZE` count it.
 fn size(headers: &HeaderMap) -> usize {
     let fields = headers.iter();
     fields
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_counts_as_hpack_counts_it() {
+    fn the_size_of_a_head_is_that_of_hpack() {
         let limits = WireLimits::default();
         let most = (1 << 20) - STATUS - HEADER - 1;
         assert_eq!(limits.check_head(&of(most)), Ok(()));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_that_a_map_can_t_hold_are_no_trailers() {
+    fn trailers_with_more_names_than_a_map_holds_are_an_error() {
         let limits = WireLimits {
             header_size: 1 << 30,
             ..WireLimits::default()

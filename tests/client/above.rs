@@ -1,4 +1,4 @@
-//! What is made above a client's layers: the end of a request's time, gRPC's statuses, and whose an error is.
+//! What a client does above its layers: a request's timeout, gRPC statuses, and which service an error names.
 
 use std::{
     convert::Infallible,
@@ -50,7 +50,7 @@ fn status(response: &Response<ResponseBody>) -> &str {
 }
 
 #[tokio::test]
-async fn a_call_that_fails_is_no_success_of_a_layered_broadcast() {
+async fn a_failed_grpc_call_is_an_error_in_a_layered_broadcast() {
     let (lost, _) = losing().await;
     let client = builder([lost]).protocol(Protocol::Http2).fail_fast();
     let client = client.build().expect("a client");
@@ -64,7 +64,7 @@ async fn a_call_that_fails_is_no_success_of_a_layered_broadcast() {
 }
 
 #[tokio::test]
-async fn layers_see_a_call_s_error_and_its_caller_a_status() {
+async fn layers_get_a_grpc_call_s_error_and_its_caller_gets_a_status() {
     let errors = Count::default();
     let seen = errors.clone();
     let see = layer_fn(move |client: Client| {
@@ -82,7 +82,7 @@ async fn layers_see_a_call_s_error_and_its_caller_a_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_is_told_of_a_layer_s_timeout_and_of_its_own_by_statuses() {
+async fn a_grpc_call_gets_a_layer_s_timeout_and_its_own_as_statuses() {
     let late = never().layer(ServiceBuilder::new().timeout(SECOND));
     let response = late.oneshot(call()).await.expect("a status");
     assert_eq!(status(&response), "4");
@@ -105,7 +105,7 @@ async fn a_call_is_told_of_a_layer_s_timeout_and_of_its_own_by_statuses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_of_from_fn_is_told_of_errors_by_statuses_in_its_body_too() {
+async fn a_grpc_call_to_from_fn_gets_errors_as_statuses_in_its_body_too() {
     let broken = Client::from_fn(async |_| {
         let broken = [Ok(Bytes::from("te")), Err(io::Error::other("broken"))];
         let stream = futures::stream::iter(broken);
@@ -117,7 +117,7 @@ async fn a_call_of_from_fn_is_told_of_errors_by_statuses_in_its_body_too() {
 }
 
 #[tokio::test]
-async fn default_headers_make_a_call_of_a_post() {
+async fn default_headers_can_turn_a_post_into_a_grpc_call() {
     let grpc = HeaderValue::from_static("application/grpc");
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, grpc)]);
     let plain = builder([refusing().await]).default_headers(headers.clone());
@@ -135,7 +135,7 @@ async fn default_headers_make_a_call_of_a_post() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_s_time_is_up_while_layers_are_not_ready_for_it() {
+async fn a_request_times_out_while_its_layers_are_not_ready() {
     let client = never().layer(ConcurrencyLimitLayer::new(1));
     let mut stuck = client.get("/").into_future();
     assert!((&mut stuck).now_or_never().is_none());
@@ -153,7 +153,7 @@ async fn a_request_s_time_is_up_while_layers_are_not_ready_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broadcast_s_pod_has_not_got_what_the_layers_were_not_ready_for() {
+async fn a_broadcast_request_that_waited_for_layers_was_not_sent() {
     let silent = layer_fn(|_: Client| {
         service_fn(|_: Request<RequestBody>| {
             pending::<Result<Response<ResponseBody>, Infallible>>()
@@ -174,7 +174,7 @@ async fn a_broadcast_s_pod_has_not_got_what_the_layers_were_not_ready_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_layer_that_keeps_what_a_request_says_has_the_rest_of_its_time() {
+async fn a_request_that_a_layer_copies_has_only_the_rest_of_its_timeout() {
     let ended = Count::default();
     let seen = ended.clone();
     let slow = layer_fn(move |client: Client| {
@@ -201,7 +201,8 @@ async fn a_layer_that_keeps_what_a_request_says_has_the_rest_of_its_time() {
     );
 }
 
-/// With a layer that sends the caller's request until that has ended, or `wait` has; and then one of its own, which no pod gets.
+/// A client with a layer that sends the caller's request until it has ended or `wait` has, and then another one, which
+/// no pod gets.
 fn twice<F>(client: Client, wait: impl Fn() -> F + Clone + Send + Sync + 'static) -> Client
 where
     F: Future<Output = ()> + Send + 'static,
@@ -223,7 +224,7 @@ where
     }))
 }
 
-/// The errors of POSTs through such a layer: alone, and with layers around it.
+/// The errors of POSTs through such a layer, once with and once without more layers around it.
 async fn errors(client: Client) -> Vec<Error> {
     let more = client.clone().layer(TraceLayer::new_for_http());
     let more = more.layer(FollowRedirectLayer::new());
@@ -239,7 +240,7 @@ async fn errors(client: Client) -> Vec<Error> {
 
 #[track_caller]
 fn assert_executed(errors: Vec<Error>) {
-    let text = "may have been executed; the last one that a layer made of it was not sent: \
+    let text = "may have been executed; the last request that a layer made from it was not sent: \
                 http://elsewhere is not this client's service";
     for error in errors {
         assert!(!error.is_unexecuted() && !error.is_unsent(), "{error}");
@@ -248,19 +249,19 @@ fn assert_executed(errors: Vec<Error>) {
 }
 
 #[tokio::test]
-async fn what_a_pod_has_answered_is_not_unexecuted_though_a_layer_s_next_request_is() {
+async fn a_layer_s_unsent_request_after_an_answered_one_is_not_unexecuted() {
     let (pod, _) = answering().await;
     assert_executed(errors(twice(client([pod]), pending)).await);
 }
 
 #[tokio::test]
-async fn what_a_pod_has_lost_is_not_unexecuted_though_a_layer_s_next_request_is() {
+async fn a_layer_s_unsent_request_after_a_lost_one_is_not_unexecuted() {
     let (pod, _) = losing().await;
     assert_executed(errors(twice(client([pod]), pending)).await);
 }
 
 #[tokio::test]
-async fn what_a_layer_gives_up_is_not_unexecuted_if_a_pod_has_it() {
+async fn a_layer_s_unsent_request_after_a_cancelled_one_is_not_unexecuted() {
     let (pod, requests) = silent().await;
     let client = twice(client([pod]), move || {
         let (before, requests) = (requests.get(), requests.clone());
@@ -270,7 +271,7 @@ async fn what_a_layer_gives_up_is_not_unexecuted_if_a_pod_has_it() {
 }
 
 #[tokio::test]
-async fn what_no_pod_has_had_is_unexecuted_however_many_requests_a_layer_makes() {
+async fn several_unsent_requests_of_a_layer_are_unexecuted() {
     let refused = builder([refusing().await]).fail_fast();
     let refused = twice(refused.build().expect("a client"), pending);
     let given_up = unresolved("http").discovery(Never).build();
@@ -283,7 +284,7 @@ async fn what_no_pod_has_had_is_unexecuted_however_many_requests_a_layer_makes()
     }
 }
 
-/// Is never ready.
+/// A service that is never ready.
 #[derive(Clone)]
 struct Broken;
 
@@ -302,7 +303,7 @@ impl Service<Request<RequestBody>> for Broken {
 }
 
 #[tokio::test]
-async fn the_error_of_layers_that_are_not_ready_is_in_their_request_s_span() {
+async fn an_error_from_layers_that_are_not_ready_is_in_the_request_s_span() {
     let logs = Logs::new();
     let client = builder([]).request_spans(true).build();
     let mut client = client.expect("a client").layer(layer_fn(|_| Broken));
@@ -366,7 +367,7 @@ async fn every_error_names_its_service() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_one_error_of_a_layered_broadcast() {
+async fn a_layered_broadcast_of_an_invalid_request_fails_as_a_whole() {
     let client = client([refusing().await, refusing().await]);
     let client = client.layer(TraceLayer::new_for_http());
     let length = client.post("/").header("content-length", "7").body("body");

@@ -1,4 +1,4 @@
-//! Connections that are replaced because they are old, or have had enough requests.
+//! Connections that are replaced because they are too old, or have carried enough requests.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -30,13 +30,13 @@ fn over(protocol: Protocol, pod: SocketAddr) -> ClientBuilder<StaticEndpoints> {
     builder([pod]).protocol(protocol)
 }
 
-/// A pod that answers with the number of the connection; how many it has had, and how many have been closed.
+/// A pod that answers with the connection's number; how many connections it has had, and how many were closed.
 async fn numbering() -> (SocketAddr, Count, Count) {
     let (pod, made, closed, _) = holding().await;
     (pod, made, closed)
 }
 
-/// The same, which answers `/long` when it is notified.
+/// A pod like `numbering`, which answers `/long` only when notified.
 async fn holding() -> (SocketAddr, Count, Count, Arc<Notify>) {
     let (made, closed, held) = (Count::default(), Count::default(), Arc::<Notify>::default());
     let (seen, over, hold) = (made.clone(), closed.clone(), held.clone());
@@ -56,7 +56,7 @@ async fn holding() -> (SocketAddr, Count, Count, Arc<Notify>) {
             });
             let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
             let io = TokioIo::new(peer.into_inner());
-            // Ends with the connection, for good or bad.
+            // Ends with the connection, whatever the result.
             let _ = server.serve_connection(io, answer).await;
             over.add();
         }
@@ -64,8 +64,7 @@ async fn holding() -> (SocketAddr, Count, Count, Arc<Notify>) {
     (pod(serve).await, made, closed, held)
 }
 
-/// A request in each such time, whether or not those before have been answered, as long as fewer than 32 have not. How
-/// many were sent.
+/// Sends a request every `each`, even if earlier ones are unanswered, unless 32 are. Returns how many were sent.
 async fn paced(client: &Client, each: Duration, time: Duration) -> u32 {
     let mut pace = interval(each);
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -95,7 +94,7 @@ async fn old_connections_are_replaced_and_no_request_fails() {
         let client = client.expect("a client");
         let begun = Instant::now();
         paced(&client, Duration::from_millis(2), 8 * AGE).await;
-        // One after another, mostly; each lives nine tenths of its age at least.
+        // Mostly one after another; each lives for at least nine tenths of its age.
         let most = begun.elapsed().div_duration_f64(AGE * 9 / 10) + 1.0;
         let (made, most) = (made.get(), most.ceil());
         assert!(made >= 4, "{protocol:?}: {made} connections");
@@ -107,7 +106,7 @@ async fn old_connections_are_replaced_and_no_request_fails() {
     }
 }
 
-/// The figures of the issue: run it alone, `cargo test --all-features --test client -- --ignored a_second --nocapture`.
+/// Measures; run it alone: `cargo test --all-features --test client -- --ignored a_second --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes 40 s"]
 async fn a_second_of_age_under_2_000_requests_a_second_for_20_s() {
@@ -154,7 +153,7 @@ async fn no_connection_has_more_requests_than_it_may() {
 }
 
 #[tokio::test]
-async fn a_connection_for_one_request_has_one() {
+async fn a_connection_limited_to_one_request_carries_one() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let (pod, made, closed) = numbering().await;
         let client = over(protocol, pod)
@@ -164,7 +163,7 @@ async fn a_connection_for_one_request_has_one() {
         for _ in 0..5 {
             get(&client, "/").await.expect("a response");
         }
-        // HTTP/2: the next one may have been made by then.
+        // HTTP/2 may have made the next one by then.
         assert!((5..=6).contains(&made.get()), "{protocol:?}");
         wait_until("the end of all", || closed.get() >= 4).await;
     }
@@ -184,7 +183,7 @@ async fn an_idle_connection_is_closed_at_its_age() {
 }
 
 #[tokio::test]
-async fn what_is_in_flight_on_an_old_connection_ends_as_usual() {
+async fn requests_in_flight_on_an_old_connection_finish() {
     let (listener, pod) = listen().await;
     let client = over(Protocol::Http1, pod).max_connection_age(AGE).build();
     let client = client.expect("a client");
@@ -220,9 +219,9 @@ async fn answer(client: &Client, frames: &mut Frames<TcpStream>) -> u32 {
     stream
 }
 
-/// Its handshake takes longer than any request waits.
+/// The handshake takes longer than any request waits.
 #[tokio::test]
-async fn requests_go_over_the_old_connection_until_the_new_one_is_there() {
+async fn requests_use_the_old_connection_until_its_successor_is_ready() {
     let (listener, pod) = listen().await;
     let client = over(Protocol::Http2, pod)
         .max_connection_age(AGE)
@@ -235,20 +234,20 @@ async fn requests_go_over_the_old_connection_until_the_new_one_is_there() {
     let mut old = greet(&listener).await;
     let stream = old.stream().await;
     sleep(2 * AGE).await;
-    // Too old, and in use by the next requests all the same: they find no other.
+    // The old connection is too old, but the next requests use it all the same, because there is no other.
     answer(&client, &mut old).await;
     let successor = accept(&listener).await;
     answer(&client, &mut old).await;
     let mut new = Frames::greet(successor, Some(10)).await;
     old.ok(stream).await;
     long.await.expect("no panic").expect("a response");
-    // It is closed when its last request has ended, and the new one is there.
+    // The old one closes when its last request has ended and the new one is there.
     old.0.closed().await;
     answer(&client, &mut new).await;
 }
 
 #[tokio::test]
-async fn a_long_stream_on_an_old_connection_keeps_no_new_one_from_being_made() {
+async fn a_long_stream_on_an_old_connection_does_not_block_new_connections() {
     let (pod, _, closed, held) = holding().await;
     let client = over(Protocol::Http2, pod)
         .max_connection_age(AGE)
@@ -271,9 +270,9 @@ async fn a_long_stream_on_an_old_connection_keeps_no_new_one_from_being_made() {
     wait_until("the end of the first two", || closed.get() >= 2).await;
 }
 
-/// The pod takes no more connections: it may be about to end, and goes on with those it has.
+/// The pod takes no more connections, as if it were shutting down, but continues those that it has.
 #[tokio::test]
-async fn where_no_successor_can_be_had_requests_find_out_and_what_is_in_flight_ends() {
+async fn without_a_successor_new_requests_fail_and_those_in_flight_finish() {
     let (listener, pod) = listen().await;
     let client = over(Protocol::Http2, pod)
         .max_connection_age(AGE)
@@ -288,7 +287,7 @@ async fn where_no_successor_can_be_had_requests_find_out_and_what_is_in_flight_e
     drop(listener);
     refuse_at(pod);
     sleep(2 * AGE).await;
-    // The old one still had this; then it was found that there is no other.
+    // The old connection still carried this request; then the client found that there is no other.
     let asked = client.clone();
     let last = tokio::spawn(async move { get(&asked, "/last").await });
     let second = old.stream().await;
@@ -303,9 +302,9 @@ async fn where_no_successor_can_be_had_requests_find_out_and_what_is_in_flight_e
     old.0.closed().await;
 }
 
-/// Who waits for a connection hears of each that comes free, and of each that makes room for another.
+/// A waiting request must learn of each connection that comes free, and of each that makes room for another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_turn_is_missed_while_connections_grow_old() {
+async fn no_waiting_request_is_forgotten_while_connections_grow_old() {
     for (protocol, connections) in [
         (Protocol::Http1, 1),
         (Protocol::Http1, 2),

@@ -1,4 +1,4 @@
-//! Connections that are there before requests need them (`connect_ahead`).
+//! Connections that are made before requests need them (`connect_ahead`).
 
 use std::{
     future::IntoFuture,
@@ -33,7 +33,7 @@ async fn pod() -> Pod {
     pod.expect("a free port")
 }
 
-/// A client that connects ahead, of the set that a test sends.
+/// A client that connects ahead, over sets that the test sends.
 fn client(
     pods: &[SocketAddr],
     protocol: Protocol,
@@ -75,7 +75,7 @@ async fn a_new_pod_s_first_request_finds_a_connection() {
 }
 
 #[tokio::test]
-async fn without_it_nothing_is_dialled_before_a_request_comes() {
+async fn without_connect_ahead_nothing_is_dialled_before_a_request() {
     let pod = pod().await;
     let client = kit::client([pod.addr()]);
     within("the pods", client.watch().next()).await;
@@ -84,7 +84,7 @@ async fn without_it_nothing_is_dialled_before_a_request_comes() {
     assert_eq!((stats.accepted, stats.requests), (1, 1));
 }
 
-/// Its handshake takes longer than any request waits.
+/// The new pod's handshake takes longer than any request waits.
 #[tokio::test]
 async fn no_request_waits_for_a_new_pod_s_handshake() {
     let (old, (listener, new)) = (pod().await, listen().await);
@@ -112,9 +112,9 @@ async fn no_request_waits_for_a_new_pod_s_handshake() {
     }
 }
 
-/// It is known before a request has to find out.
+/// The client learns of it before any request does.
 #[tokio::test]
-async fn a_new_pod_that_refuses_is_tried_again_as_any_other() {
+async fn a_new_pod_that_refuses_is_tried_again_like_any_other() {
     for protocol in BOTH {
         for others in [0, 1] {
             let (old, new) = (pod().await, pod().await);
@@ -144,7 +144,7 @@ async fn a_new_pod_that_refuses_is_tried_again_as_any_other() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_pods_that_leave_nor_of_the_client() {
+async fn pods_that_leave_and_a_dropped_client_leave_nothing_behind() {
     for protocol in BOTH {
         let pods = join_all((0..3).map(|_| pod())).await;
         let all: Vec<_> = pods.iter().map(Pod::addr).collect();
@@ -191,7 +191,7 @@ async fn one_connection_is_kept_however_long_it_is_idle() {
     }
 }
 
-/// The clock is moved on for the client alone, whose runtime is not the pod's.
+/// Only the client's clock is advanced: the pod has a runtime of its own.
 #[test]
 fn a_connection_that_is_kept_is_replaced_after_a_day_without_a_request() {
     const DAY: Duration = Duration::from_secs(86_400);
@@ -202,12 +202,12 @@ fn a_connection_that_is_kept_is_replaced_after_a_day_without_a_request() {
         let inside = inside.enable_all().build().expect("a runtime");
         inside.block_on(async {
             let (_sets, client) = client(&[pod.addr()], protocol, |builder| {
-                // The request has the one that is made ahead.
+                // Makes the request use the connection that was made ahead.
                 builder.max_connections(1)
             });
             get(&client, "/").await.expect("a response");
             assert_eq!(pod.stats().accepted, 1);
-            // What has made it may have yet to give it back: its day begins then.
+            // The dial's task may still have to give the connection back: its day begins then.
             for _ in 0..2 {
                 tokio::time::pause();
                 tokio::time::advance(DAY + Duration::from_secs(1)).await;
@@ -251,7 +251,7 @@ async fn a_connection_that_is_too_old_is_replaced_though_nobody_uses_it() {
 }
 
 #[tokio::test]
-async fn it_counts_as_one_of_those_that_are_allowed() {
+async fn a_connection_made_ahead_counts_against_max_connections() {
     for protocol in BOTH {
         let pod = pod().await;
         let client = kit::builder([pod.addr()])
@@ -269,7 +269,7 @@ async fn it_counts_as_one_of_those_that_are_allowed() {
 }
 
 #[tokio::test]
-async fn it_has_made_its_tls_handshake() {
+async fn a_connection_made_ahead_has_finished_its_tls_handshake() {
     const NAME: &str = "web.default.svc.cluster.local";
     let cluster = Cluster::start_tls_as(&format!("{NAME}."), 2).await;
     let pods = cluster.pods();
@@ -281,7 +281,7 @@ async fn it_has_made_its_tls_handshake() {
             .tls(trust.expect("a certificate"))
             .protocol(protocol)
             .connect_ahead(true)
-            // One connection, or the request waits for it.
+            // With only one connection, the request must wait for it.
             .max_connections(1)
             .build()
             .expect("a client");

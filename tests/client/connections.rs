@@ -25,10 +25,10 @@ use crate::{
     support::{PATIENCE, within},
 };
 
-/// An answer of two parts; the test sends the second.
+/// The beginning of an answer; the test sends the rest.
 const BEGUN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab";
 
-/// So many requests at once, each on a connection of its own, all answered and read.
+/// Sends `count` requests at once, each on its own connection; all are answered and read.
 async fn connect(client: &Client, listener: &TcpListener, count: usize) -> Vec<Peer<TcpStream>> {
     let serve = async {
         let mut peers = Vec::new();
@@ -135,9 +135,9 @@ async fn a_request_that_is_cancelled_closes_its_connection() {
 }
 
 #[tokio::test]
-async fn the_connection_of_a_request_cancelled_while_it_was_made_is_the_next_ones() {
+async fn a_connection_dialled_for_a_cancelled_request_serves_the_next() {
     let (listener, pod) = listen().await;
-    // One, so that the next request has to wait for it.
+    // Only one, so that the next request has to wait for it.
     let client = builder([pod]).max_connections(1).build();
     let client = client.expect("a client");
     within("the pods", client.watch().next()).await;
@@ -197,7 +197,7 @@ async fn a_connection_in_use_is_not_idle() {
         assert!(peer.is_quiet().await, "for longer than the idle timeout");
         peer.write(OK).await;
     };
-    // The first one has to be closed, so that this is a new one that nobody has seen idle.
+    // The first one must be closed, so that this is a new connection that was never idle.
     let ask = async {
         time::sleep(Duration::from_millis(60)).await;
         get(&client, "/").await.expect("a response");
@@ -210,7 +210,7 @@ async fn a_connection_that_the_pod_closes_while_idle_is_not_used() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     drop(connect(&client, &listener, 2).await);
-    // Seen by the connections' tasks, which are woken before this one is.
+    // The connections' tasks see it, because they are woken before this task.
     time::sleep(Duration::from_millis(10)).await;
     connect(&client, &listener, 1).await;
 }
@@ -255,9 +255,9 @@ async fn requests_beyond_the_limit_wait_for_a_connection() {
     assert_eq!(second.expect("a response"), "abcd");
 }
 
-/// It closes when the pod has taken what is on its way, or when the system gives that up.
+/// It closes when the pod has taken the data in transit, or when the system gives up.
 #[tokio::test]
-async fn a_connection_that_a_stuck_pod_keeps_from_closing_counts() {
+async fn a_connection_that_a_stuck_pod_keeps_from_closing_still_counts() {
     let (listener, pod) = listen().await;
     let client = builder([pod])
         .max_connections(1)
@@ -272,7 +272,7 @@ async fn a_connection_that_a_stuck_pod_keeps_from_closing_counts() {
     assert!(another.is_pending(), "one connection alone");
 }
 
-/// Whatever it speaks, and whoever has it: it is a connection of the pod's until it ends.
+/// It counts as a connection of the pod's until it ends, whatever protocol it speaks and whoever has it.
 #[tokio::test]
 async fn an_upgraded_connection_keeps_its_place_until_it_ends() {
     const TUNNEL: &str = "HTTP/1.1 200 OK\r\n\r\n";
@@ -309,7 +309,7 @@ async fn an_upgraded_connection_keeps_its_place_until_it_ends() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_connection_and_gives_up_harms_nobody() {
+async fn a_cancelled_wait_for_a_connection_harms_no_other_request() {
     let (listener, pod) = listen().await;
     let client = builder([pod]).max_connections(1).build();
     let client = client.expect("a client");
@@ -325,7 +325,7 @@ async fn who_waits_for_a_connection_and_gives_up_harms_nobody() {
     }
     peer.write("cd").await;
     text(first.expect("a response")).await;
-    // The first in line has been told, and is gone before it could do anything about it.
+    // The first in the queue has been told, and is dropped before it can react.
     drop(waiters.remove(0));
     drop(waiters.remove(0));
     let last = waiters.remove(0);
@@ -351,9 +351,10 @@ async fn a_connection_lost_in_use_makes_room_for_another() {
     join(serve, within("both", ask)).await;
 }
 
-/// A connection may still be busy with the end of a response when its caller has it: that is not to cost anybody a turn.
+/// When a caller has its response, the connection may still be busy with the response's end; no waiting request may
+/// suffer for that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_turn_is_missed_while_many_share_few_connections() {
+async fn no_waiting_request_is_forgotten_while_many_share_few_connections() {
     for connections in [1, 2] {
         let (pod, _) = answering().await;
         let client = builder([pod]).max_connections(connections);
@@ -372,9 +373,9 @@ async fn no_turn_is_missed_while_many_share_few_connections() {
     }
 }
 
-/// The same for pods that close each connection after one response.
+/// Like the test before, with pods that close each connection after one response.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_turn_is_missed_while_connections_close() {
+async fn no_waiting_request_is_forgotten_while_connections_close() {
     const LAST: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
     let once = |mut peer: Peer<TcpStream>| async move {
         peer.try_head().await;
@@ -396,9 +397,9 @@ async fn no_turn_is_missed_while_connections_close() {
     }
 }
 
-/// Who waits is a task of its own: nothing wakes it but what it waits for.
+/// The waiting request is a task of its own, so nothing else wakes it.
 #[tokio::test]
-async fn who_waits_has_the_connection_once_the_request_of_an_early_answer_is_written() {
+async fn a_waiting_request_gets_the_connection_once_an_early_answered_upload_ends() {
     let (listener, pod) = listen().await;
     let client = builder([pod]).max_connections(1).build();
     let client = client.expect("a client");
@@ -416,13 +417,13 @@ async fn who_waits_has_the_connection_once_the_request_of_an_early_answer_is_wri
     wait_until("the second request", || in_flight(&client) == 1).await;
     drop(body);
     peer.until("0\r\n\r\n").await;
-    // Within seconds: the idle timeout would free the connection after thirty.
+    // Within seconds: otherwise the idle timeout would free the connection, after thirty.
     let served = time::timeout(Duration::from_secs(5), peer.answer(OK));
     served.await.expect("the second request");
     second.await.expect("no panic").expect("a response");
 }
 
-/// The connection is busy with the end of a response for a moment after its caller has that.
+/// A connection is busy with the end of a response for a moment longer than its caller.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_one_after_another_share_a_connection_on_several_threads() {
     let connections = Count::default();
@@ -445,9 +446,9 @@ async fn requests_one_after_another_share_a_connection_on_several_threads() {
     assert_eq!(connections.get(), 1);
 }
 
-/// Removes a pod while it has an idle connection and one in use.
+/// Removes a pod that has an idle connection and one in use.
 #[tokio::test]
-async fn a_removed_pod_keeps_what_is_in_flight_and_nothing_else() {
+async fn a_removed_pod_keeps_only_connections_with_requests_in_flight() {
     let (listener, leaving) = listen().await;
     let (staying, _) = answering().await;
     let (sets, discovery) = sets(vec![leaving]);
@@ -492,7 +493,7 @@ async fn a_request_on_its_way_to_a_removed_pod_is_answered() {
 }
 
 #[tokio::test]
-async fn the_last_client_dropped_closes_what_is_idle() {
+async fn dropping_the_last_client_closes_idle_connections() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let mut peers = connect(&client, &listener, 1).await;
@@ -522,9 +523,9 @@ async fn requests_in_flight_outlive_their_client() {
     peer.closed().await;
 }
 
-/// Cancels a request wherever it may be: before the connection, in the head, in the body.
+/// Cancels requests at every point: before the connection, in the head, in the body.
 #[tokio::test]
-async fn nothing_is_left_of_requests_cancelled_at_any_point() {
+async fn requests_cancelled_at_any_point_leave_nothing_behind() {
     let slow = |mut peer: Peer<TcpStream>| async move {
         while peer.try_head().await.is_some() {
             tokio::task::yield_now().await;
@@ -563,7 +564,7 @@ async fn a_pod_that_does_not_accept_is_passed_over_after_the_connect_timeout() {
     assert!(answers.iter().all(|answer| answer.is_ok()), "{answers:?}");
 }
 
-/// A pod whose backlog is full: the kernel answers no SYN. Its connections are kept.
+/// A pod whose backlog is full, so that the kernel answers no SYN, and the connections that fill it.
 async fn full_backlog() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
@@ -577,7 +578,7 @@ async fn full_backlog() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
     (address, listener, streams)
 }
 
-/// Settings that the system takes only within bounds are not to make every pod unreachable.
+/// The system takes these settings only within bounds; values outside must not make every pod unreachable.
 #[tokio::test]
 async fn extreme_tcp_settings_still_connect() {
     let (pod, _) = answering().await;
@@ -603,7 +604,7 @@ async fn extreme_tcp_settings_still_connect() {
 }
 
 #[tokio::test]
-async fn the_longest_timeouts_are_no_panics() {
+async fn the_longest_timeouts_do_not_panic() {
     let (pod, _) = answering().await;
     let client = builder([pod])
         .idle_timeout(Duration::MAX)
@@ -618,7 +619,7 @@ async fn the_longest_timeouts_are_no_panics() {
 }
 
 #[tokio::test]
-async fn the_shortest_times_leave_a_client_that_works() {
+async fn a_client_with_the_shortest_times_works() {
     let (pod, _) = answering().await;
     let client = builder([pod])
         .idle_timeout(Duration::ZERO)
@@ -649,7 +650,7 @@ async fn a_body_past_its_deadline_closes_its_connection_though_it_is_held() {
     };
     let (mut peer, response) = join(serve, client.get("/").into_future()).await;
     let mut body = response.expect("a response").into_body();
-    // Nothing more comes, so that time passes at once.
+    // Nothing more arrives, so paused time advances at once.
     time::pause();
     let late = within("the timeout", async {
         loop {
@@ -666,7 +667,7 @@ async fn a_body_past_its_deadline_closes_its_connection_though_it_is_held() {
 }
 
 #[tokio::test]
-async fn a_caller_s_broken_body_fails_its_request_and_nothing_else() {
+async fn a_caller_s_broken_body_fails_only_its_own_request() {
     let (pod, _) = answering().await;
     let client = builder([pod]).build().expect("a client");
     let frames = [
@@ -688,8 +689,8 @@ async fn a_caller_s_broken_body_fails_its_request_and_nothing_else() {
     get(&client, "/").await.expect("a response");
 }
 
-/// Found by fuzzing: over a connection that has had an answer in HTTP/1.0, hyper sends HTTP/1.0, and leaves out a body whose
-/// length isn't known.
+/// Found by fuzzing: after an HTTP/1.0 answer, hyper sends HTTP/1.0 on the connection, and drops a body of unknown
+/// length.
 #[tokio::test]
 async fn a_connection_that_was_answered_in_http_1_0_is_not_used_again() {
     let (listener, address) = listen().await;
@@ -718,7 +719,7 @@ async fn a_connection_that_was_answered_in_http_1_0_is_not_used_again() {
 }
 
 #[tokio::test]
-async fn a_caller_s_body_that_fails_after_the_head_is_no_failure_of_the_pod_s() {
+async fn a_caller_s_body_that_fails_after_the_head_is_not_blamed_on_the_pod() {
     let begins = |mut peer: Peer<TcpStream>| async move {
         peer.head().await;
         peer.write(BEGUN).await;

@@ -1,4 +1,4 @@
-//! Answers that come before their requests have been sent, and then nothing more can be.
+//! Answers that come before their requests have been sent completely, when nothing more can be sent.
 
 use bytes::Bytes;
 use futures::future::join;
@@ -19,7 +19,7 @@ use crate::{
     support::{tls::Identity, within},
 };
 
-/// Far more than the system takes before the pod has read any.
+/// Far more than the system buffers before the pod reads.
 const LARGE: usize = 16 << 20;
 
 fn large() -> Request<Full<Bytes>> {
@@ -28,7 +28,8 @@ fn large() -> Request<Full<Bytes>> {
     request
 }
 
-/// Reads the head of a request and what has come of its body, answers, and closes at once: the rest is answered by a reset.
+/// Reads a request's head and what has arrived of its body, answers, and closes at once: the rest is answered by a
+/// reset.
 async fn turn_away<S>(mut peer: Peer<S>, answer: &str)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -36,12 +37,12 @@ where
     peer.head().await;
     peer.arrived().await;
     peer.write(answer).await;
-    // Not all has been read, so that closing is a reset.
+    // Unread data makes this close a reset.
     drop(peer);
 }
 
 #[tokio::test]
-async fn an_early_answer_is_the_answer_though_a_reset_follows_it() {
+async fn an_early_answer_is_returned_although_a_reset_follows_it() {
     for status in [413, 401, 403, 404, 431, 500, 503] {
         for headers in [
             "content-length: 2",
@@ -66,9 +67,9 @@ async fn an_early_answer_is_the_answer_though_a_reset_follows_it() {
     }
 }
 
-/// However the two race: the pod doesn't wait for anything.
+/// Whichever of the two is faster: the pod waits for nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_early_answer_is_the_answer_however_soon_the_reset_comes() {
+async fn an_early_answer_is_returned_however_soon_the_reset_comes() {
     const NO: &str = "HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno";
     let pod = kit::pod(async |mut peer: Peer<TcpStream>| {
         peer.head().await;
@@ -83,7 +84,7 @@ async fn an_early_answer_is_the_answer_however_soon_the_reset_comes() {
     }
 }
 
-/// Nothing of an answer has arrived: the request may have been executed.
+/// Nothing of an answer has arrived, so the request may have been executed.
 #[tokio::test]
 async fn a_reset_without_an_answer_is_an_error() {
     for part in ["", "HTTP/1.1 413 Too La"] {
@@ -99,9 +100,9 @@ async fn a_reset_without_an_answer_is_an_error() {
     }
 }
 
-/// A body that ends with its connection, and whose connection is reset, may have been cut.
+/// A body that ends with its connection may be incomplete if the connection is reset.
 #[tokio::test]
-async fn the_reset_is_no_end_of_an_answer_without_a_length() {
+async fn a_reset_is_not_the_end_of_a_body_without_a_length() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let answer = "HTTP/1.1 413 Too Large\r\nconnection: close\r\n\r\nno";
@@ -115,9 +116,9 @@ async fn the_reset_is_no_end_of_an_answer_without_a_length() {
     join(serve, ask).await;
 }
 
-/// It says first that it has said all.
+/// The pod ends the stream before the reset.
 #[tokio::test]
-async fn an_answer_that_ended_before_the_reset_is_whole() {
+async fn an_answer_that_ended_before_the_reset_is_complete() {
     use tokio::io::AsyncWriteExt;
     let (listener, pod) = listen().await;
     let client = client([pod]);
@@ -137,9 +138,9 @@ async fn an_answer_that_ended_before_the_reset_is_whole() {
     join(serve, within("the answer", ask)).await;
 }
 
-/// The reset is of the connection under it.
+/// The reset hits the TCP connection below TLS.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_early_answer_over_tls_is_the_answer() {
+async fn an_early_answer_over_tls_is_returned() {
     const NO: &str = "HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno";
     let name = SERVICE.strip_suffix(":8080").expect("a port");
     let identity = Identity::new(name);
@@ -148,7 +149,8 @@ async fn an_early_answer_over_tls_is_the_answer() {
         let acceptor = acceptor.clone();
         async move {
             let stream = peer.into_inner();
-            // The answer doesn't wait until the client has acknowledged the handshake: a reset would overtake it.
+            // Sends the answer without waiting for the client to acknowledge the handshake: otherwise a reset would
+            // overtake it.
             stream.set_nodelay(true).expect("an open connection");
             let stream = acceptor.accept(stream).await.expect("TLS");
             turn_away(Peer::new(stream), NO).await;

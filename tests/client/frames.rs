@@ -1,6 +1,6 @@
-//! HTTP/2 by the frame (RFC 9113 §4.1), for pods that do what no library would.
+//! HTTP/2 frame by frame (RFC 9113 §4.1), for pods that do what no library would.
 
-// `pub` says what is offered to the tests, though nothing here can be reached from another crate.
+// `pub` marks what other test files use; no other crate can reach it.
 #![allow(unreachable_pub)]
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -33,7 +33,7 @@ pub struct Frame {
 pub struct Frames<S>(pub Peer<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
-    /// Greets the client, and allows it so many streams at once.
+    /// Greets the client, and allows it this many streams at once.
     pub async fn greet(mut peer: Peer<S>, streams: Option<u32>) -> Self {
         peer.bytes::<PREFACE>().await;
         let mut settings = Vec::new();
@@ -55,7 +55,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         self.0.write(frame).await;
     }
 
-    /// Waits for something to read, and reads nothing: it may be cancelled.
+    /// Waits for something to read, and reads nothing, so it may be cancelled.
     pub async fn arrived(&mut self) {
         self.0.arrived().await;
     }
@@ -68,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         Some(self.frame().await)
     }
 
-    /// One frame. Settings and pings are acknowledged.
+    /// Reads one frame. Acknowledges settings and pings.
     pub async fn frame(&mut self) -> Frame {
         let head: [u8; 9] = self.0.bytes().await;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
@@ -90,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         frame
     }
 
-    /// The next stream that the client opens; what belongs to others is passed over.
+    /// Waits for the next stream that the client opens; skips frames of others.
     pub async fn stream(&mut self) -> u32 {
         loop {
             let frame = self.frame().await;
@@ -111,14 +111,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         }
     }
 
-    /// 200, and no body.
+    /// Answers 200 without a body.
     pub async fn ok(&mut self, stream: u32) {
         let status_200 = 0x88; // RFC 7541, appendix A
         let end = END_STREAM | END_HEADERS;
         self.write(HEADERS, end, stream, &[status_200]).await;
     }
 
-    /// 200, and two bytes of a body that isn't over.
+    /// Answers 200 and two bytes of a body that goes on.
     pub async fn begin(&mut self, stream: u32) {
         let status_200 = 0x88; // RFC 7541, appendix A
         self.write(HEADERS, END_HEADERS, stream, &[status_200])

@@ -1,4 +1,4 @@
-//! Where messages end: one caller's bytes are never another's.
+//! Where messages end: no caller may get another one's bytes.
 
 use std::{
     future::IntoFuture,
@@ -47,7 +47,7 @@ fn whole(text: &'static str) -> BoxBody {
 
 const RST_STREAM: u8 = 3;
 
-/// What comes to the connection's end.
+/// Reads everything up to the connection's end.
 async fn rest(peer: &mut Peer<TcpStream>) -> String {
     let mut rest = Vec::new();
     while within("more, or the end", peer.is_open()).await {
@@ -68,14 +68,14 @@ fn request<B>(method: Method, headers: &[(&'static str, &'static str)], body: B)
     request
 }
 
-/// A client over HTTP/1.1, and one over HTTP/2, of a pod that is never to be dialled.
+/// A client over HTTP/1.1 and one over HTTP/2, of a pod that must never be dialled.
 async fn clients() -> [Client; 2] {
     let pod = refusing().await;
     let http2 = kit::builder([pod]).protocol(Protocol::Http2);
     [client([pod]), http2.build().expect("a client")]
 }
 
-/// Whatever is spoken, this request is refused before a pod is looked for.
+/// Asserts that this request is refused before a pod is looked for, over both protocols.
 async fn is_refused(what: &str, request: impl Fn() -> Request<BoxBody>) {
     for client in clients().await {
         let sent = within("an error", client.oneshot(request())).await;
@@ -89,7 +89,7 @@ async fn is_refused(what: &str, request: impl Fn() -> Request<BoxBody>) {
 }
 
 #[tokio::test]
-async fn a_length_that_the_body_does_not_have_is_refused() {
+async fn a_content_length_that_the_body_does_not_have_is_refused() {
     type Make = fn() -> BoxBody;
     let bodies: [(&'static str, Make); 7] = [
         ("40", empty),
@@ -97,7 +97,7 @@ async fn a_length_that_the_body_does_not_have_is_refused() {
         ("4", || whole("hello")),
         ("6", || whole("hello")),
         ("0", || whole("hello")),
-        // Of which not all is known, but enough.
+        // The size is not known exactly, but well enough.
         ("4", || boxed(Hinted(SizeHint::new(), 5))),
         ("9", || boxed(Hinted(upper(8), 0))),
     ];
@@ -115,7 +115,7 @@ fn upper(upper: u64) -> SizeHint {
     hint
 }
 
-/// A body that says so much of its size, and at least this.
+/// A body with this size hint, and at least this many bytes.
 struct Hinted(SizeHint, u64);
 
 impl Body for Hinted {
@@ -137,7 +137,7 @@ impl Body for Hinted {
 }
 
 #[tokio::test]
-async fn a_length_that_is_none_is_refused() {
+async fn an_invalid_content_length_is_refused() {
     for length in [
         "",
         "five",
@@ -156,7 +156,7 @@ async fn a_length_that_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn several_lengths_are_refused() {
+async fn several_content_lengths_are_refused() {
     for second in ["5", "6"] {
         let headers = [("content-length", "5"), ("content-length", second)];
         is_refused(second, || request(Method::POST, &headers, whole("hello"))).await;
@@ -164,7 +164,7 @@ async fn several_lengths_are_refused() {
 }
 
 #[tokio::test]
-async fn a_length_beside_a_transfer_encoding_is_refused() {
+async fn a_content_length_beside_a_transfer_encoding_is_refused() {
     let headers = [("content-length", "5"), ("transfer-encoding", "chunked")];
     is_refused("a body", || request(Method::POST, &headers, whole("hello"))).await;
     let headers = [("transfer-encoding", "chunked"), ("content-length", "0")];
@@ -194,7 +194,7 @@ async fn a_transfer_encoding_that_is_not_chunked_is_refused() {
 }
 
 #[tokio::test]
-async fn a_connection_header_can_not_take_the_framing_away() {
+async fn a_connection_header_that_names_a_framing_header_is_refused() {
     for options in [
         "content-length",
         "close, Content-Length",
@@ -207,7 +207,7 @@ async fn a_connection_header_can_not_take_the_framing_away() {
 }
 
 #[tokio::test]
-async fn connect_and_trace_have_no_body() {
+async fn connect_and_trace_with_a_body_are_refused() {
     for method in [Method::CONNECT, Method::TRACE] {
         let request = || {
             let mut request = request(method.clone(), &[], whole("hello"));
@@ -220,7 +220,7 @@ async fn connect_and_trace_have_no_body() {
     }
 }
 
-/// What a pod gets of this request, to the last byte of `body`.
+/// What a pod gets of this request, up to and including `body`.
 async fn seen(request: Request<BoxBody>, body: &str) -> String {
     let (listener, pod) = listen().await;
     let client = client([pod]);
@@ -231,7 +231,7 @@ async fn seen(request: Request<BoxBody>, body: &str) -> String {
             assert_eq!(peer.until(body).await, body);
         }
         peer.write(OK).await;
-        // The next request comes right after it.
+        // The next request must follow directly.
         assert!(peer.answer(OK).await.starts_with("GET /next "));
         head
     };
@@ -244,7 +244,7 @@ async fn seen(request: Request<BoxBody>, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_length_that_is_true_is_sent_once() {
+async fn a_correct_content_length_is_sent_once() {
     for (length, body) in [
         ("5", whole("hello")),
         ("5", boxed(stream_of(&["hel", "lo"]))),
@@ -267,7 +267,7 @@ async fn a_body_of_unknown_length_is_sent_with_every_method() {
     for method in ["GET", "HEAD", "DELETE", "OPTIONS", "POST", "REPORT"] {
         let method: Method = method.parse().expect("a method");
         if method == Method::HEAD {
-            continue; // Its answer has no body: see below.
+            continue; // Its answer has no body; the next test has it.
         }
         let body = boxed(stream_of(&["ab", "cde"]));
         let chunks = "2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n";
@@ -279,7 +279,7 @@ async fn a_body_of_unknown_length_is_sent_with_every_method() {
 }
 
 #[tokio::test]
-async fn a_head_with_a_stream_is_sent_with_its_body() {
+async fn a_head_request_with_a_stream_is_sent_with_its_body() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
@@ -296,19 +296,19 @@ async fn a_head_with_a_stream_is_sent_with_its_body() {
 }
 
 #[tokio::test]
-async fn a_stream_may_be_asked_for_in_chunks() {
+async fn a_stream_may_declare_chunked_itself() {
     let headers = [("transfer-encoding", "Chunked")];
     let body = boxed(stream_of(&["ab"]));
     let chunks = "2\r\nab\r\n0\r\n\r\n";
     let head = seen(request(Method::GET, &headers, body), chunks).await;
     let chunked = head.matches("transfer-encoding: chunked\r\n").count();
     assert_eq!(chunked, 1, "{head}");
-    // Nothing to be sent: nothing announced.
+    // With nothing to send, nothing is announced.
     let head = seen(request(Method::GET, &headers, empty()), "").await;
     assert!(!head.contains("transfer-encoding"), "{head}");
 }
 
-/// A body of a size that it doesn't have.
+/// A body whose size hint is wrong.
 struct Liar(u64, BoxBody);
 
 impl Body for Liar {
@@ -336,7 +336,7 @@ const WRONG: [&[&str]; 6] = [
     &["ab", "cde", "", "fg"],
 ];
 
-/// Each way to be wrong about five bytes, with that length declared, and with it in the size hint.
+/// All ways to be wrong about five bytes: the length is declared, or is in the size hint.
 fn wrong() -> impl Iterator<Item = (Request<BoxBody>, &'static [&'static str])> {
     let declared = |chunks| {
         request(
@@ -350,9 +350,10 @@ fn wrong() -> impl Iterator<Item = (Request<BoxBody>, &'static [&'static str])> 
     WRONG.into_iter().flat_map(each)
 }
 
-/// A pod that answers at the first byte of a request, as many do, still gets no part of the next one for the rest of this.
+/// Many pods answer at the first byte of a request. Even so, no part of the next request may be taken for the rest of
+/// this one.
 #[tokio::test]
-async fn a_body_of_another_length_than_was_said_fails_its_request_and_ends_its_connection() {
+async fn a_body_of_a_wrong_length_fails_its_request_and_ends_its_connection() {
     for (request, chunks) in wrong() {
         let (listener, pod) = listen().await;
         let client = client([pod]);
@@ -376,7 +377,7 @@ async fn a_body_of_another_length_than_was_said_fails_its_request_and_ends_its_c
 }
 
 #[tokio::test]
-async fn the_same_over_http2_resets_its_stream() {
+async fn a_body_of_a_wrong_length_over_http2_resets_its_stream() {
     for (request, chunks) in wrong() {
         let (listener, pod) = listen().await;
         let client = kit::builder([pod]).protocol(Protocol::Http2);
@@ -403,7 +404,7 @@ async fn the_same_over_http2_resets_its_stream() {
     }
 }
 
-/// The answer may come first. The connection isn't used again all the same.
+/// The answer may come first. The connection must not be used again all the same.
 #[tokio::test]
 async fn a_body_that_turns_out_short_after_the_answer_ends_its_connection() {
     let (listener, pod) = listen().await;
@@ -432,7 +433,7 @@ async fn a_body_that_is_sent_again_is_measured_again() {
     let (spare, other) = listen().await;
     let client = client([pod, other]);
     let lose = async {
-        // Whichever is asked first loses it.
+        // The pod that is asked first loses it.
         let (first, second) = (accept(&listener), accept(&spare));
         pin_mut!(first, second);
         match select(first, second).await {
@@ -469,14 +470,14 @@ async fn a_body_that_is_sent_again_is_measured_again() {
 
 const EVIL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
 
-/// A pod that answers like this, and with `OK` over any connection after the first; and what the next caller gets.
+/// A pod's first connection answers with `first`, later ones with `OK`. Returns what the first and the next caller get.
 async fn next_after(method: Method, first: &str) -> (Result<String, Error>, Result<String, Error>) {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
         let mut peer = accept(&listener).await;
         peer.answer(first).await;
-        // Nothing else is asked over this one.
+        // No other request may come on this connection.
         assert_eq!(rest(&mut peer).await, "");
         accept(&listener).await.answer(OK).await;
     };
@@ -494,7 +495,7 @@ async fn next_after(method: Method, first: &str) -> (Result<String, Error>, Resu
 }
 
 #[tokio::test]
-async fn what_follows_a_response_is_not_the_next_callers_answer() {
+async fn bytes_after_a_response_are_not_the_next_callers_answer() {
     for (method, first, body) in [
         (Method::GET, OK, "ok"),
         (Method::HEAD, OK, ""),
@@ -540,7 +541,7 @@ async fn a_head_or_a_204_with_a_body_is_not_the_next_callers_answer() {
 }
 
 #[tokio::test]
-async fn a_response_that_contradicts_itself_is_none() {
+async fn a_response_that_contradicts_itself_is_an_error() {
     for headers in [
         "content-length: 2\r\ncontent-length: 4",
         "content-length: 2, 4",
@@ -569,7 +570,7 @@ async fn a_response_that_contradicts_itself_is_none() {
 }
 
 #[tokio::test]
-async fn what_comes_before_a_response_is_passed_over() {
+async fn informational_responses_are_skipped() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
@@ -585,9 +586,9 @@ async fn what_comes_before_a_response_is_passed_over() {
     join(serve, within("both", ask)).await;
 }
 
-/// The connection is idle, and the next caller comes at once.
+/// The connection is idle, and the next request comes at once.
 #[tokio::test]
-async fn a_response_that_nobody_has_asked_for_is_not_the_next_callers_answer() {
+async fn an_unrequested_response_is_not_the_next_callers_answer() {
     for method in [Method::GET, Method::POST] {
         let (listener, pod) = listen().await;
         let client = client([pod]);
@@ -613,7 +614,7 @@ async fn a_response_that_nobody_has_asked_for_is_not_the_next_callers_answer() {
 }
 
 #[tokio::test]
-async fn a_response_that_comes_before_any_request_is_nobodys_answer() {
+async fn a_response_before_any_request_is_nobodys_answer() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
@@ -626,7 +627,7 @@ async fn a_response_that_comes_before_any_request_is_nobodys_answer() {
     assert_ne!(next.unwrap_or_default(), "evil");
 }
 
-/// It isn't lost, though a POST can't be sent again once it is written.
+/// The request isn't lost, although a written POST can't be sent again.
 #[tokio::test]
 async fn a_post_right_after_its_connection_was_closed_goes_over_another() {
     let (listener, pod) = listen().await;

@@ -1,4 +1,4 @@
-//! Clients that applications' tests answer themselves.
+//! Clients whose requests an application's tests answer.
 
 use std::{
     convert::Infallible,
@@ -21,7 +21,7 @@ use super::kit::{get, know, text};
 
 type Answer = Result<Response<String>, Error>;
 
-/// Says what it was asked.
+/// Answers with the request that it got.
 async fn echo(request: Request<RequestBody>) -> Answer {
     let (head, body) = request.into_parts();
     let body = body.collect().await.expect("a body").to_bytes();
@@ -33,7 +33,7 @@ async fn echo(request: Request<RequestBody>) -> Answer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_function_answers_all_of_the_clients_words() {
+async fn a_function_answers_all_request_methods_of_the_client() {
     let client = Client::from_fn(echo);
     let response = client.post("/a?b").body("body").await.expect("a response");
     assert_eq!(response.body().endpoint(), None);
@@ -54,14 +54,14 @@ async fn a_function_answers_all_of_the_clients_words() {
 }
 
 #[test]
-fn it_needs_no_runtime() {
+fn from_fn_needs_no_runtime() {
     let client = Client::from_fn(echo);
     let response = futures::executor::block_on(client.get("/").into_future());
     assert_eq!(response.expect("a response").status(), 200);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_s_own_timeout_counts() {
+async fn a_request_s_own_timeout_counts_with_from_fn() {
     let client = Client::from_fn(async |_| {
         tokio::time::sleep(Duration::from_secs(60)).await;
         Ok(Response::new(""))
@@ -73,7 +73,7 @@ async fn a_request_s_own_timeout_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_a_function_gives_is_the_callers() {
+async fn a_client_error_from_the_function_reaches_the_caller_unchanged() {
     let client = Client::from_fn(async |_: Request<RequestBody>| -> Answer {
         let nobody = Client::builder("http://web.default".parse().expect("a URI"));
         let nobody = nobody.discovery(StaticEndpoints::new([])).build();
@@ -88,7 +88,7 @@ async fn an_error_that_a_function_gives_is_the_callers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_of_another_type_is_a_layers() {
+async fn an_error_of_another_type_is_a_layer_error() {
     let broken = tower::service_fn(async |_: Request<RequestBody>| {
         Err::<Response<ResponseBody>, _>(io::Error::other("broken"))
     });
@@ -120,7 +120,7 @@ async fn a_client_with_pods_can_be_answered_by_a_layer() {
 }
 
 #[tokio::test]
-async fn a_response_s_body_is_made_of_what_there_is() {
+async fn a_response_s_body_can_be_text_bytes_a_stream_or_nothing() {
     let bodies = [
         ResponseBody::from("text"),
         ResponseBody::from(String::from("text")),
@@ -156,7 +156,7 @@ async fn a_response_s_body_is_made_of_what_there_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_pods_would_not_get_a_function_doesn_t_get() {
+async fn a_function_gets_no_request_that_pods_would_not_get() {
     let client = Client::from_fn(echo);
     let error = client.get("http://evil/x").await.expect_err("another");
     assert!(error.is_foreign(), "{error}");
@@ -166,7 +166,7 @@ async fn what_pods_would_not_get_a_function_doesn_t_get() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_of_a_response_of_no_pod_names_none() {
+async fn an_error_about_a_function_s_response_names_no_pod() {
     let client = Client::from_fn(async |_: Request<RequestBody>| {
         let mut response = Response::new("no JSON");
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
@@ -188,7 +188,7 @@ async fn an_error_of_a_response_of_no_pod_names_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_goes_on_failing() {
+async fn a_failed_body_keeps_failing() {
     let client = Client::from_fn(async |_| {
         let broken = [Ok(Bytes::from("te")), Err(io::Error::other("broken"))];
         Ok(Response::new(ResponseBody::from_stream(stream::iter(
@@ -208,7 +208,7 @@ async fn a_body_goes_on_failing() {
 }
 
 #[tokio::test]
-async fn what_a_request_says_can_be_looked_at() {
+async fn a_function_can_read_the_request_s_body() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let all = seen.clone();
     let client = Client::from_fn(move |request: Request<RequestBody>| {

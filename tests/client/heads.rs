@@ -1,4 +1,4 @@
-//! Heads of HTTP/1.1 responses that have more headers than a connection makes room for from the start.
+//! Heads of HTTP/1.1 responses with more headers than a connection has room for at first.
 
 use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ use crate::{
     tls_kit::{self, Authority, H1, NAME},
 };
 
-/// A response of so many headers, these and the length of its body included.
+/// A response with this many headers, including `last` and its `Content-Length`.
 fn response(status: &str, headers: usize, last: &str, body: &str) -> String {
     let head: String = (2..headers).map(|at| format!("x-{at}: some\r\n")).collect();
     let length = body.len();
@@ -75,7 +75,7 @@ async fn ask(
 }
 
 #[tokio::test]
-async fn more_headers_than_a_hundred_are_read_up_to_the_limit() {
+async fn more_than_a_hundred_headers_are_read_up_to_the_limit() {
     for count in [99, 100, 101, 150, 255, 256] {
         let (pod, connections) = numbered().await;
         let client = kit::client([pod]);
@@ -93,7 +93,7 @@ async fn more_headers_than_a_hundred_are_read_up_to_the_limit() {
 }
 
 #[tokio::test]
-async fn a_large_head_costs_one_connection_once() {
+async fn only_the_first_large_head_costs_a_connection() {
     let (pod, connections) = numbered().await;
     let client = builder([pod]).max_connections(1).build();
     let client = client.expect("a client");
@@ -115,7 +115,7 @@ async fn a_large_head_costs_one_connection_once() {
 }
 
 #[tokio::test]
-async fn a_large_head_answers_any_method() {
+async fn a_large_head_is_read_for_any_method() {
     let large = response("200 OK", 150, "x: y", "body");
     let head = large.strip_suffix("body").expect("a body");
     let empty = response("204 No Content", 150, "x: y", "").replace("content-length: 0", "x: z");
@@ -142,7 +142,7 @@ async fn a_large_head_answers_any_method() {
                 peer.until(request).await;
             }
             peer.write(answer).await;
-            // Nothing comes after the request but the end.
+            // After the request, only the stream's end may come.
             assert!(!peer.is_open().await);
         };
         let ask = async {
@@ -156,7 +156,7 @@ async fn a_large_head_answers_any_method() {
 }
 
 #[tokio::test]
-async fn a_large_head_may_come_bit_by_bit_and_after_others() {
+async fn a_large_head_may_come_in_pieces_and_after_other_responses() {
     let early = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
     let answer = early.to_owned() + &ok(150);
     let (listener, pod) = listen().await;
@@ -228,11 +228,11 @@ async fn a_large_head_is_read_over_tls() {
     join(within("five requests", serve), ask).await;
 }
 
-/// Far more than the system takes before the pod has read any.
+/// Far more than the system buffers before the pod reads.
 const LARGE: usize = 16 << 20;
 
 #[tokio::test]
-async fn a_large_head_is_the_answer_though_the_pod_reads_no_more_of_the_request() {
+async fn a_large_head_is_returned_though_the_pod_reads_no_more_of_the_request() {
     let answer = response("413 Content Too Large", 150, "x: y", "no");
     for stays in [true, false] {
         let (listener, pod) = listen().await;
@@ -243,7 +243,7 @@ async fn a_large_head_is_the_answer_though_the_pod_reads_no_more_of_the_request(
             peer.head().await;
             peer.arrived().await;
             peer.write(&answer).await;
-            // Closed before all has been read, it is reset.
+            // Closed with unread data, so it is reset.
             let peer = stays.then_some(peer);
             accept(&listener).await.answer(OK).await;
             peer
@@ -261,9 +261,9 @@ async fn a_large_head_is_the_answer_though_the_pod_reads_no_more_of_the_request(
     }
 }
 
-/// TLS has a part of the request that it can't send.
+/// TLS holds a part of the request that it can't send.
 #[tokio::test]
-async fn a_large_head_over_tls_is_the_answer_though_the_pod_reads_no_more_of_the_request() {
+async fn a_large_head_over_tls_is_returned_though_the_pod_reads_no_more_of_the_request() {
     let authority = Authority::new();
     let acceptor = TlsAcceptor::from(Arc::new(authority.server(&[NAME], &[H1], false)));
     let answer = response("413 Content Too Large", 150, "x: y", "no");
@@ -297,7 +297,7 @@ trait Io: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
-/// The first connection of a client to a pod, over TLS or not, and the client.
+/// The first connection of a client to a pod, with or without TLS, and the client.
 async fn first(is_tls: bool) -> (impl Future<Output = Peer<Box<dyn Io>>>, Client) {
     let (listener, pod) = listen().await;
     let authority = Authority::new();
@@ -317,7 +317,7 @@ async fn first(is_tls: bool) -> (impl Future<Output = Peer<Box<dyn Io>>>, Client
     (connection, client)
 }
 
-/// Posts this body; `answered` is called when the response's head has come.
+/// Posts this request; calls `answered` when the response's head has come.
 async fn upload<B>(client: &Client, request: Request<B>, answered: impl FnOnce()) -> String
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -357,7 +357,7 @@ async fn a_pod_that_waits_for_the_rest_of_an_upload_after_a_large_head_sees_its_
     }
 }
 
-/// What was cut off has a beginning and an end, and no hole.
+/// A truncated request must be a prefix, without a gap.
 #[tokio::test]
 async fn a_pod_that_reads_on_after_a_large_head_gets_no_more_than_was_on_its_way() {
     let answer = response("413 Content Too Large", 150, "x: y", "no");
@@ -386,7 +386,7 @@ async fn a_pod_that_reads_on_after_a_large_head_gets_no_more_than_was_on_its_way
     }
 }
 
-/// Pods take the end of the stream for a client that has gone.
+/// Pods take the end of the stream as a client that has gone.
 #[tokio::test]
 async fn a_request_that_was_sent_before_a_large_head_stays_open_until_its_response_has_ended() {
     fn streamed<B>(body: B) -> UnsyncBoxBody<Bytes, BoxError>
@@ -414,7 +414,7 @@ async fn a_request_that_was_sent_before_a_large_head_stays_open_until_its_respon
                 Request::new(streamed(stream_of(&["req", "uest"]))),
                 "uest\r\n0\r\n\r\n",
             ),
-            // Its end is known by its length alone.
+            // Only its length says where it ends.
             (declared, "request"),
         ] {
             let (connection, client) = first(is_tls).await;
@@ -459,7 +459,7 @@ async fn a_large_head_ends_an_upload_that_goes_on() {
     assert!(chunks.is_closed(), "nobody reads the rest");
 }
 
-/// hyper has ended before the request hears of its head, so that the request has to let the connection go.
+/// hyper has ended before the request learns of its head, so the request has to close the connection.
 #[tokio::test]
 async fn a_connection_that_a_pod_ends_closes_though_nobody_reads_its_response() {
     let (listener, pod) = listen().await;
@@ -477,12 +477,12 @@ async fn a_connection_that_a_pod_ends_closes_though_nobody_reads_its_response() 
 }
 
 #[tokio::test]
-async fn who_gives_up_midway_leaves_no_connection_behind() {
+async fn a_request_cancelled_midway_leaves_no_connection_behind() {
     let large = ok(150);
     let (listener, pod) = listen().await;
     let client = builder([pod]).max_connections(1).build();
     let client = client.expect("a client");
-    // Amid the head, amid the body, and before the body.
+    // In the middle of the head, in the middle of the body, and before the body.
     for sent in [large.len() - 10, large.len() - 1, large.len() - 2] {
         let mut asked = Box::pin(client.get("/").into_future());
         let serve = async {
@@ -519,7 +519,7 @@ async fn who_gives_up_midway_leaves_no_connection_behind() {
 }
 
 #[tokio::test]
-async fn the_rest_of_a_large_head_is_waited_for_as_long_as_a_head_is() {
+async fn first_byte_timeout_also_limits_the_rest_of_a_large_head() {
     let bound = Duration::from_millis(200);
     let (listener, pod) = listen().await;
     let client = builder([pod]).first_byte_timeout(bound).build();
@@ -595,7 +595,7 @@ async fn a_connection_may_switch_protocols_with_a_large_head() {
     }
 }
 
-/// The connection's runtime is the one where it was made, whoever asks.
+/// The connection's runtime is the one that made it, whoever sends the request.
 #[test]
 fn a_large_head_is_read_in_the_runtime_of_its_connection() {
     let home = Runtime::new().expect("a runtime");

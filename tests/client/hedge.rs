@@ -1,4 +1,4 @@
-//! Answers that are late: a second pod is asked, and the one that loses sees that it is cancelled.
+//! Late answers: a second pod is asked, and the pod that loses sees its request cancelled.
 
 use std::{
     future::IntoFuture,
@@ -31,14 +31,14 @@ use crate::{
 };
 
 const MILLI: Duration = Duration::from_millis(1);
-const PATIENCE: Duration = Duration::from_millis(500);
+const HEDGE_AFTER: Duration = Duration::from_millis(500);
 
 async fn pods() -> [Pod; 2] {
     let pod = || Pod::start((Ipv4Addr::LOCALHOST, 0).into());
     [pod().await, pod().await].map(|pod| pod.expect("a free port"))
 }
 
-/// A client of both that hedges soon.
+/// A client of both pods that hedges soon.
 fn client(
     pods: &[Pod; 2],
     protocol: Protocol,
@@ -49,9 +49,9 @@ fn client(
     change(builder).build().expect("a client")
 }
 
-/// For pods that have to answer in time, on a busy machine too.
-fn patient(builder: ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndpoints> {
-    builder.hedge(Hedge::after(PATIENCE))
+/// Waits long enough for pods to answer in time even on a busy machine.
+fn hedging_late(builder: ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndpoints> {
+    builder.hedge(Hedge::after(HEDGE_AFTER))
 }
 
 async fn answer(request: RequestBuilder) -> String {
@@ -70,12 +70,12 @@ fn requests(pods: &[Pod; 2]) -> usize {
 const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
 #[tokio::test]
-async fn the_pod_of_the_request_that_loses_sees_it_cancelled() {
+async fn the_losing_pod_sees_its_request_cancelled() {
     for protocol in BOTH {
         let pods = pods().await;
         let client = client(&pods, protocol, |builder| builder);
         pods[0].set(Mode::Hung);
-        // Each pod has its turn.
+        // Each pod gets one request.
         for _ in 0..2 {
             answer(client.get("/")).await;
         }
@@ -91,7 +91,7 @@ async fn the_pod_of_the_request_that_loses_sees_it_cancelled() {
     }
 }
 
-/// It may be sent again, but not to two pods at once.
+/// A POST may be sent again, but not to two pods at once.
 #[tokio::test]
 async fn a_post_is_never_hedged() {
     for protocol in BOTH {
@@ -141,7 +141,7 @@ async fn a_broadcast_is_never_hedged() {
 }
 
 #[tokio::test]
-async fn what_is_for_one_pod_is_never_hedged() {
+async fn a_request_for_one_pod_is_never_hedged() {
     for protocol in BOTH {
         let pods = pods().await;
         let client = client(&pods, protocol, |builder| builder);
@@ -153,7 +153,7 @@ async fn what_is_for_one_pod_is_never_hedged() {
     }
 }
 
-/// A session with the first pod: its cookie.
+/// Begins a session with the first pod; returns its cookie.
 async fn session(client: &Client, pods: &[Pod; 2]) -> String {
     loop {
         let response = within("an answer", client.get("/").into_future()).await;
@@ -186,7 +186,9 @@ async fn a_session_stays_with_a_pod_that_is_only_late() {
     let pods = pods().await;
     let sessions = Sessions::cookie("lb", [7; 32]);
     let sessions = sessions.on_lost(|lost| panic!("{} is only late", lost.old_pod()));
-    let client = client(&pods, Protocol::Http1, |it| patient(it).sessions(sessions));
+    let client = client(&pods, Protocol::Http1, |it| {
+        hedging_late(it).sessions(sessions)
+    });
     let cookie = session(&client, &pods).await;
     for (mode, expected) in [(Mode::Hung, 1), (Mode::Healthy, 0)] {
         pods[0].set(mode);
@@ -200,7 +202,7 @@ async fn a_session_stays_with_a_pod_that_is_only_late() {
         assert!(!response.headers().contains_key(SET_COOKIE));
         text(response).await;
     }
-    // One without a session begins it where the answer is from.
+    // A request without a session begins one with the pod that answers.
     pods[0].set(Mode::Hung);
     for _ in 0..2 {
         let response = within("an answer", client.get("/").into_future()).await;
@@ -210,7 +212,7 @@ async fn a_session_stays_with_a_pod_that_is_only_late() {
     }
 }
 
-/// Pods made by hand.
+/// Pods that the test answers for.
 struct Hands(Vec<(TcpListener, SocketAddr)>);
 
 impl Hands {
@@ -218,7 +220,7 @@ impl Hands {
         Self(join_all((0..count).map(|_| kit::listen())).await)
     }
 
-    /// A client of them that hedges soon.
+    /// A client of these pods that hedges soon.
     fn client(
         &self,
         change: impl FnOnce(ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndpoints>,
@@ -228,7 +230,7 @@ impl Hands {
         client.build().expect("a client")
     }
 
-    /// A request of such a client.
+    /// Sends a request with such a client.
     fn get(
         &self,
         change: impl FnOnce(ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndpoints>,
@@ -240,7 +242,7 @@ impl Hands {
         })
     }
 
-    /// The next pod that gets the request.
+    /// Waits for the next pod that gets the request.
     async fn asked(&self) -> Peer<TcpStream> {
         let mut accepted: FuturesUnordered<_> =
             self.0.iter().map(|(pod, _)| kit::accept(pod)).collect();
@@ -253,7 +255,7 @@ impl Hands {
 /// The status that the caller gets.
 type Asked = JoinHandle<Result<u16, Error>>;
 
-/// The pod's answer, which has been read when this is over.
+/// Sends the pod's answer, and waits until the client has read it.
 async fn say(mut pod: Peer<TcpStream>, status: &str) {
     let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
     pod.write(answer).await;
@@ -265,11 +267,11 @@ async fn end(asked: Asked) -> u16 {
     status.expect("an answer")
 }
 
-/// gRPC's, where there is nothing else.
+/// gRPC statuses of calls that fail without a body.
 const GRPC: [&str; 2] = ["200 OK\r\ngrpc-status: 14", "200 OK\r\ngrpc-status: 8"];
 
 #[tokio::test]
-async fn what_is_no_good_waits_for_the_other_pod() {
+async fn a_bad_answer_waits_for_the_other_pod() {
     let bad = [
         "429 Too Many Requests",
         "500 Internal Server Error",
@@ -278,10 +280,10 @@ async fn what_is_no_good_waits_for_the_other_pod() {
     for status in bad.into_iter().chain(GRPC) {
         for is_hedge_s in [true, false] {
             let pods = Hands::of(2).await;
-            // The hedge has its time from when it goes on alone.
+            // The hedge's time counts from when it goes on alone.
             let asked = pods.get(|it| match is_hedge_s {
                 true => it.retry_statuses([]),
-                false => patient(it).retry_statuses([]),
+                false => hedging_late(it).retry_statuses([]),
             });
             let (first, hedge) = (pods.asked().await, pods.asked().await);
             let [bad, good] = if is_hedge_s {
@@ -297,7 +299,7 @@ async fn what_is_no_good_waits_for_the_other_pod() {
 }
 
 #[tokio::test]
-async fn what_is_good_does_not_wait() {
+async fn a_good_answer_does_not_wait_for_the_other_pod() {
     for status in ["404 Not Found", "200 OK", "304 Not Modified"] {
         let pods = Hands::of(2).await;
         let asked = pods.get(|builder| builder);
@@ -308,7 +310,7 @@ async fn what_is_good_does_not_wait() {
 }
 
 #[tokio::test]
-async fn where_neither_is_good_the_first_answer_counts() {
+async fn if_both_answers_are_bad_the_first_counts() {
     for [one, other] in [["429", "500"], ["500", "429"], ["503", "500"]] {
         let pods = Hands::of(2).await;
         let asked = pods.get(|builder| builder);
@@ -320,7 +322,7 @@ async fn where_neither_is_good_the_first_answer_counts() {
 }
 
 #[tokio::test]
-async fn an_answer_that_was_set_aside_counts_where_the_hedge_hangs() {
+async fn an_answer_set_aside_counts_if_the_hedge_hangs() {
     for status in ["500 Internal Server Error", "503 Service Unavailable"] {
         let pods = Hands::of(2).await;
         let asked = pods.get(|builder| builder);
@@ -332,7 +334,7 @@ async fn an_answer_that_was_set_aside_counts_where_the_hedge_hangs() {
 }
 
 #[tokio::test]
-async fn an_answer_that_was_set_aside_counts_when_the_time_of_the_request_is_over() {
+async fn an_answer_set_aside_counts_when_the_request_times_out() {
     let pods = Hands::of(2).await;
     let asked = pods.get(|builder| builder.timeout(1_000 * MILLI));
     let (mut first, hedge) = (pods.asked().await, pods.asked().await);
@@ -341,7 +343,8 @@ async fn an_answer_that_was_set_aside_counts_when_the_time_of_the_request_is_ove
     first.closed().await;
 }
 
-/// The pod of a session answers no good while its hedge is out, which answers well: how often the session moves.
+/// The session's pod gives a bad answer while its hedge is out, which gives a good one. Returns how often the session
+/// moves.
 async fn moves(
     status: &str,
     change: impl FnOnce(ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndpoints>,
@@ -353,7 +356,7 @@ async fn moves(
         hook.fetch_add(1, Relaxed);
     });
     let pods = Hands::of(2).await;
-    let client = pods.client(|it| change(patient(it).sessions(sessions)));
+    let client = pods.client(|it| change(hedging_late(it).sessions(sessions)));
     let get = |cookie: Option<String>| {
         let request = client.get("/");
         let request = match cookie {
@@ -386,7 +389,7 @@ async fn moves(
 }
 
 #[tokio::test]
-async fn a_session_moves_for_those_answers_only_that_are_retried() {
+async fn a_session_moves_only_for_answers_that_are_retried() {
     assert_eq!(moves("500 Internal Server Error", |it| it).await, 0);
     assert_eq!(moves("429 Too Many Requests", |it| it).await, 0);
     let unavailable = "503 Service Unavailable";
@@ -394,9 +397,9 @@ async fn a_session_moves_for_those_answers_only_that_are_retried() {
     assert_eq!(moves(unavailable, |it| it).await, 1);
 }
 
-/// As it would be without hedging.
+/// As without hedging.
 #[tokio::test]
-async fn a_503_is_asked_for_elsewhere_though_its_hedge_is_out() {
+async fn a_503_is_retried_although_its_hedge_is_out() {
     let pods = Hands::of(3).await;
     let asked = pods.get(|builder| builder);
     let (first, _hedge) = (pods.asked().await, pods.asked().await);
@@ -406,7 +409,7 @@ async fn a_503_is_asked_for_elsewhere_though_its_hedge_is_out() {
 }
 
 #[tokio::test]
-async fn the_time_of_the_request_holds_for_both() {
+async fn the_timeout_covers_both_attempts() {
     for protocol in BOTH {
         let pods = pods().await;
         let client = client(&pods, protocol, |builder| builder);
@@ -423,9 +426,9 @@ async fn the_time_of_the_request_holds_for_both() {
 }
 
 #[tokio::test]
-async fn without_retries_there_are_hedges_all_the_same() {
+async fn hedging_works_without_retries() {
     let pods = pods().await;
-    let client = client(&pods, Protocol::Http1, |it| patient(it).retries(0));
+    let client = client(&pods, Protocol::Http1, |it| hedging_late(it).retries(0));
     pods[0].set(Mode::Hung);
     for _ in 0..2 {
         answer(client.get("/")).await;

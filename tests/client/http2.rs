@@ -1,4 +1,4 @@
-//! Connections that many requests share.
+//! HTTP/2 connections, which many requests share.
 
 use std::{convert::Infallible, future::IntoFuture, net::SocketAddr, time::Duration};
 
@@ -44,7 +44,7 @@ async fn greet(listener: &TcpListener, streams: Option<u32>) -> Frames<TcpStream
 
 type Answer = Response<Full<Bytes>>;
 
-/// A pod that answers as `answer` does, and how many connections it has had.
+/// A pod that answers with `answer`, and how many connections it has had.
 async fn serving<F>(
     answer: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
 ) -> (SocketAddr, Count)
@@ -54,7 +54,7 @@ where
     serving_many(200, answer).await
 }
 
-/// The same, which takes `streams` requests at once over a connection.
+/// A pod like `serving` that takes `streams` requests at once on a connection.
 async fn serving_many<F>(
     streams: u32,
     answer: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -74,7 +74,7 @@ where
             });
             let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             server.max_concurrent_streams(streams);
-            // Ends with the connection, for good or bad.
+            // Ends with the connection, whatever the result.
             let _ = server
                 .serve_connection(TokioIo::new(peer.into_inner()), service)
                 .await;
@@ -92,7 +92,7 @@ async fn get(client: &Client, path: &str) -> String {
     text(response.expect("a response")).await
 }
 
-/// Waits for the response's head, and gives the test the rest of its body for an answer.
+/// Waits for the response's head; returns the rest of its body, for the test to read.
 async fn head(
     client: &Client,
     path: &str,
@@ -124,9 +124,9 @@ async fn a_default_port_is_not_in_the_authority() {
     }
 }
 
-/// RFC 9113 §8.2.2: what is of an HTTP/1.1 connection is no part of a request.
+/// RFC 9113 §8.2.2: connection-specific headers of HTTP/1.1 must not be sent.
 #[tokio::test]
-async fn headers_of_a_connection_are_left_out() {
+async fn connection_specific_headers_are_left_out() {
     let (pod, _) = serving(async |request: Request<Incoming>| {
         let names = request.headers().keys().map(ToString::to_string);
         answer(format!(
@@ -155,7 +155,7 @@ async fn headers_of_a_connection_are_left_out() {
 
 /// RFC 9113 §8.3.1: a `Host` must not differ from `:authority`.
 #[tokio::test]
-async fn a_host_of_the_callers_is_the_authority() {
+async fn the_caller_s_host_is_the_authority() {
     let (pod, _) = serving(async |request: Request<Incoming>| {
         let host = request
             .headers()
@@ -193,7 +193,7 @@ async fn bodies_and_trailers_go_both_ways() {
     );
 }
 
-/// More than a task may do before the runtime has it make way for others.
+/// More than a task may do before tokio makes it yield.
 #[tokio::test]
 async fn a_thousand_requests_at_once_share_one_connection() {
     let (pod, connections) = serving_many(1_000, async |_| answer("ok".into())).await;
@@ -205,7 +205,7 @@ async fn a_thousand_requests_at_once_share_one_connection() {
 }
 
 #[tokio::test]
-async fn a_caller_s_broken_body_fails_its_request_and_nothing_else() {
+async fn a_caller_s_broken_body_fails_only_its_own_request() {
     let (pod, connections) = serving(async |request: Request<Incoming>| {
         let _broken = request.into_body().collect().await;
         answer("ok".into())
@@ -264,12 +264,12 @@ async fn a_request_ends_with_its_body_though_the_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_connection_has_it_though_the_first_gives_up() {
+async fn a_waiting_request_gets_the_connection_though_the_first_is_cancelled() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let mut first = Box::pin(head(&client, "/first"));
     let mut second = Box::pin(head(&client, "/second"));
-    // The pods are known after a while, and the connection is begun then.
+    // The pods become known after a while, and then the connection is begun.
     while in_flight(&client) < 2 {
         assert!(futures::poll!(&mut first).is_pending());
         assert!(futures::poll!(&mut second).is_pending());
@@ -286,7 +286,7 @@ async fn who_waits_for_a_connection_has_it_though_the_first_gives_up() {
     response.expect("a response");
 }
 
-/// A pod that allows each connection two streams, and answers when there are permits.
+/// A pod that allows two streams on each connection, and answers when there are permits.
 async fn narrow(permits: &'static Semaphore) -> (SocketAddr, Count) {
     let connections = Count::default();
     let seen = connections.clone();
@@ -313,21 +313,21 @@ async fn narrow(permits: &'static Semaphore) -> (SocketAddr, Count) {
     (pod(serve).await, connections)
 }
 
-/// Those who waited for it have heard of it, or have given up.
+/// Those who waited for it have got its error, or were cancelled.
 #[tokio::test]
-async fn the_failure_of_a_dial_of_long_ago_is_no_news() {
+async fn an_old_dial_failure_does_not_fail_a_new_request() {
     let (listener, pod) = listen().await;
     let client = builder([pod]).fail_fast();
     let client = client.build().expect("a client");
     wait_until("the pods", || !client.endpoints().is_empty()).await;
-    // Its caller gives up before the connection does.
+    // Its caller gives up before the dial fails.
     let mut hasty = Box::pin(client.get("/").into_future());
     let mut peer = tokio::select! {
         _ = &mut hasty => panic!("nobody has answered"),
         peer = accept(&listener) => peer,
     };
     drop(hasty);
-    // The dial hears of this by itself: nobody else looks.
+    // The dial notices this by itself: nobody else polls it.
     peer.write("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
         .await;
     peer.closed().await;
@@ -362,7 +362,7 @@ async fn when_a_connection_is_full_another_is_opened() {
     }
 }
 
-/// The same without a request before: what the pod allows is to be known before it is relied on.
+/// Like the test before, but without an earlier request: the pod's limit must be known before it is relied on.
 #[tokio::test]
 async fn a_new_connection_is_not_overfilled() {
     static PERMITS: Semaphore = Semaphore::const_new(0);
@@ -397,7 +397,7 @@ async fn requests_beyond_all_connections_wait() {
 }
 
 #[tokio::test]
-async fn a_connection_that_goes_away_ends_what_it_has_and_gets_nothing_new() {
+async fn after_a_go_away_a_connection_finishes_its_requests_and_gets_no_new_ones() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
@@ -413,7 +413,7 @@ async fn a_connection_that_goes_away_ends_what_it_has_and_gets_nothing_new() {
     };
     let ask = async {
         let mut first = Box::pin(head(&client, "/first"));
-        // Until the pod has said that it goes.
+        // Until the pod has sent GOAWAY.
         let told = tokio::time::timeout(Duration::from_millis(50), &mut first);
         assert!(told.await.is_err());
         head(&client, "/second").await.expect("a response");
@@ -422,11 +422,11 @@ async fn a_connection_that_goes_away_ends_what_it_has_and_gets_nothing_new() {
     join(serve, ask).await;
 }
 
-/// A pod may close connections as it likes (nginx after so many requests): nothing is wrong with it.
+/// A pod may close connections whenever it likes (nginx does so after a number of requests): it is healthy.
 #[tokio::test]
-async fn a_connection_that_goes_away_costs_a_lone_pod_no_pause() {
+async fn a_go_away_costs_a_lone_pod_no_pause() {
     let (listener, pod) = listen().await;
-    // A request that would have to wait for the pod fails.
+    // With `fail_fast`, a request that has to wait for the pod fails.
     let client = builder([pod]).fail_fast().build().expect("a client");
     kit::know(&client).await;
     let serve = async {
@@ -455,7 +455,7 @@ fn post() -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn what_was_above_a_go_away_s_last_stream_is_sent_again() {
+async fn requests_above_a_go_away_s_last_stream_are_sent_again() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
@@ -482,7 +482,7 @@ async fn what_was_above_a_go_away_s_last_stream_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_refused_is_sent_again() {
+async fn a_refused_stream_is_sent_again() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
@@ -501,7 +501,7 @@ async fn a_stream_that_is_refused_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_refused_stream_is_told_as_an_attempt() {
+async fn a_refused_stream_is_logged_as_an_attempt() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
@@ -531,7 +531,7 @@ async fn a_refused_stream_is_told_as_an_attempt() {
     );
 }
 
-/// A pod that keeps its connections and refuses every stream; and how many it has refused.
+/// A pod that keeps its connections and refuses every stream, and how many it has refused.
 async fn refusing() -> (SocketAddr, Count) {
     let refused = Count::default();
     let seen = refused.clone();
@@ -550,7 +550,7 @@ async fn refusing() -> (SocketAddr, Count) {
     (pod(serve).await, refused)
 }
 
-/// Allows no retry at all.
+/// A budget that allows no retry.
 fn no_budget() -> TpsBudget {
     TpsBudget::new(Duration::from_secs(1), 0, 0.0)
 }
@@ -589,7 +589,7 @@ async fn every_stream_that_a_pod_refuses_counts_as_overload_also_when_it_is_pass
     let counts = explanation.endpoints[0].counts.as_ref().expect("counted");
     assert_eq!(counts.overloads, 3, "{counts:?}");
     assert_eq!(counts.failures, FailureCounts::default(), "{counts:?}");
-    // It had the last one, which is not offered to another pod.
+    // It had the last request, which is not offered to another pod.
     assert_eq!(logs.count(Level::DEBUG, "request lost"), 1);
     assert_eq!(logs.count(Level::DEBUG, "request refused, unsent"), 0);
 }
@@ -609,7 +609,7 @@ async fn a_request_that_all_pods_but_one_refuse_costs_no_budget() {
 }
 
 #[tokio::test]
-async fn requests_that_a_pod_going_away_has_not_processed_are_other_pods() {
+async fn requests_left_unprocessed_by_a_go_away_go_to_other_pods() {
     const EACH: usize = 10;
     let (listener, going) = listen().await;
     let (other, _) = serving(async |_| answer("ok".into())).await;
@@ -665,7 +665,7 @@ async fn a_post_on_a_connection_that_breaks_may_have_been_executed() {
     let serve = async {
         let mut frames = greet(&listener, None).await;
         let stream = frames.stream().await;
-        // Its stream is among those that the pod may have processed.
+        // The pod may have processed its stream.
         frames.go_away(stream, NO_ERROR).await;
     };
     let ((), response) = join(serve, within("an error", client.oneshot(post()))).await;
@@ -674,7 +674,7 @@ async fn a_post_on_a_connection_that_breaks_may_have_been_executed() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_reset_otherwise_may_have_been_executed() {
+async fn a_stream_reset_with_another_code_may_have_been_executed() {
     const CANCEL: u32 = 8;
     let (listener, pod) = listen().await;
     let client = client([pod]);
@@ -689,7 +689,7 @@ async fn a_stream_that_is_reset_otherwise_may_have_been_executed() {
     assert!(!error.is_unexecuted(), "{error:?}");
 }
 
-/// One that waits for its turn on a connection, where the client has put it there: its stream was never opened.
+/// The client has put the request on a connection, where it waits for its turn: its stream was never opened.
 #[tokio::test]
 async fn a_stream_that_was_never_opened_is_sent_again() {
     let (listener, pod) = listen().await;
@@ -782,7 +782,7 @@ async fn a_removed_pod_s_shared_connection_closes_when_its_last_request_ends() {
 }
 
 #[tokio::test]
-async fn pings_without_a_pause_are_ten_a_second_at_most() {
+async fn pings_are_limited_to_ten_a_second() {
     let (listener, pod) = listen().await;
     let client = builder([pod]).http2_ping(Some(Duration::ZERO)).build();
     let client = client.expect("a client");
@@ -802,14 +802,14 @@ async fn pings_without_a_pause_are_ten_a_second_at_most() {
 }
 
 #[tokio::test]
-async fn a_pod_that_answers_no_ping_is_given_up() {
+async fn a_connection_whose_pod_answers_no_ping_is_closed() {
     let (listener, pod) = listen().await;
     let client = builder([pod]).http2_ping(Some(Duration::from_millis(100)));
     let client = client.retries(0).build().expect("a client");
     let serve = async {
         let mut frames = greet(&listener, None).await;
         frames.stream().await;
-        // Reads on, and never answers.
+        // Keeps reading, and never answers.
         frames.0.closed().await;
     };
     let ((), response) = join(serve, head(&client, "/")).await;
@@ -822,13 +822,13 @@ async fn a_pod_that_answers_no_ping_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_pod_that_greets_nobody_is_not_connected() {
+async fn a_pod_that_sends_no_settings_is_not_connected() {
     let (mute, _) = kit::silent().await;
     let (good, _) = serving(async |_| answer("ok".into())).await;
     let client = builder([mute, good]).connect_timeout(Duration::from_millis(100));
     let client = client.first_byte_timeout(Duration::from_secs(2)).build();
     let client = client.expect("a client");
-    // What a connection had taken would be lost with it.
+    // What a bad connection had taken would be lost with it.
     for _ in 0..4 {
         let request = client.post("/").into_future();
         within("a response", request).await.expect("a response");
@@ -871,7 +871,7 @@ async fn connect_opens_a_tunnel() {
 }
 
 #[tokio::test]
-async fn a_caller_s_body_that_fails_after_the_head_is_no_failure_of_the_pod_s() {
+async fn a_caller_s_body_that_fails_after_the_head_is_not_blamed_on_the_pod() {
     let begins = |peer| async move {
         let mut frames = Frames::greet(peer, None).await;
         while let Some(frame) = frames.try_frame().await {

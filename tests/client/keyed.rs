@@ -1,4 +1,4 @@
-//! Keys of requests: which source they come from, and which counts.
+//! Keys of requests: which sources they come from, and which source counts.
 
 use std::{collections::BTreeSet, future::IntoFuture};
 
@@ -16,7 +16,7 @@ use crate::{
     support::within,
 };
 
-/// A client of five pods, `web-0` and so on, that goes by keys.
+/// A client of five pods, `web-0` and so on, with `ConsistentHash`.
 async fn builder() -> ClientBuilder<StaticEndpoints> {
     let mut pods = Vec::new();
     for number in 0..5 {
@@ -39,7 +39,7 @@ fn pod_of(body: &ResponseBody) -> String {
     pod.stable_name().into_owned()
 }
 
-/// The pod that answers.
+/// Sends the request, and returns the pod that answered.
 async fn answered(request: RequestBuilder) -> String {
     let response = within("a response", request.into_future()).await;
     let response = response.expect("a response");
@@ -48,7 +48,7 @@ async fn answered(request: RequestBuilder) -> String {
     pod
 }
 
-/// Asserts that each request made of a text has the pod of that key.
+/// Asserts that each text, put into a request, leads to the same pod as a key.
 async fn are_keys(client: &Client, request: impl Fn(&str) -> RequestBuilder) {
     let mut pods = BTreeSet::new();
     for number in 0..40 {
@@ -125,7 +125,7 @@ async fn a_request_s_own_key_comes_first() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_asked_for_comes_before_any_key() {
+async fn a_route_to_one_pod_comes_before_any_key() {
     let client = client([KeyFrom::header("x-user")]).await;
     for number in 0..40 {
         let user = number.to_string();
@@ -157,7 +157,7 @@ async fn a_broadcast_looks_for_no_key() {
 }
 
 #[tokio::test]
-async fn a_policy_without_keys_is_an_error_where_keys_are_looked_for() {
+async fn key_from_with_a_policy_that_ignores_keys_fails_the_build() {
     let source = || KeyFrom::header("x-user");
     let error = builder().await.policy(RoundRobin::new()).key_from(source());
     let error = error.build().expect_err("no policy for keys").to_string();
@@ -171,7 +171,7 @@ async fn a_policy_without_keys_is_an_error_where_keys_are_looked_for() {
 }
 
 #[tokio::test]
-async fn a_policy_of_another_crate_may_go_by_keys() {
+async fn a_policy_of_another_crate_may_use_keys() {
     struct First;
     impl Policy for First {
         fn prepare(
@@ -193,7 +193,7 @@ async fn a_policy_of_another_crate_may_go_by_keys() {
 }
 
 #[tokio::test]
-async fn a_header_that_can_t_be_is_an_error_of_the_build() {
+async fn an_invalid_header_name_fails_the_build() {
     let error = builder().await.key_from(KeyFrom::header("x user"));
     let error = error.build().expect_err("no header").to_string();
     assert!(error.contains("KeyFrom::header"), "{error}");
@@ -208,7 +208,7 @@ async fn a_header_that_can_t_be_is_an_error_of_the_build() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_can_t_be_is_an_error_of_the_build() {
+async fn an_invalid_cookie_name_fails_the_build() {
     let error = builder().await.key_from(KeyFrom::cookie("a=b"));
     let error = error.build().expect_err("no cookie").to_string();
     assert!(error.contains("KeyFrom::cookie"), "{error}");

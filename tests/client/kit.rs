@@ -1,6 +1,6 @@
-//! Pods made by hand, and what the tests of the client have in common.
+//! Pods made by hand, and other helpers for the client's tests.
 
-// `pub` says what is offered to the tests, though nothing here can be reached from another crate.
+// `pub` marks what other test files use; no other crate can reach it.
 #![allow(unreachable_pub)]
 
 use std::{
@@ -35,14 +35,14 @@ use crate::support::within;
 
 pub const SERVICE: &str = "web.default.svc.cluster.local:8080";
 
-/// An answer that leaves the connection open.
+/// An answer that keeps the connection open.
 pub const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// An answer after which the connection speaks another protocol.
 pub const SWITCH: &str =
     "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
 
-/// A client of the service, over these pods.
+/// A builder of a client of the service, over these pods.
 pub fn builder(pods: impl IntoIterator<Item = SocketAddr>) -> ClientBuilder<StaticEndpoints> {
     unresolved("http").discovery(StaticEndpoints::new(pods))
 }
@@ -56,7 +56,7 @@ pub fn client(pods: impl IntoIterator<Item = SocketAddr>) -> Client {
     builder(pods).build().expect("a client")
 }
 
-/// Where pods of a test listen.
+/// A listener for a test's pod, and its address.
 pub async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -68,7 +68,7 @@ pub async fn refusing() -> SocketAddr {
     refuse_at(([127, 0, 0, 1], 0).into())
 }
 
-/// The next connection of the client's.
+/// Accepts the client's next connection.
 pub async fn accept(listener: &TcpListener) -> Peer<TcpStream> {
     let (stream, _) = within("a connection", listener.accept())
         .await
@@ -76,7 +76,7 @@ pub async fn accept(listener: &TcpListener) -> Peer<TcpStream> {
     Peer::new(stream)
 }
 
-/// The pod's end of a connection.
+/// The pod's side of a connection.
 pub struct Peer<S>(BufReader<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
@@ -84,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         Self(BufReader::new(stream))
     }
 
-    /// The head of a request, to its empty line; none if the connection ends before.
+    /// Reads a request's head up to its empty line; none if the connection ends before that.
     pub async fn try_head(&mut self) -> Option<String> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -99,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
             .expect("a request")
     }
 
-    /// The next bytes.
+    /// Reads the next bytes.
     pub async fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         within("bytes", self.0.read_exact(&mut bytes))
@@ -110,16 +110,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
 
     /// Waits for something to read.
     pub async fn arrived(&mut self) {
-        // An error is for who reads.
+        // An error is left for the next read.
         let _ = self.0.fill_buf().await;
     }
 
-    /// Waits for something to read; whether there is any before the connection ends.
+    /// Waits for something to read; returns whether there is any before the connection ends.
     pub async fn is_open(&mut self) -> bool {
         self.0.fill_buf().await.is_ok_and(|bytes| !bytes.is_empty())
     }
 
-    /// What comes up to `last`.
+    /// Reads up to and including `last`.
     pub async fn until(&mut self, last: &str) -> String {
         let mut text = Vec::new();
         while !text.ends_with(last.as_bytes()) {
@@ -129,38 +129,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     }
 
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        // A client that has gone is what some tests are about.
+        // In some tests the client has gone, so errors are ignored.
         let _ = self.0.get_mut().write_all(bytes.as_ref()).await;
         let _ = self.0.get_mut().flush().await;
     }
 
-    /// Whether there is still somebody to write to.
+    /// Writes, and returns whether the client still takes it.
     pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
         self.0.get_mut().write_all(bytes).await.is_ok()
     }
 
-    /// Reads the head of a request and writes this.
+    /// Reads a request's head and writes this response.
     pub async fn answer(&mut self, response: &str) -> String {
         let head = self.head().await;
         self.write(response).await;
         head
     }
 
-    /// Waits for the client to close the connection; whatever it sends before is read.
+    /// Waits for the client to close the connection, and discards what it sends before.
     pub async fn closed(&mut self) {
         let end = async { while self.0.read_u8().await.is_ok() {} };
         within("the connection's end", end).await;
     }
 
-    /// What the client still sends, to the end that it has made of it: an error if that is none (TLS).
+    /// Reads to the client's end of the stream. An error if the client didn't end it properly (TLS).
     pub async fn rest(&mut self) -> std::io::Result<Vec<u8>> {
         let mut rest = Vec::new();
         let read = within("the request's end", self.0.read_to_end(&mut rest));
         read.await.map(|_| rest)
     }
 
-    /// Whether the client has closed the connection, or sent something, by now. Only for what can't be waited for: that
-    /// nothing happens.
+    /// Whether the client has neither closed the connection nor sent anything. Only for the absence of events, which
+    /// can't be awaited.
     pub async fn is_quiet(&mut self) -> bool {
         let moment = Duration::from_millis(50);
         tokio::time::timeout(moment, self.0.read_u8())
@@ -168,13 +168,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
             .is_err()
     }
 
-    /// The connection, of which nothing has been read yet.
+    /// The connection; nothing of it may have been read yet.
     pub fn into_inner(self) -> S {
         self.0.into_inner()
     }
 }
 
-/// How often something has happened.
+/// Counts events.
 #[derive(Clone, Default)]
 pub struct Count(Arc<AtomicUsize>);
 
@@ -188,7 +188,7 @@ impl Count {
     }
 }
 
-/// A pod that gives each of its connections to `connection`.
+/// A pod that passes each of its connections to `connection`.
 pub async fn pod<F>(connection: impl Fn(Peer<TcpStream>) -> F + Send + 'static) -> SocketAddr
 where
     F: Future<Output = ()> + Send + 'static,
@@ -202,7 +202,7 @@ where
     address
 }
 
-/// A pod that answers every request, and how many it has had. Bodies of requests it takes for requests.
+/// A pod that answers every request, and how many it has had. It would take a request's body for another request.
 pub async fn answering() -> (SocketAddr, Count) {
     let requests = Count::default();
     let seen = requests.clone();
@@ -218,7 +218,7 @@ pub async fn answering() -> (SocketAddr, Count) {
     (pod(answer).await, requests)
 }
 
-/// A pod that reads the head of a request, and then closes the connection; and how many it has had.
+/// A pod that reads a request's head and then closes the connection, and how many requests it has had.
 pub async fn losing() -> (SocketAddr, Count) {
     let requests = Count::default();
     let seen = requests.clone();
@@ -233,7 +233,7 @@ pub async fn losing() -> (SocketAddr, Count) {
     (pod(lose).await, requests)
 }
 
-/// A request for another protocol.
+/// A request that upgrades its connection to another protocol.
 pub fn upgrading(method: &Method, uri: &str) -> Request<Empty<Bytes>> {
     let request = Request::builder().method(method).uri(uri);
     let request = request.header("connection", "upgrade");
@@ -241,7 +241,7 @@ pub fn upgrading(method: &Method, uri: &str) -> Request<Empty<Bytes>> {
     request.expect("a request")
 }
 
-/// A pod that reads what comes and never answers; and how many requests it has had.
+/// A pod that reads everything and never answers, and how many requests it has had.
 pub async fn silent() -> (SocketAddr, Count) {
     let requests = Count::default();
     let seen = requests.clone();
@@ -256,7 +256,7 @@ pub async fn silent() -> (SocketAddr, Count) {
     (pod(swallow).await, requests)
 }
 
-/// Waits until the client knows its pods: the first request goes to the first of them, and needs no patience.
+/// Waits until the client knows its pods, so that the first request goes to the first of them without waiting.
 pub async fn know(client: &Client) {
     within("the pods", client.watch().next()).await;
 }
@@ -267,7 +267,7 @@ pub fn in_flight(client: &Client) -> u32 {
     pods.map(|pod| pod.in_flight).sum()
 }
 
-/// Waits for `condition`; for what nobody tells, such as another task's end.
+/// Polls until `condition` holds, for events that nothing signals, such as the end of another task.
 pub async fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let met = async {
         while !condition() {
@@ -277,7 +277,7 @@ pub async fn wait_until(what: &str, condition: impl Fn() -> bool) {
     within(what, met).await;
 }
 
-/// The whole of a body, as text.
+/// Reads the whole body as text.
 pub async fn text(response: impl Into<http::Response<ResponseBody>>) -> String {
     let body = response.into().into_body();
     let body = within("the body", body.collect()).await;
@@ -291,7 +291,7 @@ pub async fn get(client: &Client, path: &str) -> Result<String, Error> {
     Ok(text(response).await)
 }
 
-/// A body whose length nobody knows.
+/// A body of unknown length.
 pub fn stream_of(
     chunks: &[&'static str],
 ) -> impl http_body::Body<Data = Bytes, Error = BoxError> + use<> {
@@ -300,7 +300,7 @@ pub fn stream_of(
     StreamBody::new(stream::iter(frames))
 }
 
-/// A body that a test writes as it goes, and its other end.
+/// A body that a test writes piece by piece, and its sender.
 pub fn written() -> (
     mpsc::UnboundedSender<&'static str>,
     impl http_body::Body<Data = Bytes, Error = BoxError> + use<>,
@@ -313,7 +313,7 @@ pub fn written() -> (
     (sender, StreamBody::new(frames))
 }
 
-/// A body that has a part, and fails when the test says so.
+/// A body with one piece, which fails when the test says so.
 pub fn failing() -> (
     oneshot::Sender<()>,
     impl http_body::Body<Data = Bytes, Error = BoxError> + use<>,
@@ -327,14 +327,14 @@ pub fn failing() -> (
     (fail, StreamBody::new(part.chain(error)))
 }
 
-/// A client that ejects any pod that fails.
+/// A client that ejects a pod after one failure.
 pub fn outliers(client: ClientBuilder<StaticEndpoints>) -> Client {
     let detection = OutlierDetection::new().consecutive_failures(1);
     let client = client.outlier_detection(detection);
     client.build().expect("a client")
 }
 
-/// Sends requests whose bodies fail after the heads of their responses.
+/// Asserts that requests whose bodies fail after the response's head eject no pod.
 pub async fn assert_blames_no_pod(client: &Client) {
     for _ in 0..12 {
         let (fail, body) = failing();
@@ -357,7 +357,7 @@ pub async fn assert_blames_no_pod(client: &Client) {
     assert!(states.into_iter().all(|it| it == EndpointState::Available));
 }
 
-/// Sets of pods that a test sends.
+/// Discovery with sets that a test sends.
 pub struct Sets(watch::Receiver<Vec<SocketAddr>>, Option<Waiting>);
 
 type Waiting = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -1,4 +1,4 @@
-//! Requests whose time is up before a pod has them: they were not sent, and say what they waited for.
+//! Requests whose timeout passes before a pod has them: they were not sent, and the error says what they waited for.
 
 use std::{future::IntoFuture, net::SocketAddr, time::Duration};
 
@@ -35,7 +35,7 @@ async fn late(request: RequestBuilder) -> Error {
     error
 }
 
-/// What an error says that is no more than late.
+/// Asserts the text of an unsent request's timeout.
 #[track_caller]
 fn says(error: &Error, after: &str, why: &str) {
     assert!(error.is_unexecuted() && error.is_unsent(), "{error}");
@@ -49,7 +49,7 @@ fn says(error: &Error, after: &str, why: &str) {
 const REFUSED: &str = "Connection refused (os error 111)";
 
 #[tokio::test]
-async fn one_that_every_pod_refuses_says_who_refused_last() {
+async fn a_timeout_while_every_pod_refuses_names_the_last_refusal() {
     let pods = [refusing().await, refusing().await];
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let client = named(pods).protocol(protocol).build().expect("a client");
@@ -66,7 +66,7 @@ async fn one_that_every_pod_refuses_says_who_refused_last() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_waits_for_discovery_says_that_there_is_no_answer_yet() {
+async fn a_timeout_during_discovery_says_that_no_endpoint_was_found_so_far() {
     let client = unresolved("http").discovery(Never).timeout(SECOND);
     let error = late(client.build().expect("a client").get("/")).await;
     let why = ": no endpoints: discovery has found none so far";
@@ -74,7 +74,7 @@ async fn one_that_waits_for_discovery_says_that_there_is_no_answer_yet() {
 }
 
 #[tokio::test]
-async fn one_for_a_named_pod_says_how_that_is() {
+async fn a_timeout_for_a_named_pod_tells_that_pod_s_state() {
     let refuses = refusing().await;
     let client = named([refuses]).build().expect("a client");
     let error = late(client.pod("web-0").get("/").timeout(SECOND)).await;
@@ -89,7 +89,7 @@ async fn one_for_a_named_pod_says_how_that_is() {
 }
 
 #[tokio::test]
-async fn one_that_waits_for_a_connection_names_its_pod() {
+async fn a_timeout_while_waiting_for_a_connection_names_its_pod() {
     let (busy, requests) = silent().await;
     let client = named([busy]).max_connections(1).build().expect("a client");
     let first = tokio::spawn(client.get("/").into_future());
@@ -100,14 +100,14 @@ async fn one_that_waits_for_a_connection_names_its_pod() {
     assert_eq!(error.endpoint().map(Endpoint::address), Some(busy));
     first.abort();
 
-    // One that never shakes hands.
+    // A pod that never finishes its handshake.
     let client = named([busy]).protocol(Protocol::Http2);
     let client = client.build().expect("a client");
     says(&late(client.get("/").timeout(SECOND)).await, "1s", &why);
 }
 
 #[tokio::test]
-async fn one_without_any_time_is_not_sent() {
+async fn a_request_with_a_zero_timeout_is_not_sent() {
     let (unasked, requests) = silent().await;
     let client = client([unasked]);
     let layered = client.clone().layer(TraceLayer::new_for_http());
@@ -119,7 +119,7 @@ async fn one_without_any_time_is_not_sent() {
 }
 
 #[tokio::test]
-async fn layers_pass_on_what_the_client_below_says() {
+async fn layers_pass_on_the_timeout_of_the_client_below() {
     let pods = [refusing().await];
     let client = builder(pods).timeout(SECOND).build();
     let layered = client.expect("a client").layer(TraceLayer::new_for_http());
@@ -129,7 +129,7 @@ async fn layers_pass_on_what_the_client_below_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_a_layer_makes_when_the_time_is_over_is_not_sent() {
+async fn a_layer_s_request_after_the_timeout_is_not_sent() {
     let slow = layer_fn(|client: Client| {
         service_fn(move |request: Request<RequestBody>| {
             let client = client.clone();
@@ -145,12 +145,12 @@ async fn one_that_a_layer_makes_when_the_time_is_over_is_not_sent() {
 }
 
 #[tokio::test]
-async fn nor_is_one_of_two_tries_that_both_wait() {
+async fn a_hedged_request_whose_attempts_both_wait_is_not_sent() {
     let pods = [silent().await, silent().await];
     let client = named(pods.iter().map(|pod| pod.0)).max_connections(1);
     let client = client.hedge(Hedge::after(Duration::from_millis(20)));
     let client = client.build().expect("a client");
-    // Not safe, and so not hedged.
+    // POSTs aren't safe, so they are not hedged.
     let busy = [client.post("/"), client.post("/")].map(|it| tokio::spawn(it.into_future()));
     wait_until("both", || pods.iter().all(|pod| pod.1.get() == 1)).await;
     let error = late(client.get("/").timeout(SECOND)).await;
@@ -160,7 +160,7 @@ async fn nor_is_one_of_two_tries_that_both_wait() {
 }
 
 #[tokio::test]
-async fn so_do_a_broadcast_s_requests_by_their_own_time() {
+async fn a_broadcast_s_requests_time_out_unsent_by_their_own_timeout() {
     let pods = [refusing().await, refusing().await];
     let client = named(pods).build().expect("a client");
     let all = client.get("/").timeout(SECOND).broadcast().all();
@@ -175,7 +175,7 @@ async fn so_do_a_broadcast_s_requests_by_their_own_time() {
 }
 
 #[tokio::test]
-async fn a_call_is_told_so_with_the_code_of_a_deadline() {
+async fn an_unsent_grpc_call_times_out_with_deadline_exceeded() {
     let client = builder([refusing().await]).protocol(Protocol::Http2);
     let client = client.build().expect("a client");
     let layered = client.clone().layer(TraceLayer::new_for_grpc());
@@ -194,7 +194,7 @@ async fn a_call_is_told_so_with_the_code_of_a_deadline() {
     }
 }
 
-/// What an earlier attempt has come to.
+/// The outcome of an earlier attempt.
 enum Before {
     Lost,
     Unprocessed,
@@ -229,13 +229,13 @@ async fn after(before: Before) -> Error {
 }
 
 #[tokio::test]
-async fn one_that_an_earlier_attempt_has_sent_may_have_been_executed() {
+async fn a_timeout_after_a_lost_attempt_may_have_been_executed() {
     let error = after(Before::Lost).await;
     assert!(!error.is_unexecuted() && !error.is_unsent(), "{error}");
 }
 
 #[tokio::test]
-async fn nor_is_one_unexecuted_that_a_layer_has_sent_before() {
+async fn a_timeout_after_a_layer_s_lost_request_is_not_unexecuted() {
     let (listener, leaving) = listen().await;
     let again = layer_fn(|client: Client| {
         service_fn(move |request: Request<RequestBody>| {
@@ -256,13 +256,13 @@ async fn nor_is_one_unexecuted_that_a_layer_has_sent_before() {
     };
     let error = join(serve, late(client.post("/orders"))).await.1;
     assert!(!error.is_unexecuted() && !error.is_unsent(), "{error}");
-    let text = "request to web.default.svc.cluster.local may have been executed; the last one that \
-                a layer made of it: not sent within 1s (`timeout`): the only endpoint";
+    let text = "request to web.default.svc.cluster.local may have been executed; the last request that \
+                a layer made from it: not sent within 1s (`timeout`): the only endpoint";
     assert!(error.to_string().starts_with(text), "{error}");
 }
 
 #[tokio::test]
-async fn one_that_a_pod_has_refused_unprocessed_was_sent_and_not_executed() {
+async fn a_timeout_after_an_unprocessed_refusal_was_sent_but_not_executed() {
     let error = after(Before::Unprocessed).await;
     assert!(error.is_unexecuted() && !error.is_unsent(), "{error}");
     let text = "not executed within 1s (`timeout`): the only endpoint accepts no requests";

@@ -1,4 +1,4 @@
-//! Tower's and tower-http's layers around the client.
+//! Layers of tower and tower-http around the client.
 
 use std::{
     convert::Infallible,
@@ -66,7 +66,7 @@ impl Heads {
     }
 }
 
-/// A pod with redirects, and something compressed.
+/// A pod that has redirects and a compressed answer.
 async fn site() -> (SocketAddr, Heads) {
     let heads = Heads::default();
     let seen = heads.clone();
@@ -107,7 +107,7 @@ fn redirect(status: &str, to: &str) -> String {
     format!("HTTP/1.1 {status}\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")
 }
 
-/// A client of two pods with names, and what they have had.
+/// A client of two pods with hostnames, and the heads that the pods have had.
 async fn two() -> (Client, [Heads; 2]) {
     let [(one, first), (other, second)] = [site().await, site().await];
     let named = |(name, address): (&str, SocketAddr)| Endpoint::new(address).with_hostname(name);
@@ -138,7 +138,7 @@ async fn a_redirect_within_the_service_is_followed() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_another_service_is_refused_with_the_error_that_says_so() {
+async fn a_redirect_to_another_service_is_a_foreign_error() {
     let (address, heads) = site().await;
     let client = client([address]).layer(FollowRedirectLayer::new());
     let error = get(&client, "/away").await.expect_err("it is foreign");
@@ -206,9 +206,9 @@ async fn a_redirect_that_keeps_the_method_sends_the_body_again() {
 }
 
 #[tokio::test]
-async fn what_a_request_says_to_the_client_is_said_again_of_its_redirect() {
+async fn a_redirect_inherits_what_its_request_says_to_the_client() {
     let (lost, lost_count) = losing().await;
-    // The first pod redirects, the second loses what it gets, the third answers.
+    // The first pod redirects, the second loses its request, the third answers.
     let (one, heads) = site().await;
     let client = client([one, lost]);
     know(&client).await;
@@ -247,7 +247,7 @@ async fn another_service_gets_neither_the_default_headers_nor_the_host_of_this_o
 }
 
 #[tokio::test]
-async fn a_round_of_redirects_ends() {
+async fn a_loop_of_redirects_ends() {
     let (address, heads) = site().await;
     let client = client([address]).layer(FollowRedirectLayer::new());
     let response = within("a response", client.get("/round").into_future()).await;
@@ -267,7 +267,7 @@ async fn gzip_is_decompressed_and_the_response_still_names_its_pod() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_that_a_layer_has_made_is_of_no_pod() {
+async fn a_response_made_by_a_layer_names_no_pod() {
     let never = Client::from_fn(|_| std::future::pending::<Result<Response<()>, Error>>());
     let status = StatusCode::GATEWAY_TIMEOUT;
     let timeout = TimeoutLayer::with_status_code(status, Duration::from_secs(2));
@@ -311,7 +311,7 @@ async fn a_layer_s_timeout_answers_for_a_silent_pod() {
 }
 
 #[tokio::test]
-async fn a_request_s_own_timeout_tells_of_the_pod_that_is_late() {
+async fn a_request_s_own_timeout_names_the_late_pod() {
     let (address, _) = site().await;
     let client = client([address]).layer(TraceLayer::new_for_http());
     let request = client.get("/silent").timeout(Duration::from_millis(20));
@@ -321,9 +321,9 @@ async fn a_request_s_own_timeout_tells_of_the_pod_that_is_late() {
     assert_eq!(error.endpoint(), Some(&Endpoint::new(address)));
 }
 
-/// The same time is over above the layers and below: whoever sees it first, the error is the one that knows more.
+/// Above and below the layers the same timeout passes: whichever is seen first, the error must be the more precise one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_timeouts_at_once_each_tells_of_its_pod() {
+async fn simultaneous_timeouts_each_name_their_pod() {
     let (address, _) = site().await;
     let client = client([address]).layer(TraceLayer::new_for_http());
     let requests = (0..64).map(|number| {
@@ -341,7 +341,7 @@ async fn of_many_timeouts_at_once_each_tells_of_its_pod() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_s_own_timeout_counts_where_a_layer_waits_too() {
+async fn a_request_s_own_timeout_also_covers_a_layer_s_wait() {
     let (address, heads) = site().await;
     let wait = layer_fn(|inner: Client| {
         tower::service_fn(move |request: Request<RequestBody>| {
@@ -360,7 +360,7 @@ async fn a_request_s_own_timeout_counts_where_a_layer_waits_too() {
     assert_eq!(heads.paths(), [""; 0]);
 }
 
-/// Adds its name to the end of a header.
+/// A layer that appends its name to a header.
 fn mark(name: &'static str) -> impl tower::Layer<Client, Service = Marked<Client>> + Clone {
     layer_fn(move |inner| Marked { inner, name })
 }
@@ -398,7 +398,7 @@ fn marks(heads: &Heads) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_last_layer_added_is_the_outermost_and_of_a_stack_the_first() {
+async fn the_last_layer_added_is_outermost_and_in_a_service_builder_the_first() {
     let (address, heads) = site().await;
     let layered = client([address]).layer(mark("first")).layer(mark("second"));
     get(&layered, "/").await.expect("a response");
@@ -499,7 +499,7 @@ async fn a_broadcast_goes_through_the_layers_once_for_each_pod_and_stays_there()
 }
 
 #[tokio::test]
-async fn what_is_known_of_the_pods_is_known_through_layers() {
+async fn a_layered_client_shows_its_pods() {
     let (client, _) = two().await;
     let layered = client.layer(TraceLayer::new_for_http());
     know(&layered).await;
@@ -509,7 +509,7 @@ async fn what_is_known_of_the_pods_is_known_through_layers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_of_the_client_s_own_comes_through_layers_as_it_is() {
+async fn the_client_s_own_errors_pass_through_layers_unchanged() {
     let client = client([]).layer(ServiceBuilder::new().timeout(Duration::from_secs(60)));
     let error = client.get("/").await.expect_err("there are no pods");
     assert!(!error.is_layer() && error.is_no_endpoints() && error.is_unexecuted());
@@ -518,7 +518,7 @@ async fn an_error_of_the_client_s_own_comes_through_layers_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_layer_s_own_error_is_told_as_such() {
+async fn a_layer_s_own_error_is_a_layer_error() {
     let never = Client::from_fn(|_| std::future::pending::<Result<Response<()>, Error>>());
     let client = never.layer(ServiceBuilder::new().timeout(Duration::from_secs(1)));
     let error = client.get("/").await.expect_err("it is late");
@@ -528,7 +528,7 @@ async fn a_layer_s_own_error_is_told_as_such() {
     assert!(error.to_string().contains(&source.to_string()), "{error}");
 }
 
-/// What a layer says of an error.
+/// A layer's error, which wraps the client's.
 #[derive(Debug)]
 struct Worse(Error);
 
@@ -545,7 +545,7 @@ impl std::error::Error for Worse {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_in_a_layer_s_own_answers_what_the_client_s_is_asked() {
+async fn a_layer_s_error_around_the_client_s_answers_for_it() {
     let worse =
         layer_fn(|client: Client| ServiceExt::<Request<RequestBody>>::map_err(client, Worse));
     let client = client([]).layer(worse).layer(worse);
@@ -558,7 +558,7 @@ async fn an_error_in_a_layer_s_own_answers_what_the_client_s_is_asked() {
 }
 
 #[tokio::test]
-async fn the_error_of_a_layer_is_told_once() {
+async fn the_text_of_a_layer_s_error_appears_once() {
     #[derive(Debug, thiserror::Error)]
     #[error("authentication failed")]
     struct Unknown(#[source] BoxError);
@@ -579,7 +579,7 @@ async fn the_error_of_a_layer_is_told_once() {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_layer_is_its_response() {
+async fn a_panic_in_a_layer_becomes_a_response() {
     let (address, _) = site().await;
     let panic = MapRequestLayer::new(|request: Request<RequestBody>| {
         assert_ne!(request.uri().path(), "/panic");
@@ -601,7 +601,7 @@ async fn a_header_is_propagated() {
 }
 
 #[tokio::test]
-async fn a_limit_is_one_for_all_clones_and_all_pods() {
+async fn a_concurrency_limit_is_shared_by_all_clones_and_pods() {
     let limited = Arc::new(tokio::sync::Semaphore::new(1));
     let answer = {
         let limited = limited.clone();
@@ -628,7 +628,7 @@ async fn a_limit_is_one_for_all_clones_and_all_pods() {
 }
 
 #[tokio::test]
-async fn a_stream_is_as_long_as_was_said_below_the_layers_too() {
+async fn a_stream_s_declared_length_is_checked_below_layers_too() {
     let (address, _) = site().await;
     let layered = client([address]).layer(TraceLayer::new_for_http());
     for (length, is_ok) in [("4", true), ("5", false), ("3", false)] {
@@ -645,7 +645,7 @@ async fn a_stream_is_as_long_as_was_said_below_the_layers_too() {
 }
 
 #[tokio::test]
-async fn what_answers_in_a_layer_says_where_to_go_by_itself() {
+async fn a_redirect_of_from_fn_is_followed() {
     let moved = Client::from_fn(async |request: Request<RequestBody>| {
         let is_new = request.uri().path() == "/new";
         let mut response = Response::new(request.method().to_string());

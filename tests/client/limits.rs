@@ -1,4 +1,4 @@
-//! How much a client reads and holds of what pods send, and what is beyond.
+//! How much a client reads and buffers of what pods send, and what happens beyond that.
 
 use std::{convert::Infallible, future::IntoFuture, net::SocketAddr};
 
@@ -43,7 +43,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A block of headers, in as many frames as it takes.
+/// A block of headers, in as many frames as needed.
 fn block(flags: u8, stream: u32, block: &[u8]) -> Vec<u8> {
     let mut chunks = block.chunks(16 * KIB).peekable();
     let (mut frames, mut kind, mut flags) = (Vec::new(), HEADERS, flags);
@@ -59,7 +59,7 @@ fn block(flags: u8, stream: u32, block: &[u8]) -> Vec<u8> {
     frames
 }
 
-/// A header that HPACK neither compresses nor remembers (RFC 7541 §6.2.2).
+/// A header that HPACK neither compresses nor indexes (RFC 7541 §6.2.2).
 fn literal(name: &str, value: &[u8]) -> Vec<u8> {
     fn text(bytes: &[u8], to: &mut Vec<u8>) {
         let mut length = bytes.len();
@@ -82,7 +82,7 @@ fn literal(name: &str, value: &[u8]) -> Vec<u8> {
     header
 }
 
-/// So many bytes of headers, 4 KiB each.
+/// About `bytes` bytes of headers, 4 KiB each.
 fn headers(bytes: usize) -> Vec<u8> {
     let each = |at| literal(&format!("x-{at}"), &vec![b'x'; bytes.min(4 * KIB)]);
     (0..bytes.div_ceil(4 * KIB)).flat_map(each).collect()
@@ -94,7 +94,7 @@ async fn greet(listener: &TcpListener) -> Frames<TcpStream> {
 
 type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-/// A pod that answers with what `answer` makes of a path, and how many connections it has had.
+/// A pod that answers each path with `answer`, and how many connections it has had.
 async fn serving(
     answer: impl Fn(&str) -> Response<Body> + Clone + Send + 'static,
 ) -> (SocketAddr, Count) {
@@ -111,7 +111,7 @@ async fn serving(
             });
             let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             server.max_header_list_size(64 << 20);
-            // Ends with the connection, for good or bad.
+            // Ends with the connection, whatever the result.
             let _ = server
                 .serve_connection(TokioIo::new(peer.into_inner()), service)
                 .await;
@@ -134,7 +134,7 @@ fn is_available(client: &Client) -> bool {
     pods.iter().all(|pod| pod.state == EndpointState::Available)
 }
 
-/// That the client's own limit ended a response, and its error says which one.
+/// Asserts that the client's own limit ended a response, and that the error names it.
 fn assert_limit(error: &Error, limit: &str, setting: &str) {
     assert!(error.is_limit() && !error.is_unexecuted(), "{error:?}");
     assert!(
@@ -153,7 +153,7 @@ fn assert_limit(error: &Error, limit: &str, setting: &str) {
 const SETTING: &str = "max_response_header_size";
 
 #[tokio::test]
-async fn responses_that_nobody_reads_hold_up_no_others() {
+async fn unread_responses_do_not_block_others() {
     let answer = |path: &str| match path {
         "/large" => full(vec![0; 4 * MIB]),
         _ => full("small"),
@@ -175,10 +175,10 @@ async fn responses_that_nobody_reads_hold_up_no_others() {
 }
 
 #[tokio::test]
-async fn late_answers_to_requests_given_up_are_no_end_of_the_connection() {
+async fn late_answers_to_cancelled_requests_do_not_end_the_connection() {
     const GIVEN_UP: usize = 1_100;
     let (listener, pod) = listen().await;
-    // Few are remembered: each of the others' answers is an error that h2 counts.
+    // Only few streams are remembered: h2 counts each late answer to another as an error.
     let client = http2([pod]).http2_max_concurrent_reset_streams(10);
     let client = client.build().expect("a client");
     let (body, frames) = written();
@@ -251,12 +251,12 @@ async fn a_head_of_thousands_of_headers_is_read() {
     assert_eq!(response.expect("a response").headers().len(), 8_000);
 }
 
-/// From little more than the limit to where h2 itself would cut trailers, or close the connection.
+/// From slightly above the limit to where h2 itself would cut trailers, or close the connection.
 const BEYOND: [usize; 3] = [1_100 * KIB, 2 * MIB, 7 * MIB];
 
 #[tokio::test]
-async fn a_head_beyond_the_limit_fails_its_own_request_alone() {
-    // More than it takes to eject a pod.
+async fn a_head_beyond_the_limit_fails_only_its_own_request() {
+    // More failures than would eject a pod.
     let sizes = || BEYOND.into_iter().chain([BEYOND[0]; 3]);
     let (listener, pod) = listen().await;
     let client = http2([pod]).build().expect("a client");
@@ -287,7 +287,7 @@ async fn a_head_beyond_the_limit_fails_its_own_request_alone() {
 }
 
 #[tokio::test]
-async fn trailers_come_whole_or_are_an_error() {
+async fn trailers_are_complete_or_an_error() {
     let (listener, pod) = listen().await;
     let client = http2([pod]).build().expect("a client");
     let sizes = [100, 17 * KIB, 20 * KIB, 100 * KIB, 1_000 * KIB];
@@ -319,9 +319,9 @@ async fn trailers_come_whole_or_are_an_error() {
     join(serve, ask).await;
 }
 
-/// One header that h2 would leave out, were it not too large on the wire for the connection.
+/// One header that h2 would drop silently, if the connection's limit on the wire didn't stop it.
 #[tokio::test]
-async fn trailers_that_could_be_cut_unseen_close_the_connection() {
+async fn trailers_that_h2_could_cut_silently_close_the_connection() {
     let (listener, pod) = listen().await;
     let client = http2([pod]).max_response_header_size(64 * KIB);
     let client = client.build().expect("a client");
@@ -342,7 +342,7 @@ async fn trailers_that_could_be_cut_unseen_close_the_connection() {
     join(serve, ask).await;
 }
 
-/// The limit that a pod is told (RFC 9113 §6.5.2), in the SETTINGS that come first.
+/// The settings that a pod is told in the client's first SETTINGS (RFC 9113 §6.5.2).
 async fn announced(client: &Client, listener: &TcpListener) -> Vec<(u16, u32)> {
     const PREFACE: usize = 24;
     let serve = async {
@@ -363,7 +363,7 @@ async fn announced(client: &Client, listener: &TcpListener) -> Vec<(u16, u32)> {
 }
 
 #[tokio::test]
-async fn pods_are_told_what_the_client_reads() {
+async fn pods_are_told_the_client_s_limits() {
     const MAX_HEADER_LIST_SIZE: u16 = 6;
     const INITIAL_WINDOW_SIZE: u16 = 4;
     const MAX_FRAME_SIZE: u16 = 5;
@@ -396,7 +396,7 @@ async fn pods_are_told_what_the_client_reads() {
 }
 
 #[tokio::test]
-async fn frames_that_say_nothing_and_pings_don_t_end_a_connection() {
+async fn empty_frames_and_pings_do_not_end_a_connection() {
     const DATA: u8 = 0;
     let (listener, pod) = listen().await;
     let client = http2([pod]).build().expect("a client");
@@ -424,7 +424,7 @@ async fn frames_that_say_nothing_and_pings_don_t_end_a_connection() {
     assert_eq!(answer.expect("an answer"), "ok");
 }
 
-/// HTTP/1.1 responses, one for each request of a connection.
+/// A pod that sends these HTTP/1.1 responses, one for each request of a connection.
 async fn answering(responses: Vec<Vec<u8>>) -> SocketAddr {
     let answer = move |mut peer: Peer<TcpStream>| {
         let responses = responses.clone();
@@ -483,7 +483,7 @@ async fn http1_heads_beyond_the_limit_are_the_client_s_error() {
 }
 
 #[tokio::test]
-async fn http1_trailers_come_whole_or_are_an_error() {
+async fn http1_trailers_are_complete_or_an_error() {
     let shapes = [(1, 20 * KIB), (100, 10), (101, 10), (100, 11 * KIB)];
     let responses = shapes.map(|(headers, each)| http1_trailers(headers, each));
     let client = kit::client([answering(responses.to_vec()).await]);
@@ -500,9 +500,9 @@ async fn http1_trailers_come_whole_or_are_an_error() {
     }
 }
 
-/// One of two, the last of which would never be passed over.
+/// The bad pod is one of two, because the last pod would never be ejected.
 #[tokio::test]
-async fn pods_are_not_blamed_for_what_the_client_doesn_t_read() {
+async fn pods_are_not_blamed_for_responses_beyond_the_client_s_limits() {
     let answer = |path: &str| {
         let value = HeaderValue::from_bytes(&vec![b'x'; 20 * KIB]).expect("a value");
         let large = HeaderMap::from_iter([(HeaderName::from_static("x-large"), value)]);
@@ -532,7 +532,7 @@ async fn pods_are_not_blamed_for_what_the_client_doesn_t_read() {
 }
 
 #[tokio::test]
-async fn limits_are_the_client_s_to_set() {
+async fn limits_can_be_set_on_the_client() {
     let large = |_: &str| {
         let mut response = full("ok");
         let value = HeaderValue::from_bytes(&vec![b'x'; 20 * KIB]).expect("a value");

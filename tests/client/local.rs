@@ -1,5 +1,5 @@
-//! A client for work on one's own machine: `localhost`, at whichever address it answers, an address itself, ports that are
-//! forwarded to pods, and a DNS server of one's own.
+//! Clients on a developer's machine: `localhost`, at whichever address answers, plain addresses, ports forwarded to
+//! pods, and a local DNS server.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::{
     support::cluster::Cluster,
 };
 
-/// A client of `localhost` that asks nobody: there is no name server.
+/// A client of `localhost` without a name server.
 fn client(name: &str, port: u16) -> Client {
     let uri = format!("http://{name}:{port}").parse().expect("a URI");
     let builder = Client::builder(uri).dns(|dns| dns.resolv_conf("/nowhere/resolv.conf"));
@@ -43,9 +43,9 @@ async fn localhost_and_addresses_of_this_machine_work_without_dns() {
     }
 }
 
-/// `kubectl port-forward` gives each pod a port of this machine. The pods see the Service's name, as they do in the cluster.
+/// `kubectl port-forward` gives each pod a port of this machine. The pods see the Service's name, as in the cluster.
 #[tokio::test]
-async fn ports_that_are_forwarded_to_pods_are_pods() {
+async fn forwarded_ports_work_as_pods() {
     let pods = [listen().await, listen().await];
     let forwarded = pods.each_ref().map(|(_, address)| *address);
     let uri = "http://web.default:80".parse().expect("a URI");
@@ -71,7 +71,7 @@ async fn ports_that_are_forwarded_to_pods_are_pods() {
 }
 
 #[tokio::test]
-async fn a_dns_server_of_ones_own_names_pods_of_this_machine() {
+async fn a_local_dns_server_may_name_pods_on_this_machine() {
     let cluster = Cluster::start(3).await;
     let uri = format!("http://{}:{}", cluster.service(), cluster.port());
     let server = cluster.dns().addr();

@@ -1,4 +1,4 @@
-//! HTTP/2 requests that share a connection, and nothing of each other's fate: their places, their bodies, their end.
+//! HTTP/2 requests on a shared connection don't affect each other: their places, their bodies, their end.
 
 use std::{
     convert::Infallible,
@@ -71,33 +71,33 @@ where
     within("a response", client.clone().oneshot(request)).await
 }
 
-/// A client that has one connection to each pod at most.
+/// A client with at most one connection to each pod.
 fn client_of_one(pod: SocketAddr) -> Client {
     let builder = builder([pod]).max_connections(1);
     builder.build().expect("a client")
 }
 
-/// Answers the next request, and says which stream that was.
+/// Answers the next request, and returns its stream.
 async fn answer(frames: &mut Frames<TcpStream>) -> u32 {
     let stream = frames.stream().await;
     frames.ok(stream).await;
     stream
 }
 
-/// Waits for as long as nothing may happen.
+/// Asserts that this doesn't happen for a moment.
 async fn nothing(of: impl Future) {
     let moment = Duration::from_millis(50);
     assert!(timeout(moment, of).await.is_err(), "too soon");
 }
 
-/// Answers one request over a new connection.
+/// Accepts a new connection, and answers one request on it.
 async fn answer_anew(listener: &TcpListener) -> Frames<TcpStream> {
     let mut new = greet(listener, 1).await;
     answer(&mut new).await;
     new
 }
 
-/// A connection with room for one stream, which still uploads what was answered.
+/// A connection with room for one stream, whose upload goes on after its answer.
 async fn uploading(
     listener: &TcpListener,
     client: &Client,
@@ -137,7 +137,7 @@ async fn an_upload_s_end_frees_its_place() {
     response.expect("over the same connection");
 }
 
-/// RFC 9113 §8.1: a pod that has answered may say that it wants no more.
+/// RFC 9113 §8.1: a pod that has answered may reset the rest of the request.
 #[tokio::test]
 async fn a_reset_after_the_answer_frees_the_place() {
     let (listener, pod) = listen().await;
@@ -148,7 +148,7 @@ async fn a_reset_after_the_answer_frees_the_place() {
     response.expect("over the same connection");
 }
 
-/// hyper is done with such a body at once, and h2 isn't.
+/// hyper is done with such a body at once, but h2 isn't.
 #[tokio::test]
 async fn a_body_that_the_pod_doesn_t_take_keeps_its_place() {
     let (listener, pod) = listen().await;
@@ -181,8 +181,8 @@ async fn a_connection_that_goes_away_makes_room_for_another() {
     old.end_of(first).await;
 }
 
-/// A connection of two streams on which nothing more can be written: the pod doesn't read what an upload sends. The other
-/// request has been given up, and that can't be written, either.
+/// A connection with two streams on which nothing more can be written, because the pod doesn't read an upload. The
+/// other request was cancelled, but its reset can't be written, either.
 async fn blocked(
     listener: &TcpListener,
     client: &Client,
@@ -191,7 +191,7 @@ async fn blocked(
     let serve = async {
         let mut old = greet(listener, 2).await;
         set(&mut old, INITIAL_WINDOW_SIZE, i32::MAX.unsigned_abs()).await;
-        // As much for the connection (WINDOW_UPDATE).
+        // The connection's window is as large (WINDOW_UPDATE).
         let mut update = vec![0, 0, 4, 8, 0, 0, 0, 0, 0];
         update.extend((1_u32 << 30).to_be_bytes());
         old.0.write(update).await;
@@ -208,7 +208,7 @@ async fn blocked(
         send(&uploading, StreamBody::new(stream::repeat_with(chunk))).await
     });
     let second = old.stream().await;
-    // Until the system takes no more of it.
+    // Until the system's buffer is full.
     nothing(&mut given_up).await;
     (old, second, upload)
 }
@@ -242,7 +242,7 @@ async fn a_request_that_hyper_holds_back_is_sent_elsewhere_after_the_connection_
     assert!(!uploaded.expect_err("it was lost").is_unexecuted());
 }
 
-/// h2 would send it yet: the pod names no last stream for now (RFC 9113 §6.8), and the connection goes on.
+/// h2 would still send it: the GOAWAY names no last stream yet (RFC 9113 §6.8), and the connection goes on.
 #[tokio::test]
 async fn a_request_that_hyper_holds_back_may_be_executed_after_a_go_away_without_a_last_stream() {
     let (listener, pod) = listen().await;
@@ -260,7 +260,7 @@ async fn a_request_that_hyper_holds_back_may_be_executed_after_a_go_away_without
 }
 
 #[tokio::test]
-async fn who_waits_hears_that_the_pod_allows_more() {
+async fn waiting_requests_go_on_when_the_pod_allows_more_streams() {
     let (listener, pod) = listen().await;
     let client = client_of_one(pod);
     let serve = async {
@@ -275,7 +275,7 @@ async fn who_waits_hears_that_the_pod_allows_more() {
         frames.ok(first).await;
         frames
     };
-    // Each in a task of its own: nobody else's news wakes it.
+    // Each has a task of its own, so that nothing else wakes it.
     let ask = |_| {
         let client = client.clone();
         tokio::spawn(async move { get(&client).await })
@@ -288,7 +288,7 @@ async fn who_waits_hears_that_the_pod_allows_more() {
 }
 
 #[tokio::test]
-async fn a_pod_that_allows_none_any_more_gets_another_connection() {
+async fn a_pod_that_allows_no_more_streams_gets_another_connection() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
@@ -306,7 +306,7 @@ async fn a_pod_that_allows_none_any_more_gets_another_connection() {
 }
 
 #[tokio::test]
-async fn a_window_that_shrinks_and_grows_holds_an_upload_up_and_no_more() {
+async fn a_window_that_shrinks_and_grows_only_delays_an_upload() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
@@ -349,7 +349,7 @@ impl http_body::Body for Panicking {
 }
 
 #[tokio::test]
-async fn a_body_that_panics_fails_its_own_request_alone() {
+async fn a_body_that_panics_fails_only_its_own_request() {
     for reads in [0, 1, 2, 5] {
         let (listener, pod) = listen().await;
         let client = client([pod]);
@@ -384,7 +384,7 @@ async fn a_body_that_panics_fails_its_own_request_alone() {
     }
 }
 
-/// A body that blocks its thread when it is read for the `n`th time, until it is let go.
+/// A body that blocks its thread when it is read for the `n`th time, until it is released.
 struct Blocking(usize, std::sync::mpsc::Receiver<()>);
 
 impl http_body::Body for Blocking {
@@ -409,7 +409,7 @@ impl http_body::Body for Blocking {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_body_that_blocks_its_thread_holds_up_no_other_request() {
+async fn a_body_that_blocks_its_thread_delays_no_other_request() {
     for reads in [0, 1, 2] {
         let (pod, _alive) = kit_http2().await;
         let client = client([pod]);
@@ -434,7 +434,8 @@ async fn a_body_that_blocks_its_thread_holds_up_no_other_request() {
     }
 }
 
-/// A pod that answers what it has read to the end, in a runtime of its own: no client's body blocks it.
+/// A pod that answers requests once they are read completely, in a runtime of its own, which no client's body can
+/// block.
 async fn kit_http2() -> (SocketAddr, std::sync::mpsc::Sender<()>) {
     let (bound, address) = tokio::sync::oneshot::channel();
     let (alive, end) = std::sync::mpsc::channel();
@@ -451,7 +452,7 @@ async fn kit_http2() -> (SocketAddr, std::sync::mpsc::Sender<()>) {
                 };
                 let executor = hyper_util::rt::TokioExecutor::new();
                 let io = hyper_util::rt::TokioIo::new(peer.into_inner());
-                // Ends with the connection, for good or bad.
+                // Ends with the connection, whatever the result.
                 let _ = hyper::server::conn::http2::Builder::new(executor)
                     .serve_connection(io, hyper::service::service_fn(answer))
                     .await;

@@ -11,7 +11,7 @@ use crate::{
     support::within,
 };
 
-/// A pod that answers each request so, and how many it has had.
+/// A pod that answers each request like this, and how many it has had.
 async fn saying(answer: String) -> (SocketAddr, Count) {
     let requests = Count::default();
     let seen = requests.clone();
@@ -52,7 +52,7 @@ async fn know(client: &Client) {
 }
 
 #[tokio::test]
-async fn a_negative_pushback_ends_retries_and_so_does_one_that_is_no_number() {
+async fn a_negative_or_malformed_pushback_ends_retries() {
     for pushback in ["-1", "-2147483648", "soon", "99999999999999999999", ""] {
         let pods = join_all((0..3).map(|_| saying(unavailable(pushback)))).await;
         let client = client(pods.iter().map(|(address, _)| *address));
@@ -64,7 +64,7 @@ async fn a_negative_pushback_ends_retries_and_so_does_one_that_is_no_number() {
 }
 
 #[tokio::test]
-async fn a_negative_pushback_ends_retries_of_an_answer_of_http_too() {
+async fn a_negative_pushback_ends_retries_of_plain_http_too() {
     let never = || answer("503 Service Unavailable", "grpc-retry-pushback-ms: -1\r\n");
     let pods = join_all((0..3).map(|_| saying(never()))).await;
     let client = client(pods.iter().map(|(address, _)| *address));
@@ -102,7 +102,8 @@ async fn without_a_pushback_and_with_a_positive_one_the_next_pod_is_asked_at_onc
     }
 }
 
-/// How many requests of a third pod's a pod gets that has asked for something, beside its third of all first attempts.
+/// How many retries of a third pod's failed requests go to a pod that answers like this, besides its third of all first
+/// attempts.
 async fn retries_at(asking: String) -> usize {
     let (bad, _) = saying(answer("502 Bad Gateway", "")).await;
     let (asks, asked) = saying(asking).await;
@@ -139,7 +140,7 @@ async fn retries_pass_over_a_pod_that_has_asked_for_a_delay() {
 }
 
 #[tokio::test]
-async fn what_asks_for_no_delay_gets_its_share_of_the_retries() {
+async fn a_pod_that_asks_for_no_delay_gets_its_share_of_the_retries() {
     for asking in [
         answer("429 Too Many Requests", ""),
         answer("429 Too Many Requests", "retry-after: garbage\r\n"),
@@ -150,7 +151,7 @@ async fn what_asks_for_no_delay_gets_its_share_of_the_retries() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_alone_answers_though_it_has_asked_for_a_delay() {
+async fn a_lone_pod_gets_requests_although_it_has_asked_for_a_delay() {
     let (address, requests) =
         saying(answer("503 Service Unavailable", "retry-after: 3600\r\n")).await;
     let client = builder([address]).build().expect("a client");

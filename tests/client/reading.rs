@@ -1,4 +1,4 @@
-//! Responses as their callers read them: as a whole or piece by piece, within a limit, and what goes wrong.
+//! Reading responses: whole or piece by piece, within a limit, and the errors.
 
 use std::{collections::HashMap, error::Error as _, net::SocketAddr};
 
@@ -19,7 +19,7 @@ use crate::{
 
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
 
-/// A pod that answers each request with these bytes, and leaves the connection open.
+/// A pod that answers each request with these bytes, and keeps the connection open.
 async fn saying(answer: impl AsRef<[u8]>) -> SocketAddr {
     let answer = Bytes::copy_from_slice(answer.as_ref());
     let serve = move |mut peer: Peer<TcpStream>| {
@@ -53,7 +53,7 @@ async fn answer_of(bytes: impl AsRef<[u8]>) -> Response {
 }
 
 #[tokio::test]
-async fn a_body_is_bytes_text_or_json() {
+async fn a_body_can_be_read_as_bytes_text_or_json() {
     #[derive(Debug, Deserialize, PartialEq)]
     struct User {
         id: u32,
@@ -72,7 +72,7 @@ async fn a_body_is_bytes_text_or_json() {
 }
 
 #[tokio::test]
-async fn many_pieces_are_one_body() {
+async fn a_body_in_many_pieces_is_joined() {
     let pieces = format!(
         "{CHUNKED}{}{}{}0\r\n\r\n",
         chunk("ab"),
@@ -84,7 +84,7 @@ async fn many_pieces_are_one_body() {
 }
 
 #[tokio::test]
-async fn text_is_utf_8_and_what_is_none_is_replaced() {
+async fn text_is_utf_8_with_invalid_bytes_replaced() {
     let text = within(
         "text",
         answer_of(with_length(b"\xef\xbb\xbfa\xffb")).await.text(),
@@ -115,7 +115,7 @@ async fn a_body_is_read_piece_by_piece_as_it_comes() {
 }
 
 #[tokio::test]
-async fn a_status_is_an_error_that_names_pod_and_path_where_that_is_asked_for() {
+async fn error_for_status_names_pod_and_path() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let pod = Pod::start("127.0.0.1:0".parse().expect("an address")).await;
         let pod = pod.expect("a pod");
@@ -158,7 +158,7 @@ async fn a_plain_response_is_read_the_same_way() {
     assert_eq!(error.expect_err("gone").status(), Some(StatusCode::GONE));
 }
 
-/// The client's error: the pod has done nothing wrong.
+/// Asserts that the error is the client's limit, and that the pod isn't blamed.
 #[track_caller]
 fn assert_is_limit(error: &Error, pod: SocketAddr, limit: usize, client: &Client) {
     assert!(error.is_limit() && !error.is_timeout(), "{error}");
@@ -172,7 +172,7 @@ fn assert_is_limit(error: &Error, pod: SocketAddr, limit: usize, client: &Client
     }
 }
 
-/// Five failures in a row would eject a pod.
+/// Five consecutive failures would eject a pod.
 #[tokio::test]
 async fn a_body_above_the_limit_is_the_client_s_error() {
     let declared = with_length("12345");
@@ -227,7 +227,7 @@ async fn by_default_64_mib_are_read() {
 }
 
 #[tokio::test]
-async fn a_limit_of_nothing_takes_an_empty_body() {
+async fn a_limit_of_zero_allows_an_empty_body() {
     let none: fn(ClientBuilder) -> ClientBuilder = |builder| builder.response_limit(0);
     drop(none(unresolved("http")).build().expect("a client"));
     let pod = saying(with_length("")).await;
@@ -258,7 +258,7 @@ async fn a_body_that_breaks_off_names_its_pod() {
 }
 
 #[tokio::test]
-async fn dropping_what_reads_a_body_cancels_it() {
+async fn dropping_a_body_s_reader_cancels_it() {
     let (listener, address) = crate::kit::listen().await;
     let client = client([address]);
     let serve = async {
@@ -277,7 +277,7 @@ async fn dropping_what_reads_a_body_cancels_it() {
 }
 
 #[tokio::test]
-async fn json_of_another_type_is_an_error_that_tells_nothing_of_the_body() {
+async fn json_of_another_type_is_an_error_that_quotes_nothing_of_the_body() {
     let body = "{\"id\": 7,\n\"token\": \"s3cret\"}";
     let pod = saying(with_length(body)).await;
     let client = client([pod]);

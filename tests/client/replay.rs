@@ -1,4 +1,4 @@
-//! Which requests are sent again, where to, and what is said of those that are not.
+//! Which requests are sent again, where to, and what the errors of the others say.
 
 use std::{
     future::{IntoFuture, Ready, ready},
@@ -42,7 +42,7 @@ async fn post(client: &Client, path: &str) -> Result<String, Error> {
     Ok(text(within("a response", request).await?).await)
 }
 
-/// Runs `test` where sockets are looked at before each task's turn.
+/// Runs `test` in a runtime that polls its sockets before each task.
 fn attentive(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -51,9 +51,9 @@ fn attentive(test: impl Future<Output = ()>) {
     runtime.expect("a runtime").block_on(test);
 }
 
-/// Lets every other task wait while it is polled twice: its runtime looks at the sockets in between.
+/// Polls every other task twice; the runtime polls the sockets in between.
 ///
-/// Tasks that do nothing stand in the queue before those whose sockets have something. For [`attentive`] tests.
+/// Idle tasks are queued before those whose sockets are ready. For [`attentive`] tests.
 async fn look_at_sockets() {
     let decoys: Vec<_> = (0..8)
         .map(|_| tokio::spawn(std::future::poll_fn(again)))
@@ -74,7 +74,7 @@ fn again(cx: &mut Context<'_>) -> Poll<()> {
     Poll::Pending
 }
 
-/// A connection has answered once, and its pod closes it; its task knows when it has its next turn.
+/// Makes a connection answer once, and has its pod close it before the connection's task can notice.
 async fn close_unseen(client: &Client, listener: &TcpListener, before: impl AsyncFnOnce()) {
     let serve = async {
         let mut peer = accept(listener).await;
@@ -89,12 +89,12 @@ async fn close_unseen(client: &Client, listener: &TcpListener, before: impl Asyn
 }
 
 #[test]
-fn a_request_that_was_never_written_goes_elsewhere_whatever_it_is() {
+fn an_unwritten_request_of_any_kind_goes_to_another_pod() {
     attentive(async {
         let (listener, closing) = listen().await;
         let (other, requests) = answering().await;
         let (sets, discovery) = sets(vec![closing]);
-        // What was not written is no retry, and takes nothing from their number.
+        // An unwritten request isn't a retry, and doesn't count as one.
         let client = unresolved("http").discovery(discovery).retries(0).build();
         let client = client.expect("a client");
         let mut members = client.watch();
@@ -106,7 +106,7 @@ fn a_request_that_was_never_written_goes_elsewhere_whatever_it_is() {
         .await;
         drop(listener);
         refuse_at(closing);
-        // Two turns, one of which is that of the pod that has closed.
+        // Two requests, so that one goes to the pod that has closed.
         let posts = join(
             client.post("/").into_future(),
             client.post("/").into_future(),
@@ -120,12 +120,12 @@ fn a_request_that_was_never_written_goes_elsewhere_whatever_it_is() {
     });
 }
 
-/// Pods close connections that were idle for long: nothing is wrong with them.
+/// Pods close idle connections: they are healthy.
 #[test]
 fn a_stale_connection_costs_a_lone_pod_no_pause() {
     attentive(async {
         let (listener, pod) = listen().await;
-        // A request that would have to wait for the pod fails.
+        // With `fail_fast`, a request that has to wait for the pod fails.
         let client = builder([pod]).retries(0).fail_fast().build();
         let client = client.expect("a client");
         know(&client).await;
@@ -155,7 +155,7 @@ async fn a_get_that_is_lost_is_sent_to_another_pod() {
 }
 
 #[tokio::test]
-async fn a_post_that_is_lost_is_the_callers_to_judge() {
+async fn a_lost_post_is_an_error_that_may_have_been_executed() {
     let (bad, lost) = losing().await;
     let client = client([bad]);
     let error = post(&client, "/").await.expect_err("it was lost");
@@ -181,7 +181,7 @@ async fn a_get_with_a_body_that_is_lost_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn what_is_idempotent_is_sent_again() {
+async fn an_idempotent_request_that_is_lost_is_sent_again() {
     let (bad, lost) = losing().await;
     let (good, _) = answering().await;
     let client = client([bad, good]);
@@ -192,7 +192,7 @@ async fn what_is_idempotent_is_sent_again() {
     assert_eq!(lost.get(), 2);
 }
 
-/// A pod that reads all of a request's body and closes the connection.
+/// A pod that reads a request's whole body and closes the connection.
 async fn losing_bodies() -> SocketAddr {
     pod(|mut peer: Peer<TcpStream>| async move {
         peer.head().await;
@@ -201,7 +201,7 @@ async fn losing_bodies() -> SocketAddr {
     .await
 }
 
-/// A pod that answers requests in chunks with their bodies' length.
+/// A pod that answers chunked requests with the length of their bodies.
 async fn measuring() -> SocketAddr {
     pod(|mut peer: Peer<TcpStream>| async move {
         while peer.try_head().await.is_some() {
@@ -216,7 +216,7 @@ async fn measuring() -> SocketAddr {
     .await
 }
 
-/// Sends a body of ten bytes that comes as a stream, `record` of which are recorded, twice; one of the two is lost.
+/// Sends a streamed body of ten bytes twice, recording `record` of them; one of the two is lost.
 async fn streamed(record: usize) -> Vec<Result<String, Error>> {
     let client = client([losing_bodies().await, measuring().await]);
     let mut results = Vec::new();
@@ -235,7 +235,7 @@ async fn streamed(record: usize) -> Vec<Result<String, Error>> {
 }
 
 #[tokio::test]
-async fn a_stream_is_sent_again_as_far_as_it_was_recorded() {
+async fn a_recorded_stream_is_sent_again() {
     for result in streamed(10).await {
         assert_eq!(
             result.expect("a response"),
@@ -254,7 +254,7 @@ async fn a_stream_longer_than_its_recording_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_response_once_begun_is_never_asked_for_again() {
+async fn a_request_whose_response_has_begun_is_never_sent_again() {
     let broken = pod(|mut peer: Peer<TcpStream>| async move {
         peer.answer("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab")
             .await;
@@ -271,7 +271,7 @@ async fn a_response_once_begun_is_never_asked_for_again() {
 }
 
 #[tokio::test]
-async fn no_retries_means_none() {
+async fn with_zero_retries_nothing_is_sent_again() {
     let (bad, lost) = losing().await;
     let (good, _) = answering().await;
     let client = builder([bad, good]).retries(0).build().expect("a client");
@@ -301,8 +301,8 @@ async fn retries_stay_within_their_budget() {
         assert!(lost.iter().all(Result::is_err));
     }
     let attempts: usize = pods.iter().map(|(_, lost)| lost.get()).sum();
-    // The share of all, and ten a second; those of the window's ten seconds may come at once. On a busy machine a window is
-    // half as long: tower takes a second and a bit without a request for two.
+    // The budget's share of all requests, and ten a second; the ten seconds of a window may be spent at once. On a busy
+    // machine a window is half as long: tower counts a second and a bit without a request as two.
     let windows = 1.0 + begun.elapsed().as_secs_f64() / 5.0;
     let allowed = REQUESTS as f64 * 1.2 + 100.0 * windows;
     assert!(attempts as f64 <= allowed, "{attempts} > {allowed}");
@@ -352,7 +352,7 @@ async fn the_whole_timeout_covers_all_attempts() {
 }
 
 #[tokio::test]
-async fn a_request_s_own_timeout_goes_before_the_client_s() {
+async fn a_request_s_own_timeout_overrides_the_client_s() {
     let (mute, _) = silent().await;
     let client = builder([mute]).timeout(Duration::from_secs(600));
     let client = client.build().expect("a client");
@@ -360,7 +360,7 @@ async fn a_request_s_own_timeout_goes_before_the_client_s() {
     let error = within("the timeout", request.into_future()).await;
     let error = error.expect_err("no answer");
     assert!(error.is_timeout());
-    // It alone has the request.
+    // Only this pod has the request.
     assert_eq!(error.endpoint().map(Endpoint::address), Some(mute));
     assert_eq!(
         error.to_string(),
@@ -371,7 +371,7 @@ async fn a_request_s_own_timeout_goes_before_the_client_s() {
 }
 
 #[tokio::test]
-async fn a_request_of_the_longest_time_has_no_limit_of_the_client_s() {
+async fn a_request_timeout_of_duration_max_removes_the_client_s() {
     let (good, _) = answering().await;
     let plain = || builder([good]).timeout(Duration::ZERO).build();
     let layered = plain()
@@ -386,7 +386,7 @@ async fn a_request_of_the_longest_time_has_no_limit_of_the_client_s() {
     }
 }
 
-/// One attempt may have been executed, and so may the request: that the next one found no pod doesn't change it.
+/// One attempt may have been executed, and so may the request, even if the next attempt found no pod.
 #[tokio::test]
 async fn a_lost_request_that_finds_no_other_pod_may_have_been_executed() {
     let (listener, leaving) = listen().await;
@@ -412,7 +412,7 @@ fn avoiding(pods: &[SocketAddr]) -> Request<Empty<Bytes>> {
 }
 
 #[tokio::test]
-async fn a_pod_to_be_avoided_gets_no_request() {
+async fn an_avoided_pod_gets_no_request() {
     let (avoided, unwanted) = answering().await;
     let (other, wanted) = answering().await;
     let client = client([avoided, other]);
@@ -440,7 +440,7 @@ async fn a_retry_keeps_to_its_caller_s_route() {
 }
 
 #[tokio::test]
-async fn a_pod_to_be_avoided_is_better_than_none() {
+async fn an_avoided_pod_gets_requests_if_there_is_no_other() {
     let (only, _) = answering().await;
     let lone = client([only]);
     let response = lone.clone().oneshot(avoiding(&[only])).await;
@@ -452,9 +452,9 @@ async fn a_pod_to_be_avoided_is_better_than_none() {
     }
 }
 
-/// The second choice refuses; there is a third before the one to be avoided.
+/// The second choice refuses; a third pod comes before the avoided one.
 #[tokio::test]
-async fn a_pod_to_be_avoided_is_the_last_resort_when_another_refuses() {
+async fn an_avoided_pod_comes_last_when_another_refuses() {
     for _ in 0..3 {
         let (avoided, unwanted) = answering().await;
         let (other, _) = answering().await;
@@ -467,7 +467,7 @@ async fn a_pod_to_be_avoided_is_the_last_resort_when_another_refuses() {
     }
 }
 
-/// Sends a request again, to another pod, when the answer is a 503.
+/// A tower policy that retries a 503 at another pod.
 #[derive(Clone)]
 struct Elsewhere(u8);
 
@@ -494,7 +494,7 @@ impl<E> retry::Policy<Request<Empty<Bytes>>, Response<ResponseBody>, E> for Else
 }
 
 #[tokio::test]
-async fn a_policy_of_one_s_own_retries_elsewhere() {
+async fn a_custom_tower_policy_retries_at_another_pod() {
     let (good, answered) = answering().await;
     let pods = [busy().await.0, good, busy().await.0];
     let client = builder(pods).retries(0).build().expect("a client");
@@ -508,7 +508,7 @@ async fn a_policy_of_one_s_own_retries_elsewhere() {
     assert_eq!(answered.get(), 6);
 }
 
-// ---------------------------------------------------------------- answers that are no good
+// ---------------------------------------------------------------- answers that are retried
 
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy";
 
@@ -533,7 +533,7 @@ async fn busy() -> (SocketAddr, Count, Count) {
     always(BUSY).await
 }
 
-/// The status and the pod of an answer, once its body has been read.
+/// The status and the pod of an answer, after its body has been read.
 async fn answer(request: RequestBuilder) -> (u16, SocketAddr) {
     let response = within("a response", request.into_future()).await;
     let response = response.expect("a response");
@@ -546,7 +546,7 @@ async fn answer(request: RequestBuilder) -> (u16, SocketAddr) {
 }
 
 #[tokio::test]
-async fn a_get_that_a_pod_can_t_serve_is_another_s() {
+async fn a_get_answered_with_a_retried_status_goes_to_another_pod() {
     for status in ["502 Bad Gateway", "503 Busy", "504 Gateway Timeout"] {
         let busy = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
         let (bad, asked, _) = always(busy.leak()).await;
@@ -561,9 +561,9 @@ async fn a_get_that_a_pod_can_t_serve_is_another_s() {
     }
 }
 
-/// The answer that nobody gets is read all the same, so that its connection serves others.
+/// The discarded answer is read all the same, so that its connection can be used again.
 #[tokio::test]
-async fn an_answer_that_is_no_good_costs_no_connection() {
+async fn a_retried_answer_costs_no_connection() {
     let (bad, asked, connections) = busy().await;
     let (received, answers) = (Count::default(), Arc::new(Semaphore::new(0)));
     let seen = (received.clone(), answers.clone());
@@ -580,7 +580,7 @@ async fn an_answer_that_is_no_good_costs_no_connection() {
     let client = client([bad, good.await]);
     know(&client).await;
     for round in 1..=10 {
-        // The second pod answers once the first one's answer has been read.
+        // The second pod answers only after the first one's answer has been read.
         let read = wait_until("the first answer's end", || {
             received.get() == round && in_flight(&client) == 1
         });
@@ -595,7 +595,7 @@ async fn an_answer_that_is_no_good_costs_no_connection() {
 }
 
 #[tokio::test]
-async fn an_answer_that_never_ends_is_given_up() {
+async fn a_retried_answer_that_never_ends_is_dropped() {
     let endless = "HTTP/1.1 503 Busy\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbusy\r\n";
     let (bad, asked, _) = always(endless).await;
     let (good, _) = answering().await;
@@ -609,7 +609,7 @@ async fn an_answer_that_never_ends_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_post_has_the_answer_that_it_gets() {
+async fn a_post_keeps_its_first_answer() {
     let ((bad, asked, _), (good, _)) = (busy().await, answering().await);
     let client = client([bad, good]);
     know(&client).await;
@@ -631,7 +631,7 @@ async fn a_post_has_the_answer_that_it_gets() {
 }
 
 #[tokio::test]
-async fn other_answers_are_the_caller_s_at_once() {
+async fn answers_with_other_statuses_are_returned_at_once() {
     for status in [
         "500 Internal Server Error",
         "429 Too Many Requests",
@@ -648,7 +648,7 @@ async fn other_answers_are_the_caller_s_at_once() {
 }
 
 #[tokio::test]
-async fn which_answers_are_no_good_can_be_set() {
+async fn the_retried_statuses_can_be_set() {
     let teapot = "HTTP/1.1 418 I'm a teapot\r\ncontent-length: 0\r\n\r\n";
     let ((bad, _, _), (worse, _, _)) = (busy().await, always(teapot).await);
     let build = |statuses: &[StatusCode]| {
@@ -664,9 +664,9 @@ async fn which_answers_are_no_good_can_be_set() {
     assert!(answers.contains(&(418, worse)), "{answers:?}");
 }
 
-/// The caller gets what the last pod has said, body and all.
+/// The caller gets the last pod's answer, including its body.
 #[tokio::test]
-async fn when_all_pods_have_been_asked_the_last_answer_is_the_caller_s() {
+async fn when_all_pods_have_been_asked_the_last_answer_is_returned() {
     let pods = [busy().await, busy().await, busy().await];
     let client = builder(pods.each_ref().map(|pod| pod.0)).retries(9);
     let client = client.build().expect("a client");
@@ -682,9 +682,9 @@ async fn when_all_pods_have_been_asked_the_last_answer_is_the_caller_s() {
     assert_eq!(in_flight(&client), 0);
 }
 
-/// The other pod goes away just when it is asked: what the first one said is not lost for that.
+/// The other pod disappears just when it is asked: the first answer must not be lost.
 #[tokio::test]
-async fn an_answer_stands_when_nobody_else_takes_the_request() {
+async fn an_answer_stands_if_no_other_pod_takes_the_request() {
     let (bad, asked, _) = busy().await;
     let other = refusing().await;
     let client = client([bad, other]);
@@ -699,7 +699,7 @@ async fn an_answer_stands_when_nobody_else_takes_the_request() {
     assert_eq!(in_flight(&client), 0);
 }
 
-/// A pod that answers with 503 and is gone, so that the next attempt finds nobody.
+/// A pod that answers 503 and disappears, so that the next attempt finds no pod.
 #[tokio::test]
 async fn an_answer_stands_when_its_pod_is_gone_and_so_are_the_others() {
     let (listener, leaving) = listen().await;
@@ -732,7 +732,7 @@ async fn an_answer_stands_when_its_pod_is_gone_and_so_are_the_others() {
 }
 
 #[tokio::test]
-async fn a_budget_of_one_s_own_bounds_retries() {
+async fn a_custom_budget_limits_retries() {
     let pods = [busy().await, busy().await, busy().await];
     let client = builder(pods.each_ref().map(|pod| pod.0)).retry_budget(TpsBudget::new(
         Duration::from_secs(60),

@@ -1,4 +1,4 @@
-//! What requests look like to pods, and responses to callers.
+//! What pods get of requests, and callers of responses.
 
 use std::{future::IntoFuture, time::Duration};
 
@@ -39,7 +39,7 @@ fn has(head: &str, line: &str) -> bool {
     lines(head).iter().any(|it| it == line)
 }
 
-/// The head that a pod gets of this request.
+/// The head of this request as a pod gets it.
 async fn head_of(request: impl AsyncFnOnce(Client) -> Result<(), Error>) -> String {
     let (listener, pod) = listen().await;
     let serve = async { accept(&listener).await.answer(OK).await };
@@ -56,7 +56,7 @@ async fn the_service_is_the_host_whatever_pod_is_dialled() {
 }
 
 #[tokio::test]
-async fn a_host_of_the_callers_is_kept() {
+async fn the_caller_s_host_is_kept() {
     let head = head_of(async |client| {
         client.get("/").header("host", "other").await?;
         Ok(())
@@ -87,7 +87,7 @@ async fn an_absolute_uri_names_the_host_and_is_sent_as_a_path() {
 }
 
 #[tokio::test]
-async fn the_service_of_another_uri_gets_nothing() {
+async fn a_uri_of_another_service_is_refused() {
     let name = SERVICE.strip_suffix(":8080").expect("a port");
     for uri in [
         "https://other.host/x".to_owned(),
@@ -132,7 +132,7 @@ async fn the_service_may_be_spelled_in_several_ways() {
     }
 }
 
-/// RFC 9110 §4.2.3. A scheme's default port is no part of its host.
+/// RFC 9110 §4.2.3: a scheme's default port is no part of its host.
 #[tokio::test]
 async fn a_default_port_is_not_in_the_host() {
     for (service, host) in [
@@ -174,7 +174,7 @@ async fn several_hosts_are_an_invalid_request() {
 }
 
 #[tokio::test]
-async fn an_asterisk_is_for_options_alone() {
+async fn only_options_may_have_an_asterisk() {
     let client = client([refusing().await]);
     for (method, target) in [("GET", "*"), ("POST", "*")] {
         let mut request = Request::new(Empty::<Bytes>::new());
@@ -185,7 +185,7 @@ async fn an_asterisk_is_for_options_alone() {
 }
 
 #[tokio::test]
-async fn an_absolute_uri_without_a_path_is_the_root() {
+async fn an_absolute_uri_without_a_path_asks_for_the_root() {
     let uri = format!("http://{SERVICE}");
     let head = head_of(async |client| get(&client, &uri).await.map(drop)).await;
     assert_eq!(lines(&head)[0], "get / http/1.1");
@@ -201,12 +201,12 @@ async fn options_of_the_whole_server_have_an_asterisk() {
 }
 
 #[tokio::test]
-async fn an_empty_post_says_so() {
+async fn an_empty_post_declares_its_empty_body() {
     let head = head_of(async |client| client.post("/").await.map(drop)).await;
     assert!(has(&head, "content-length: 0"), "{head}");
 }
 
-/// A response without a body, by the rules of HTTP: it ends at its head, and the connection is used again.
+/// Asserts that a response which has no body according to HTTP ends at its head, and that its connection is used again.
 async fn ends_at_the_head(method: Method, response: &str) {
     let (listener, pod) = listen().await;
     let client = client([pod]);
@@ -318,7 +318,7 @@ async fn trailers_of_a_request_come_after_its_last_chunk() {
 }
 
 #[tokio::test]
-async fn a_pod_that_says_continue_answers_after_that() {
+async fn a_100_continue_is_followed_by_the_answer() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
@@ -333,7 +333,7 @@ async fn a_pod_that_says_continue_answers_after_that() {
 }
 
 #[tokio::test]
-async fn an_expectation_that_is_refused_is_a_response() {
+async fn a_refused_expectation_is_a_response() {
     const REFUSAL: &str =
         "HTTP/1.1 417 Expectation Failed\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let (listener, pod) = listen().await;
@@ -363,7 +363,7 @@ async fn a_pod_may_answer_before_it_has_the_whole_request() {
     let ask = within("a response", client.clone().oneshot(request));
     let (mut peer, response) = join(serve, ask).await;
     assert_eq!(text(response.expect("a response")).await, "ok");
-    // Its connection is busy with the rest.
+    // The first connection is busy with the rest of the request.
     let other = async { accept(&listener).await.answer(OK).await };
     let (_, response) = join(other, get(&client, "/other")).await;
     response.expect("a response");
@@ -373,7 +373,7 @@ async fn a_pod_may_answer_before_it_has_the_whole_request() {
 }
 
 #[tokio::test]
-async fn a_connection_that_switches_protocols_is_the_callers() {
+async fn an_upgraded_connection_belongs_to_the_caller() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
@@ -412,7 +412,7 @@ async fn exchange(stream: &mut tower_headless::http::Upgraded) {
     assert_eq!(&answer, b"pong");
 }
 
-/// Who only writes hears of the reset, though nobody reads.
+/// A caller that only writes learns of the reset, even if nobody reads.
 #[tokio::test]
 async fn writing_to_a_stream_whose_pod_has_gone_is_an_error() {
     let (listener, pod) = listen().await;
@@ -421,7 +421,7 @@ async fn writing_to_a_stream_whose_pod_has_gone_is_an_error() {
         let mut peer = accept(&listener).await;
         peer.answer(SWITCH).await;
         peer.arrived().await;
-        // Not all has been read: a reset.
+        // Closing with unread data is a reset.
         peer.write("unread").await;
     };
     let ask = async {
@@ -496,7 +496,7 @@ async fn connect_opens_a_tunnel() {
     peer.closed().await;
 }
 
-/// A request that fails before it goes anywhere.
+/// Asserts that a request fails before it is sent; returns the text.
 async fn is_invalid(request: impl Future<Output = Result<impl Sized, Error>>) -> String {
     let result = within("an error", request).await;
     let error = result.err().expect("no such request can be sent");
@@ -509,7 +509,7 @@ async fn is_invalid(request: impl Future<Output = Result<impl Sized, Error>>) ->
 }
 
 #[tokio::test]
-async fn a_path_that_is_none_is_an_invalid_request() {
+async fn an_invalid_path_is_an_invalid_request() {
     let client = client([refusing().await]);
     for path in ["no-slash", "", "//\u{7f}", "/a b", "http://"] {
         let message = is_invalid(client.get(path).into_future()).await;
@@ -518,7 +518,7 @@ async fn a_path_that_is_none_is_an_invalid_request() {
 }
 
 #[tokio::test]
-async fn a_header_that_is_none_is_an_invalid_request() {
+async fn an_invalid_header_is_an_invalid_request() {
     let client = client([refusing().await]);
     is_invalid(client.get("/").header("a b", "c").into_future()).await;
     is_invalid(client.get("/").header("a", "b\r\nc: d").into_future()).await;
@@ -543,7 +543,7 @@ async fn connect_without_an_authority_is_an_invalid_request() {
     is_invalid(client.oneshot(request)).await;
 }
 
-/// The pod is not to blame, and no other is asked: none of them could.
+/// The pod is not to blame, and no other pod is asked, because none could do it.
 #[tokio::test]
 async fn an_extended_connect_over_http1_is_an_invalid_request() {
     let (pod, requests) = answering().await;
@@ -570,13 +570,13 @@ fn why_not(uri: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_scheme_that_is_not_spoken_is_told_with_those_that_are() {
+async fn an_unknown_scheme_is_an_error_that_names_the_known_ones() {
     let error = client([])
         .get("ftp://web/x")
         .send()
         .await
         .expect_err("no such scheme");
-    let says = "\"ftp://web/x\" is neither of http nor of https: write http:// or https://";
+    let says = "\"ftp://web/x\" is neither http nor https: write http:// or https://";
     assert!(
         error.is_request() && error.to_string().contains(says),
         "{error}"
@@ -584,7 +584,7 @@ async fn a_scheme_that_is_not_spoken_is_told_with_those_that_are() {
 }
 
 #[tokio::test]
-async fn a_client_of_no_service_can_not_be_built() {
+async fn a_client_without_a_valid_service_cannot_be_built() {
     assert!(why_not("/path").contains("write http:// or https://"));
     assert!(why_not("web:80").contains("write http:// or https://"));
     assert!(why_not("ftp://web").contains("write http:// or https://"));
@@ -633,7 +633,7 @@ async fn the_whole_timeout_covers_the_body() {
     let (mut peer, response) = join(serve, client.get("/").into_future()).await;
     let mut body = response.expect("a response").into_body();
     assert!(matches!(body.frame().await, Some(Ok(_))));
-    // Nothing more comes, so that time passes at once.
+    // Nothing more arrives, so paused time advances at once.
     time::pause();
     let late = within("the timeout", body.frame()).await;
     time::resume();
@@ -646,7 +646,7 @@ async fn the_whole_timeout_covers_the_body() {
     peer.closed().await;
 }
 
-/// A body is never late to a reader who is slower than its pod; its time passes all the same.
+/// A reader slower than its pod always finds data; the timeout must pass all the same.
 #[tokio::test]
 async fn the_whole_timeout_covers_a_body_that_is_read_slowly() {
     let (listener, pod) = listen().await;
@@ -661,7 +661,7 @@ async fn the_whole_timeout_covers_a_body_that_is_read_slowly() {
     let read = async {
         let response = client.get("/").await.expect("a response");
         let mut body = response.into_body();
-        // There is always more, so that time passes while the reader sleeps.
+        // There is always more data, so time only advances while the reader sleeps.
         time::pause();
         loop {
             match body.frame().await.expect("there is no end") {
@@ -677,13 +677,13 @@ async fn the_whole_timeout_covers_a_body_that_is_read_slowly() {
     assert!(error.is_timeout(), "{error:?}");
 }
 
-/// What an application keeps, whatever its configuration says.
+/// The state of an application, whose type doesn't depend on its configuration.
 struct App {
     client: Client,
 }
 
 #[tokio::test]
-async fn a_policy_is_chosen_by_its_name_and_the_client_is_a_plain_type() {
+async fn a_policy_chosen_by_name_does_not_change_the_client_s_type() {
     for name in [
         "round-robin",
         "random",

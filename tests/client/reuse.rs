@@ -1,4 +1,5 @@
-//! Connections that are used again: at once when a response has ended, and never once the pod has said that it closes them.
+//! Connections are used again as soon as a response has ended, and never after the pod has announced that it closes
+//! them.
 
 use std::{future::IntoFuture, net::SocketAddr, time::Duration};
 
@@ -14,7 +15,7 @@ use crate::{
     support::within,
 };
 
-/// A pod that reads requests to their ends, and answers by the path; and how many connections it has had.
+/// A pod that reads each request completely, and answers by its path; and how many connections it has had.
 async fn whole() -> (SocketAddr, Count) {
     let connections = Count::default();
     let seen = connections.clone();
@@ -47,7 +48,7 @@ fn answer(head: &str) -> &'static str {
     }
 }
 
-/// A thousand requests, each after the end of the one before.
+/// A thousand requests, one after another.
 async fn thousand(client: &Client, method: Method, path: &str, body: &'static str) {
     for _ in 0..1_000 {
         let request = client.request(method.clone(), path).body(body);
@@ -56,7 +57,7 @@ async fn thousand(client: &Client, method: Method, path: &str, body: &'static st
     }
 }
 
-/// All kinds of requests that are over when their responses are.
+/// All kinds of requests that end with their response.
 async fn one_after_another() {
     let asked = [
         (Method::GET, "/", ""),
@@ -74,7 +75,7 @@ async fn one_after_another() {
     }
 }
 
-/// The test is not a task of the runtime's: it runs beside those that run the connections.
+/// The test's main task runs beside the runtime's threads, which drive the connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_requests_from_the_main_task_use_one_connection() {
     one_after_another().await;
@@ -91,9 +92,9 @@ async fn a_thousand_requests_of_a_task_use_one_connection() {
     task.await.expect("no panic");
 }
 
-/// It is stuck in the request that the pod has answered early. The next one waits a moment for it, and no longer.
+/// The connection is stuck in a request that the pod has answered early. The next request waits for it only a moment.
 #[tokio::test]
-async fn a_connection_that_does_not_become_ready_blocks_nobody() {
+async fn a_connection_that_does_not_become_ready_blocks_no_request() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let (body, unread) = written();
@@ -117,9 +118,9 @@ async fn a_connection_that_does_not_become_ready_blocks_nobody() {
     drop(body);
 }
 
-/// A request that waits for a connection gets another one meanwhile. The one that has been made is the next request's.
+/// A waiting request gets another connection meanwhile. The new connection is kept for the next request.
 #[tokio::test]
-async fn a_connection_that_is_made_for_nobody_is_kept() {
+async fn a_connection_that_no_request_needs_any_more_is_kept() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let asked = client.clone();
@@ -144,7 +145,7 @@ async fn a_connection_that_is_made_for_nobody_is_kept() {
     third.await.expect("no panic").expect("a response");
 }
 
-/// Bodies whose length nobody knows are written to their ends before the pod answers, too, mostly.
+/// Bodies of unknown length are usually written completely before the pod answers, too.
 #[tokio::test]
 async fn streams_that_are_read_before_the_answer_share_a_connection() {
     let (pod, connections) = whole().await;
@@ -157,7 +158,7 @@ async fn streams_that_are_read_before_the_answer_share_a_connection() {
     assert_eq!(connections.get(), 1);
 }
 
-/// An answer that announces this.
+/// An answer with this `Keep-Alive` header.
 fn announcing(keep_alive: &str) -> String {
     format!(
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: keep-alive\r\n{keep_alive}\r\n\r\nok"
@@ -185,7 +186,7 @@ async fn an_idle_connection_is_closed_a_second_before_the_pod_would() {
     response.expect("over another connection");
 }
 
-/// A POST that is written as the pod closes is lost.
+/// A POST that is written while the pod closes would be lost.
 #[tokio::test]
 async fn a_connection_that_the_pod_is_about_to_close_is_not_used() {
     for last in [
@@ -214,9 +215,9 @@ async fn a_connection_that_the_pod_is_about_to_close_is_not_used() {
     }
 }
 
-/// So is one whose response is read more slowly than that.
+/// A response that is read more slowly than this time ends the connection, too.
 #[tokio::test]
-async fn the_time_counts_from_the_response_s_head() {
+async fn the_keep_alive_time_counts_from_the_response_s_head() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let begun = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\nkeep-alive: timeout=2\r\n\r\nab";
@@ -232,14 +233,14 @@ async fn the_time_counts_from_the_response_s_head() {
 }
 
 #[tokio::test]
-async fn a_pod_gets_as_many_requests_over_a_connection_as_it_has_announced() {
+async fn a_pod_gets_no_more_requests_on_a_connection_than_it_has_announced() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
         let mut peer = accept(&listener).await;
         peer.answer(&announcing("Keep-Alive: timeout=60, max=2"))
             .await;
-        // It says so once, and means it.
+        // The pod announces it once, and keeps to it.
         peer.answer(OK).await;
         peer.answer(OK).await;
         peer.closed().await;
@@ -254,7 +255,7 @@ async fn a_pod_gets_as_many_requests_over_a_connection_as_it_has_announced() {
 }
 
 #[tokio::test]
-async fn an_announcement_that_says_nothing_changes_nothing() {
+async fn an_unusable_keep_alive_changes_nothing() {
     for garbage in [
         "Keep-Alive: timeout=soon, max=-1",
         "Keep-Alive:",

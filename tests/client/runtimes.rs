@@ -1,4 +1,4 @@
-//! Requests and bodies where there is no runtime.
+//! Requests and bodies used outside of a runtime.
 
 use std::{future::IntoFuture, pin::pin, task::Poll, thread, time::Duration};
 
@@ -24,7 +24,7 @@ fn runtime() -> Runtime {
     Runtime::new().expect("a runtime")
 }
 
-/// On a thread that belongs to no runtime.
+/// Runs on a thread outside of any runtime.
 fn outside<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
     thread::spawn(what).join().expect("no panic")
 }
@@ -42,7 +42,7 @@ async fn send(client: &Client) -> Response<ResponseBody> {
 #[test]
 fn a_body_can_be_read_on_a_thread_without_a_runtime() {
     let runtime = runtime();
-    // Whether the connection's task is done with the response by then is a matter of luck.
+    // It is random whether the connection's task has finished the response by then.
     for _ in 0..20 {
         let (pod, _) = runtime.block_on(answering());
         let client = runtime.block_on(async { kit::client([pod]) });
@@ -69,7 +69,7 @@ fn the_connection_of_a_body_that_was_read_outside_is_used_again_and_grows_too_ol
                 None => accept(&listener).await,
             };
             let head = peer.head().await;
-            // All of the head, and the body when it is waited for.
+            // The whole head; the body follows when it is awaited.
             peer.write(OK.strip_suffix("ok").expect("a body")).await;
             (peer, head)
         };
@@ -81,7 +81,7 @@ fn the_connection_of_a_body_that_was_read_outside_is_used_again_and_grows_too_ol
         runtime.block_on(wait_until("its end", || in_flight(&client) == 0));
         peer = Some(ours);
     }
-    // By a reaper that runs.
+    // The reaper runs, and closes it.
     runtime.block_on(peer.expect("a connection").closed());
 }
 
@@ -151,7 +151,7 @@ fn a_request_outside_of_a_runtime_is_an_error() {
     };
     let runtime = runtime();
     let (pod, requests) = runtime.block_on(answering());
-    // Nobody has ever entered one; and this is the runtime that it works in.
+    // One client has never entered a runtime; the other one has worked in this one.
     let never = builder([pod]).first_byte_timeout(Duration::from_secs(1));
     let never = never.build().expect("a client");
     let working = builder([pod]).first_byte_timeout(Duration::from_secs(1));
@@ -171,7 +171,7 @@ fn a_request_outside_of_a_runtime_is_an_error() {
         .expect("it still works");
 }
 
-/// What was called in a runtime may be awaited anywhere: its connection is made where the balancer runs.
+/// A request that was called in a runtime may be awaited anywhere: its connection is made where the balancer runs.
 #[test]
 fn a_response_can_be_awaited_on_a_thread_without_a_runtime() {
     let runtime = runtime();
@@ -194,7 +194,7 @@ fn a_response_can_be_awaited_on_a_thread_without_a_runtime() {
 #[tokio::test]
 async fn a_response_that_is_cut_off_by_the_end_of_its_runtime_says_so_and_blames_no_pod() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
-        // Two, because the last one is never ejected.
+        // Two pods, because the last one is never ejected.
         let [(a, first), (b, second)] = [listen().await, listen().await];
         let outlier = OutlierDetection::new()
             .consecutive_failures(1)
@@ -203,7 +203,7 @@ async fn a_response_that_is_cut_off_by_the_end_of_its_runtime_says_so_and_blames
             .protocol(protocol)
             .outlier_detection(outlier);
         let client = client.build().expect("a client");
-        // The pods are judged here, and the connection is the other runtime's.
+        // The pods are judged in this runtime, but the connection lives in the other one.
         client.watch().next().await.expect("a set");
         let other = runtime();
         let asked = client.clone();
@@ -233,7 +233,7 @@ async fn a_response_that_is_cut_off_by_the_end_of_its_runtime_says_so_and_blames
             !error.is_unexecuted() && error.endpoint().is_some(),
             "{error:?}"
         );
-        // Whatever has been told by now is heard.
+        // Lets the balancer process everything that it was told.
         for _ in 0..100 {
             yield_now().await;
         }
@@ -243,7 +243,7 @@ async fn a_response_that_is_cut_off_by_the_end_of_its_runtime_says_so_and_blames
     }
 }
 
-/// Its connection would be another runtime's, which nobody drives, or one that has ended.
+/// Its connection would belong to another runtime, which isn't running or has ended.
 #[test]
 fn a_response_that_is_awaited_where_nothing_can_be_dialled_is_an_error_and_blames_no_pod() {
     for ended in [false, true] {
@@ -257,7 +257,7 @@ fn a_response_that_is_awaited_where_nothing_can_be_dialled_is_an_error_and_blame
             let (pod, requests) = pods.block_on(answering());
             let builder = builder([pod]).protocol(protocol).connect_ahead(ahead);
             let mut client = builder.build().expect("a client");
-            // The balancer's, in the beginning.
+            // At first this is the balancer's runtime.
             let first = if ended { runtime() } else { current_thread() };
             first.block_on(async { within("a set", client.watch().next()).await });
             if ended {
@@ -285,7 +285,7 @@ fn is_for_want_of_a_runtime(error: &Error) {
     assert!(error.is_unexecuted() && error.is_no_runtime(), "{error}");
 }
 
-/// The connection is found closed in its runtime, and the request is awaited where there is none.
+/// Its runtime finds the connection closed, and the request is awaited outside of any runtime.
 #[test]
 fn a_request_that_comes_back_where_nothing_can_be_dialled_is_an_error_and_blames_no_pod() {
     let pods = runtime();
@@ -316,7 +316,7 @@ fn a_request_that_comes_back_where_nothing_can_be_dialled_is_an_error_and_blames
     assert_eq!(in_flight(&client), 0);
 }
 
-/// It is waited for on a thread without a runtime, too.
+/// It can be awaited on a thread without a runtime, too.
 #[test]
 fn a_connection_that_is_not_ready_yet_can_be_waited_for_on_a_thread_without_a_runtime() {
     let runtime = runtime();

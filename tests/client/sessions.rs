@@ -59,7 +59,7 @@ fn sticky(pods: Vec<Endpoint>) -> Client {
     over(pods).sessions(cookie()).build().expect("a client")
 }
 
-/// Pods whose answers a test changes.
+/// Pods whose answers a test can change.
 async fn modes<const N: usize>() -> [Pod; N] {
     let mut pods = Vec::new();
     for _ in 0..N {
@@ -69,7 +69,7 @@ async fn modes<const N: usize>() -> [Pod; N] {
     pods.try_into().expect("so many")
 }
 
-/// A client whose pods a test changes.
+/// A client whose set of pods a test can change.
 struct Scaled {
     client: Client,
     sets: UnboundedSender<Vec<Endpoint>>,
@@ -87,7 +87,7 @@ impl Scaled {
         Self { client, sets }
     }
 
-    /// Waits until the client knows.
+    /// Publishes a set, and waits until the client knows it.
     async fn publish(&self, set: &[Endpoint]) {
         let addresses =
             |set: &[Endpoint]| -> BTreeSet<_> { set.iter().map(Endpoint::address).collect() };
@@ -104,11 +104,11 @@ impl Scaled {
     }
 }
 
-/// What a response has said.
+/// What a response says.
 struct Answer {
     pod: String,
     status: u16,
-    /// What a browser would bring back, of each cookie that is set.
+    /// The cookies, as a browser would send them back.
     cookies: Vec<String>,
     /// `x-session`.
     header: Option<String>,
@@ -144,7 +144,7 @@ async fn send(request: RequestBuilder) -> Answer {
     try_send(request).await.expect("a response")
 }
 
-/// A request without a session: the pod that it begins one with, and the cookie.
+/// Sends a request without a session; returns the pod of the new session, and its cookie.
 async fn begin(client: &Client) -> (String, String) {
     let answer = send(client.get("/")).await;
     let [cookie] = &answer.cookies[..] else {
@@ -153,7 +153,7 @@ async fn begin(client: &Client) -> (String, String) {
     (answer.pod, cookie.clone())
 }
 
-/// A session with this pod.
+/// Begins a session with this pod.
 async fn begin_with(client: &Client, pod: &str) -> String {
     loop {
         let (begun, cookie) = begin(client).await;
@@ -167,7 +167,7 @@ fn get(client: &Client, cookie: &str) -> RequestBuilder {
     client.get("/").header("cookie", cookie)
 }
 
-/// The moves that a hook has been told of.
+/// The moves that the `on_lost` hook was called with.
 #[derive(Clone, Default)]
 struct Lost(Arc<Mutex<Vec<(String, String)>>>);
 
@@ -193,7 +193,7 @@ impl Lost {
 }
 
 #[tokio::test]
-async fn a_session_keeps_to_its_pod_while_others_get_theirs() {
+async fn each_session_keeps_to_its_own_pod() {
     let pods = [
         answering().await.0,
         answering().await.0,
@@ -267,7 +267,7 @@ async fn a_session_stays_with_a_pod_whose_name_is_learnt_later() {
         pods.all(|pod| pod.endpoint.hostname().is_some())
     })
     .await;
-    // Another client may know them from the beginning.
+    // Another client may know the names from the beginning.
     let other = over(named).sessions(sessions).build().expect("a client");
     let by_name = loop {
         let response = within("a response", other.get("/").into_future()).await;
@@ -318,7 +318,7 @@ async fn a_session_whose_pod_refuses_goes_on_at_another_one() {
     let pods = vec![web(0, refusing().await), web(1, answering().await.0)];
     let client = over(pods).sessions(lost.hook(cookie()));
     let client = client.build().expect("a client");
-    // Not even one that can't be sent twice is lost.
+    // Even a request that can't be sent twice isn't lost.
     let request = client.post("/").header("cookie", &*old);
     let answer = send(request).await;
     assert_eq!((&*answer.pod, answer.cookies.len()), ("web-1", 1));
@@ -353,7 +353,7 @@ async fn a_session_whose_pod_is_ejected_goes_on_at_another_one() {
 }
 
 #[tokio::test]
-async fn the_pod_that_answers_in_the_end_has_the_session() {
+async fn a_session_moves_to_the_pod_that_answers_a_retry() {
     let old = begin_with(&sticky(webs(0..2).await), "web-0").await;
     for failing in [unavailable().await.0, losing().await.0] {
         let lost = Lost::default();
@@ -369,7 +369,7 @@ async fn the_pod_that_answers_in_the_end_has_the_session() {
     }
 }
 
-/// A pod that answers 503; and how many requests it has had.
+/// A pod that answers 503, and how many requests it has had.
 async fn unavailable() -> (SocketAddr, Count) {
     let count = Count::default();
     let seen = count.clone();
@@ -386,18 +386,18 @@ async fn unavailable() -> (SocketAddr, Count) {
 }
 
 #[tokio::test]
-async fn an_answer_of_the_session_s_pod_is_its_answer_whatever_the_status() {
+async fn an_unretried_error_of_the_session_s_own_pod_moves_no_session() {
     let cookie = begin_with(&sticky(webs(0..2).await), "web-0").await;
     let pods = vec![web(0, unavailable().await.0), web(1, answering().await.0)];
     let client = sticky(pods);
-    // It may not be sent twice.
+    // A POST may not be sent twice.
     let answer = send(client.post("/").header("cookie", &*cookie)).await;
     assert_eq!((&*answer.pod, answer.status), ("web-0", 503));
     assert_eq!(answer.cookies, [""; 0]);
 }
 
 #[tokio::test]
-async fn a_cookie_that_is_none_of_ours_is_none() {
+async fn a_forged_cookie_is_ignored_and_replaced() {
     let pods = webs(0..3).await;
     let theirs = over(pods.clone()).sessions(Sessions::cookie("lb", OTHER_SECRET));
     let theirs = begin_with(&theirs.build().expect("a client"), "web-1").await;
@@ -422,7 +422,7 @@ async fn a_cookie_that_is_none_of_ours_is_none() {
         assert_eq!(pods.len(), 3, "{forged}: round robin, as ever");
     }
     lost.are(&[]);
-    // Beside one that is.
+    // A forged cookie beside a valid one.
     let both = send(get(&client, &format!("lb=web-2; {ours}"))).await;
     assert_eq!((&*both.pod, both.cookies.len()), ("web-1", 0));
 }
@@ -451,7 +451,7 @@ async fn a_session_of_a_previous_secret_goes_on_and_is_sealed_with_the_first() {
 }
 
 #[tokio::test]
-async fn a_secret_is_changed_in_three_steps_without_a_session_lost() {
+async fn a_secret_can_be_changed_in_three_steps_without_losing_a_session() {
     let steps = [
         cookie(),
         cookie().previous_secret(OTHER_SECRET),
@@ -466,7 +466,7 @@ async fn a_secret_is_changed_in_three_steps_without_a_session_lost() {
     let mut session = begin_with(&clients[0], "web-1").await;
     for (both, changes) in clients.windows(2).zip([0, 3, 0]) {
         let mut changed = 0;
-        // Some have taken the step, and some haven't, up to the last.
+        // During the step, some clients have taken it and some haven't.
         for client in [&both[0], &both[1], &both[0], &both[1], &both[1]] {
             let answer = send(get(client, &session)).await;
             assert_eq!(answer.pod, "web-1");
@@ -474,7 +474,7 @@ async fn a_secret_is_changed_in_three_steps_without_a_session_lost() {
             session = answer.cookies.into_iter().next().unwrap_or(session);
         }
         assert_eq!(changed, changes);
-        // Sessions begin on either side.
+        // Sessions may begin with clients of either step.
         let new = begin_with(&both[1], "web-2").await;
         assert_eq!(send(get(&both[0], &new)).await.pod, "web-2");
     }
@@ -482,7 +482,7 @@ async fn a_secret_is_changed_in_three_steps_without_a_session_lost() {
 }
 
 #[tokio::test]
-async fn a_strict_session_has_its_pod_or_an_error() {
+async fn a_strict_session_gets_its_pod_or_an_error() {
     let sessions = || cookie().strict(true);
     let scaled = Scaled::new(|builder| builder.sessions(sessions()).fail_fast());
     let (client, mut pods) = (&scaled.client, webs(0..3).await);
@@ -497,7 +497,7 @@ async fn a_strict_session_has_its_pod_or_an_error() {
     assert!(error.is_session_lost() && error.is_unreachable(), "{error}");
     assert!(error.is_unexecuted(), "{error}");
     assert!(error.to_string().contains("web-1"), "{error}");
-    // Without the cookie, a new one begins.
+    // Without the cookie, a new session begins.
     assert_ne!(begin(client).await.0, "web-1");
     pods.push(web(1, answering().await.0));
     scaled.publish(&pods).await;
@@ -571,7 +571,7 @@ async fn a_session_whose_pod_is_left_out_goes_on_at_another_one() {
     assert_ne!(answer.pod, "web-1");
     assert_eq!(answer.cookies.len(), 1);
     lost.are(&[("web-1", &answer.pod)]);
-    // One that is for a pod has no session.
+    // A request for one pod has no session.
     let answer = send(client.pod("web-2").get("/").header("cookie", &*cookie)).await;
     assert_eq!((&*answer.pod, answer.cookies.len()), ("web-2", 0));
 }
@@ -597,7 +597,7 @@ async fn a_header_carries_a_session_as_a_cookie_does() {
     lost.are(&[(&first.pod, &answer.pod)]);
 }
 
-/// All that is said of a cookie but its value.
+/// All attributes of a cookie, without its value.
 async fn attributes(sessions: Sessions) -> Vec<String> {
     let client = over(webs(0..1).await).sessions(sessions);
     let client = client.build().expect("a client");
@@ -627,7 +627,7 @@ async fn a_cookie_has_the_attributes_that_are_set() {
 }
 
 #[tokio::test]
-async fn a_cookie_tells_nobody_the_name_of_its_pod() {
+async fn a_cookie_hides_the_name_of_its_pod() {
     let client = sticky(vec![web(0, answering().await.0)]);
     let ((_, one), (_, other)) = (begin(&client).await, begin(&client).await);
     assert!(!one.contains("web"), "{one}");
@@ -651,7 +651,7 @@ async fn the_pod_s_own_cookies_stay() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_asked_for_comes_first_and_leaves_the_session_alone() {
+async fn a_route_to_one_pod_comes_first_and_leaves_the_session_alone() {
     let lost = Lost::default();
     let client = over(webs(0..3).await).sessions(lost.hook(cookie()));
     let client = client.build().expect("a client");
@@ -684,7 +684,7 @@ async fn a_session_comes_before_a_key_and_a_key_before_the_session_s_number() {
 }
 
 #[tokio::test]
-async fn the_sessions_of_a_lost_pod_are_spread_and_each_agrees_with_itself() {
+async fn the_sessions_of_a_lost_pod_spread_out_and_each_keeps_one_pod() {
     let scaled = Scaled::new(|builder| builder.policy(ConsistentHash::new()).sessions(cookie()));
     let (client, mut pods) = (&scaled.client, webs(0..4).await);
     scaled.publish(&pods).await;
@@ -719,7 +719,7 @@ async fn a_broadcast_has_no_sessions() -> Result<(), BoxError> {
 }
 
 #[tokio::test]
-async fn what_can_be_no_session_is_an_error_of_the_build() {
+async fn invalid_session_settings_fail_the_build() {
     for (sessions, why) in [
         (Sessions::cookie("lb", [7; 31]), "31 bytes"),
         (cookie().previous_secret([7; 3]), "3 bytes"),
@@ -735,7 +735,7 @@ async fn what_can_be_no_session_is_an_error_of_the_build() {
 }
 
 #[tokio::test]
-async fn a_session_goes_on_over_a_request_of_any_method() {
+async fn a_session_goes_on_with_any_method() {
     let client = sticky(webs(0..3).await);
     let cookie = begin_with(&client, "web-2").await;
     for method in [Method::HEAD, Method::PUT, Method::DELETE, Method::POST] {
@@ -750,7 +750,7 @@ async fn a_session_goes_on_over_a_request_of_any_method() {
 }
 
 #[tokio::test]
-async fn another_cookie_that_is_no_ascii_takes_nobody_s_session_away() {
+async fn a_non_ascii_cookie_does_not_hide_a_session() {
     let client = sticky(webs(0..3).await);
     let cookie = begin_with(&client, "web-1").await;
     for cookies in [
@@ -765,7 +765,7 @@ async fn another_cookie_that_is_no_ascii_takes_nobody_s_session_away() {
 }
 
 #[tokio::test]
-async fn a_cookie_in_quotes_is_a_session_s() {
+async fn a_cookie_in_quotes_is_read() {
     let client = sticky(webs(0..3).await);
     let cookie = begin_with(&client, "web-1").await;
     let quoted = format!("{}\"", cookie.replace("lb=", "lb=\""));
@@ -775,9 +775,9 @@ async fn a_cookie_in_quotes_is_a_session_s() {
     }
 }
 
-/// A browser brings the one of the longer path first, and no answer replaces it.
+/// A browser sends the cookie of the longer path first, and no answer replaces it.
 #[tokio::test]
-async fn of_two_sessions_that_of_a_pod_that_is_there_counts() {
+async fn of_two_sessions_the_one_whose_pod_is_there_counts() {
     for sessions in [cookie(), cookie().strict(true)] {
         let lost = Lost::default();
         let scaled = Scaled::new(|builder| builder.sessions(lost.hook(sessions)));
@@ -820,7 +820,7 @@ async fn a_session_outlasts_a_pod_that_sets_a_cookie_of_its_name() {
     let first = send(client.get("/")).await;
     let mut cookies = first.cookies;
     for _ in 0..4 {
-        // A browser keeps the last.
+        // Browsers keep the last one.
         let kept = cookies.pop().expect("a cookie");
         let answer = send(get(&client, &kept)).await;
         assert_eq!(answer.pod, first.pod);
@@ -842,7 +842,7 @@ async fn a_session_outlasts_a_pod_that_sets_a_cookie_of_its_name() {
 }
 
 #[tokio::test]
-async fn a_response_of_any_status_but_an_error_s_begins_a_session() {
+async fn a_response_with_any_status_below_500_begins_a_session() {
     let [pod] = modes().await;
     let client = sticky(vec![web(0, pod.addr())]);
     for (status, cookies) in [
@@ -891,7 +891,7 @@ async fn cache_control(request: RequestBuilder) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_response_that_tells_a_session_is_private() {
+async fn a_response_that_sets_a_session_is_private() {
     let address = pod(|mut peer| async move {
         let own = "cache-control: public, max-age=600\r\ncontent-length";
         while peer.try_head().await.is_some() {
@@ -921,7 +921,7 @@ async fn a_session_stays_with_a_pod_that_is_only_slow() {
         .hedge(Hedge::new().share(1.0))
         .sessions(lost.hook(cookie()));
     let client = client.build().expect("a client");
-    // It is known then what is usual.
+    // Afterwards the usual latency is known.
     for _ in 0..60 {
         begin(&client).await;
     }
@@ -956,7 +956,7 @@ async fn a_session_whose_pod_is_gone_moves_to_the_pod_that_overtakes_another() {
         .sessions(lost.hook(cookie()));
     let client = client.build().expect("a client");
     slow.set(Mode::Hung);
-    // Each of them has its turn.
+    // Each of the two gets a request.
     for _ in 0..2 {
         let answer = send(get(&client, &old)).await;
         assert_eq!((&*answer.pod, answer.cookies.len()), ("web-2", 1));

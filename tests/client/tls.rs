@@ -1,4 +1,4 @@
-//! HTTPS: the pod is dialled, and the service is spoken to.
+//! HTTPS: the client dials the pod, but verifies the service.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
@@ -25,7 +25,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn the_certificate_has_to_name_the_service_and_the_pod_is_told_so() {
+async fn the_certificate_must_name_the_service_which_is_also_the_sni() {
     let authority = Authority::new();
     let (pod, _) = secure(authority.server(&[NAME], &[H2, H1], false)).await;
     let answer = get(&client([pod], authority.tls()), "/").await;
@@ -48,7 +48,7 @@ async fn the_pod_chooses_the_protocol() {
 }
 
 #[tokio::test]
-async fn a_protocol_may_be_asked_for() {
+async fn a_protocol_can_be_set() {
     let authority = Authority::new();
     for (protocol, spoken) in [(Protocol::Http1, "HTTP/1.1"), (Protocol::Http2, "HTTP/2.0")] {
         let (pod, _) = secure(authority.server(&[NAME], &[H2, H1], false)).await;
@@ -59,7 +59,7 @@ async fn a_protocol_may_be_asked_for() {
 }
 
 #[tokio::test]
-async fn a_pod_that_does_not_speak_http2_is_passed_over_where_that_is_asked_for() {
+async fn a_pod_without_http2_is_passed_over_if_http2_is_required() {
     let authority = Authority::new();
     for offered in [&[H1][..], &[]] {
         let (old, seen) = secure(authority.server(&[NAME], offered, false)).await;
@@ -73,7 +73,7 @@ async fn a_pod_that_does_not_speak_http2_is_passed_over_where_that_is_asked_for(
     }
 }
 
-/// The address of a pod has gone to one of another service.
+/// A pod's address has gone to another service's pod.
 #[tokio::test]
 async fn row_12_a_pod_of_another_service_is_passed_over_and_gets_no_request() {
     let authority = Authority::new();
@@ -93,7 +93,7 @@ async fn row_12_a_pod_of_another_service_is_passed_over_and_gets_no_request() {
 }
 
 #[tokio::test]
-async fn who_is_not_trusted_gets_no_request() {
+async fn a_pod_that_is_not_trusted_gets_no_request() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let (pod, seen) = secure(theirs.server(&[NAME], &[H2], false)).await;
     let client = builder([pod], ours.tls()).fail_fast().build();
@@ -110,7 +110,7 @@ async fn who_is_not_trusted_gets_no_request() {
 }
 
 #[tokio::test]
-async fn a_client_shows_who_it_is() {
+async fn a_client_shows_its_certificate() {
     let authority = Authority::new();
     let (certificate, key) = authority.sign(&["client.default.svc.cluster.local"]);
     let (pod, _) = secure(authority.server(&[NAME], &[H2], true)).await;
@@ -123,7 +123,7 @@ async fn a_client_shows_who_it_is() {
 }
 
 #[tokio::test]
-async fn an_identity_that_is_none_is_an_error() {
+async fn an_invalid_identity_is_an_error() {
     let authority = Authority::new();
     let (certificate, key) = authority.sign(&["client"]);
     let (chain, key) = (certificate.pem(), key.serialize_pem());
@@ -134,7 +134,7 @@ async fn an_identity_that_is_none_is_an_error() {
 }
 
 #[tokio::test]
-async fn with_pod_names_the_certificate_has_to_name_the_pod() {
+async fn with_pod_names_the_certificate_must_name_the_pod() {
     let authority = Authority::new();
     let web_0 = format!("web-0.{NAME}");
     let (first, _) = secure(authority.server(&[&web_0], &[H2], false)).await;
@@ -154,14 +154,14 @@ async fn with_pod_names_the_certificate_has_to_name_the_pod() {
 }
 
 #[tokio::test]
-async fn with_pod_names_a_pod_without_a_hostname_is_the_service() {
+async fn with_pod_names_a_pod_without_a_hostname_is_verified_as_the_service() {
     let authority = Authority::new();
     let (pod, _) = secure(authority.server(&[NAME], &[H2], false)).await;
     let answer = get(&client([pod], authority.tls().pod_names(true)), "/").await;
     assert_eq!(answer.expect("a response"), format!("{NAME} 0 HTTP/2.0"));
 }
 
-/// A container that is started again, in the same pod, with another configuration.
+/// A container is restarted in the same pod, with another configuration.
 #[tokio::test]
 async fn a_pod_may_come_back_with_another_protocol() {
     let authority = Authority::new();
@@ -176,7 +176,7 @@ async fn a_pod_may_come_back_with_another_protocol() {
             loop {
                 match get(&client, "/").await {
                     Ok(answer) if spoken(answer.clone()) != spoken(first.clone()) => return answer,
-                    // The connection that there was has closed, and the request may have been lost with it.
+                    // The existing connection has closed, and the request may have been lost with it.
                     _ => tokio::task::yield_now().await,
                 }
             }
@@ -185,7 +185,7 @@ async fn a_pod_may_come_back_with_another_protocol() {
     }
 }
 
-/// A pod that has the configuration which it is told, and closes its connections when that changes.
+/// A pod that uses the configuration it is told, and closes its connections when that changes.
 async fn switching(
     configs: [Arc<ServerConfig>; 2],
 ) -> (SocketAddr, tokio::sync::watch::Sender<usize>) {
@@ -211,7 +211,7 @@ async fn switching(
 }
 
 #[tokio::test]
-async fn an_address_may_be_the_name() {
+async fn a_service_with_tls_may_be_an_address() {
     for host in ["127.0.0.1", "[::1]"] {
         let uri = format!("https://{host}:8443").parse().expect("a URI");
         let built = Client::builder(uri).discovery(Set(Some(Vec::new())));

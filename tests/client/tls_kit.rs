@@ -1,6 +1,6 @@
-//! Authorities, and pods over TLS.
+//! Certificate authorities, and pods that speak TLS.
 
-// `pub` says what is offered to the tests, though nothing here can be reached from another crate.
+// `pub` marks what other test files use; no other crate can reach it.
 #![allow(unreachable_pub)]
 
 use std::{
@@ -46,7 +46,7 @@ pub const NAME: &str = "web.default.svc.cluster.local";
 pub const H1: &[u8] = b"http/1.1";
 pub const H2: &[u8] = b"h2";
 
-/// An authority, as a cluster has one.
+/// A certificate authority, like a cluster's.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -61,7 +61,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A certificate for these names, with its key.
+    /// A certificate for these names, and its key.
     pub fn sign(&self, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let params = CertificateParams::new(names).expect("names");
@@ -70,7 +70,7 @@ impl Authority {
         (certificate, key)
     }
 
-    /// A client's identity: its certificate and key in PEM, and how pods tell it.
+    /// A client's identity: its certificate and key in PEM, and the mark by which pods identify it.
     pub fn client(&self) -> (String, String, String) {
         let (certificate, key) = self.sign(&["client.default.svc.cluster.local"]);
         let mark = mark(certificate.der());
@@ -88,13 +88,13 @@ impl Authority {
         roots
     }
 
-    /// A pod's side of TLS.
+    /// A pod's TLS configuration.
     pub fn server(&self, names: &[&str], protocols: &[&[u8]], clients: bool) -> ServerConfig {
         let of: &[&Self] = if clients { &[self] } else { &[] };
         self.server_for(names, protocols, of)
     }
 
-    /// The same for clients of these authorities, or for anybody where there are none.
+    /// A pod's TLS configuration for clients of these authorities; for any client if there are none.
     pub fn server_for(
         &self,
         names: &[&str],
@@ -124,14 +124,14 @@ impl Authority {
     }
 }
 
-/// What a pod over TLS has seen.
+/// What a TLS pod has seen.
 #[derive(Clone, Default)]
 pub struct Seen {
     pub connections: Count,
     pub requests: Count,
 }
 
-/// What is told of a connection in each response.
+/// The text about a connection in each response.
 pub fn describe(stream: &TlsStream<TcpStream>) -> String {
     let connection = stream.get_ref().1;
     let sni = connection.server_name().unwrap_or("-");
@@ -139,7 +139,7 @@ pub fn describe(stream: &TlsStream<TcpStream>) -> String {
     format!("{sni} {clients}")
 }
 
-/// A pod that answers over TLS with the name it was asked for, the number of the client's certificates and the version.
+/// A TLS pod that answers with the SNI, the number of the client's certificates and the HTTP version.
 pub async fn secure(config: ServerConfig) -> (SocketAddr, Seen) {
     let seen = Seen::default();
     let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -162,7 +162,7 @@ pub async fn secure(config: ServerConfig) -> (SocketAddr, Seen) {
                 async { Ok::<_, Infallible>(response) }
             });
             let server = auto::Builder::new(TokioExecutor::new());
-            // Ends with the connection, for good or bad.
+            // Ends with the connection, whatever the result.
             let _ = server.serve_connection(TokioIo::new(stream), service).await;
         }
     };
@@ -178,7 +178,7 @@ pub fn client(pods: impl IntoIterator<Item = SocketAddr>, tls: Tls) -> Client {
     builder(pods, tls).build().expect("a client")
 }
 
-/// A set of endpoints, hostnames included.
+/// A set of endpoints with hostnames.
 pub struct Set(pub Option<Vec<Endpoint>>);
 
 impl Discovery for Set {
@@ -193,21 +193,21 @@ impl Discovery for Set {
     }
 }
 
-/// gRPC's health service, in a good mood.
+/// The answer `SERVING` of gRPC's health service.
 fn serving() -> Response<Full<Bytes>> {
     let message: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
     let response = Response::builder().header("grpc-status", "0");
     response.body(Full::from(message)).expect("a response")
 }
 
-/// The client's certificate of a request, as [`Rotating`] tells it.
+/// The mark of a client's certificate, as [`Rotating`] reports it.
 pub fn mark(certificate: &[u8]) -> String {
-    // Signatures end it, and no two are alike.
+    // Certificates end in their signatures, which all differ.
     let end = &certificate[certificate.len() - 8..];
     end.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A pod whose side of TLS may be replaced, and which knows whose connections are open.
+/// A pod whose TLS configuration can be replaced, and which knows which clients' connections are open.
 pub struct Rotating {
     pub address: SocketAddr,
     config: watch::Sender<Arc<ServerConfig>>,
@@ -250,7 +250,7 @@ impl Rotating {
         }
     }
 
-    /// For handshakes from now on.
+    /// Sets the configuration for handshakes from now on.
     pub fn set(&self, config: ServerConfig) {
         self.config.send_replace(Arc::new(config));
     }
@@ -265,19 +265,19 @@ impl Rotating {
         self.handshakes.lock().expect("no panic").len()
     }
 
-    /// How many handshakes had this certificate of the client's.
+    /// How many handshakes used this client certificate.
     pub fn handshakes_of(&self, client: &str) -> usize {
         let all = self.handshakes.lock().expect("no panic");
         all.iter().filter(|it| *it == client).count()
     }
 
-    /// How many of them went on with an earlier session.
+    /// How many handshakes resumed an earlier session.
     pub fn resumed(&self) -> usize {
         self.resumed.get()
     }
 }
 
-/// Answers with whom it has been asked by. The answer to `/slow` ends with the request.
+/// Answers with the client's mark. The answer to `/slow` ends when the request does.
 async fn converse(stream: TlsStream<TcpStream>, client: String) {
     let service = service_fn(move |request: Request<Incoming>| {
         let client = Bytes::from(client.clone());
@@ -290,7 +290,7 @@ async fn converse(stream: TlsStream<TcpStream>, client: String) {
                     StreamBody::new(first.chain(end)).boxed_unsync()
                 }
                 _ => {
-                    // A client that sees its answer early keeps the connection busy.
+                    // Otherwise a client that gets its answer early would keep the connection busy.
                     let _ = request.into_body().collect().await;
                     Full::new(client).boxed_unsync()
                 }
@@ -299,11 +299,11 @@ async fn converse(stream: TlsStream<TcpStream>, client: String) {
         }
     });
     let server = auto::Builder::new(TokioExecutor::new());
-    // Ends with the connection, for good or bad.
+    // Ends with the connection, whatever the result.
     let _ = server.serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// Counts a connection as open.
+/// Counts a connection as open while it lives.
 struct Open(String, Arc<Mutex<HashMap<String, usize>>>);
 
 impl Open {
@@ -324,7 +324,7 @@ impl Drop for Open {
     }
 }
 
-/// A folder for a test's files, gone with this.
+/// A folder for a test's files, removed when dropped.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -341,7 +341,7 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// Writes a file, not at once: whoever reads meanwhile sees a part.
+    /// Writes a file. This isn't atomic: a reader may see only a part.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, content).expect("a file");

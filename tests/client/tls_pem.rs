@@ -1,4 +1,4 @@
-//! What people hand over as certificates and keys.
+//! What users pass as certificates and keys.
 
 use tower_headless::http::Tls;
 
@@ -7,7 +7,7 @@ use crate::{
     tls_kit::{Authority, Folder, H2, NAME, client, secure},
 };
 
-/// How the second string, of bytes, is refused as an authority, and how as an identity.
+/// The errors for this text as an authority, as a chain and as a key.
 fn refusals(pem: impl AsRef<[u8]>) -> [String; 3] {
     let (pem, authority) = (pem.as_ref(), Authority::new());
     let (chain, key, _) = authority.client();
@@ -97,7 +97,7 @@ fn a_certificate_that_cannot_be_read_is_an_error() {
 }
 
 #[test]
-fn a_key_that_is_encrypted_or_another_s_is_an_error() {
+fn an_encrypted_or_unrelated_key_is_an_error() {
     let authority = Authority::new();
     let (chain, key, _) = authority.client();
     let (_, other, _) = authority.client();
@@ -130,9 +130,10 @@ fn a_chain_in_the_wrong_order_is_an_error_that_tells_which_certificate_goes_firs
     );
 }
 
-/// Marks and line ends of Windows' editors, text before, between and after, all in one file, several keys.
+/// One file with byte order marks and line ends of Windows, text before, between and after the sections, and several
+/// keys.
 #[tokio::test]
-async fn what_editors_and_tools_add_does_no_harm() {
+async fn additions_of_editors_and_tools_are_ignored() {
     let authority = Authority::new();
     let (pod, _) = secure(authority.server(&[NAME], &[H2], true)).await;
     let (chain, key, _) = authority.client();

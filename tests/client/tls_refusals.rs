@@ -1,5 +1,5 @@
-//! Pods that refuse the client's certificate. In TLS 1.3 they do so after the client's handshake has ended, and its request
-//! may be on its way.
+//! Pods that refuse the client's certificate. In TLS 1.3 they do so after the client's handshake has ended, when its
+//! request may already be on its way.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ use crate::{
     tls_kit::{Authority, H1, NAME, Seen, builder, secure},
 };
 
-/// Four pods, of which these want a certificate of the client's.
+/// Four pods, the first `strict` of which require a client certificate.
 async fn pods(authority: &Authority, strict: usize) -> Vec<(SocketAddr, Seen)> {
     let mut pods = Vec::new();
     for number in 0..4 {
@@ -81,12 +81,12 @@ async fn row_h5_where_all_pods_refuse_the_client_every_post_is_known_to_be_unexe
     }
 }
 
-/// What a pod does that has accepted the connection, and read a request.
+/// What a pod does after it has accepted the connection and read a request.
 #[derive(Clone, Copy)]
 enum End {
-    /// This alert, after so many answers.
+    /// Sends this alert, after this many answers.
     Alert(AlertDescription, usize),
-    /// This alert, right after the beginning of an answer.
+    /// Sends this alert, right after the beginning of an answer.
     Amid(AlertDescription),
     Reset,
 }
@@ -127,7 +127,7 @@ async fn ending(authority: &Authority, end: End) -> (SocketAddr, Count) {
     (kit::pod(serve).await, requests)
 }
 
-/// Data and an alert at once. rustls has no way to send an alert of one's own, so the records are made here.
+/// Sends data and an alert at once. rustls can't send a chosen alert, so the records are made here.
 async fn send(stream: TlsStream<TcpStream>, data: &[u8], alert: AlertDescription) {
     let (mut tcp, tls) = stream.into_inner();
     let suite = tls
@@ -160,11 +160,11 @@ async fn send(stream: TlsStream<TcpStream>, data: &[u8], alert: AlertDescription
         bytes.extend(record.expect("a record").encode());
     }
     let _ = tcp.write_all(&bytes).await;
-    // Waits for the client to close, so that nothing is lost by a reset.
+    // Waits for the client to close, so that no reset discards anything.
     let _ = tcp.read(&mut [0; 64]).await;
 }
 
-/// What became of a POST that such a pod had, with another pod that answers all.
+/// The result of a POST to such a pod, beside another pod that answers everything.
 async fn fate(end: End) -> Result<String, Error> {
     let authority = Authority::new();
     let (bad, had) = ending(&authority, end).await;
@@ -207,7 +207,7 @@ async fn an_alert_of_the_handshake_proves_that_nothing_was_executed() {
 }
 
 #[tokio::test]
-async fn any_other_alert_proves_nothing() {
+async fn after_any_other_alert_the_request_may_have_been_executed() {
     for alert in [
         AlertDescription::InternalError,
         AlertDescription::UnexpectedMessage,
@@ -220,13 +220,13 @@ async fn any_other_alert_proves_nothing() {
 }
 
 #[tokio::test]
-async fn a_reset_proves_nothing() {
+async fn after_a_reset_the_request_may_have_been_executed() {
     let answer = fate(End::Reset).await;
     assert!(is_lost(&answer), "{answer:?}");
 }
 
 #[tokio::test]
-async fn after_an_answer_an_alert_proves_nothing() {
+async fn after_an_answer_and_an_alert_the_request_may_have_been_executed() {
     let answer = fate(End::Alert(AlertDescription::CertificateExpired, 1)).await;
     assert!(is_lost(&answer), "{answer:?}");
     let answer = fate(End::Amid(AlertDescription::CertificateExpired)).await;

@@ -26,7 +26,7 @@ use crate::{
 const MOMENT: Duration = Duration::from_millis(10);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A pod that wants a certificate of this authority's, and an identity in a folder.
+/// A pod that requires a certificate of this authority, and an identity in a folder.
 struct Story {
     authority: Authority,
     pod: Rotating,
@@ -50,12 +50,12 @@ impl Story {
         }
     }
 
-    /// Settings of these files, which are looked at on demand.
+    /// Settings with these files, which are read only on demand.
     fn tls(&self) -> Tls {
         of_files(&self.folder).reload_interval(DAY)
     }
 
-    /// Replaces the identity; how pods tell the new one.
+    /// Replaces the identity; returns its mark.
     fn renew(&self) -> String {
         let (chain, key, mark) = self.authority.client();
         self.folder.write("tls.crt", chain);
@@ -84,7 +84,7 @@ async fn identity(client: &Client) -> String {
     get(client, "/").await.expect("a response")
 }
 
-/// Asks until the pod is asked by this identity.
+/// Sends requests until the pod sees this identity.
 async fn until_identity(client: &Client, wanted: &str) {
     let asked = async {
         while identity(client).await != wanted {
@@ -95,7 +95,7 @@ async fn until_identity(client: &Client, wanted: &str) {
 }
 
 #[tokio::test]
-async fn files_that_change_are_in_the_next_handshake() {
+async fn changed_files_are_used_in_the_next_handshake() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let story = Story::new(&[H2, H1]).await;
         let tls = story.tls().reload_interval(MOMENT);
@@ -109,17 +109,17 @@ async fn files_that_change_are_in_the_next_handshake() {
 }
 
 #[tokio::test]
-async fn what_has_changed_before_the_first_request_is_in_its_handshake() {
+async fn files_changed_before_the_first_request_are_used_in_its_handshake() {
     let story = Story::new(&[H2]).await;
     let client = story.client(story.tls(), Protocol::Http2);
     let second = story.renew();
     assert_eq!(identity(&client).await, second);
 }
 
-/// As the kubelet does it: a folder for each version, and a link that is replaced.
+/// Like the kubelet: a folder for each version, and a link that is replaced.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_mounted_secret_is_swapped() {
+async fn a_swapped_mounted_secret_is_used() {
     use std::os::unix::fs::symlink;
 
     let story = Story::new(&[H1]).await;
@@ -146,7 +146,7 @@ async fn a_mounted_secret_is_swapped() {
 }
 
 #[tokio::test]
-async fn a_call_reads_the_files_at_once() {
+async fn reload_reads_the_files_at_once() {
     let story = Story::new(&[H1]).await;
     let client = story.client(story.tls().retire_within(Duration::ZERO), Protocol::Http1);
     assert_eq!(identity(&client).await, story.first);
@@ -187,7 +187,7 @@ async fn files_that_do_not_fit_together_change_nothing() {
     assert_eq!(identity(&client).await, second);
 }
 
-/// What is logged, as text.
+/// The log as text.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -232,9 +232,9 @@ async fn a_key_that_comes_later_than_its_certificate_costs_one_warning() {
 }
 
 #[tokio::test]
-async fn a_session_does_not_carry_an_old_identity_on() {
+async fn a_tls_session_does_not_keep_an_old_identity() {
     let story = Story::new(&[H1]).await;
-    // A connection for each request.
+    // No idle connections, so each request makes its own.
     let builder = builder([story.pod.address], story.tls()).max_idle(0);
     let client = builder.protocol(Protocol::Http1).build();
     let client = client.expect("a client");
@@ -255,12 +255,12 @@ async fn a_session_does_not_carry_an_old_identity_on() {
 }
 
 #[tokio::test]
-async fn connections_of_an_old_identity_are_gone_in_the_time_that_was_set() {
+async fn connections_of_an_old_identity_retire_within_the_set_time() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let story = Story::new(&[H2, H1]).await;
         let tls = story.tls().retire_within(Duration::from_millis(200));
         let client = story.client(tls, protocol);
-        // Several over HTTP/1.1, and all idle: nobody asks while they retire.
+        // Several HTTP/1.1 connections, all idle: no request comes while they retire.
         let together = (0..8).map(|_| identity(&client));
         let answers = futures::future::join_all(together).await;
         assert!(answers.iter().all(|it| *it == story.first));
@@ -273,7 +273,7 @@ async fn connections_of_an_old_identity_are_gone_in_the_time_that_was_set() {
 }
 
 #[tokio::test]
-async fn other_settings_retire_connections_of_roots_that_are_not_trusted_any_more() {
+async fn replaced_settings_retire_connections_of_roots_no_longer_trusted() {
     let story = Story::new(&[H1]).await;
     let client = story.client(story.tls(), Protocol::Http1);
     assert_eq!(identity(&client).await, story.first);
@@ -293,11 +293,11 @@ async fn other_settings_retire_connections_of_roots_that_are_not_trusted_any_mor
     drop(client);
     wait_until("the client's end", || handle.reload().is_err()).await;
     let error = handle.replace(other.tls()).expect_err("no client");
-    assert_eq!(error.to_string(), "the client is gone");
+    assert_eq!(error.to_string(), "the client was dropped");
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_not_cut_when_its_connection_retires() {
+async fn a_request_in_flight_finishes_when_its_connection_retires() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let story = Story::new(&[H2, H1]).await;
         let client = story.client(story.tls().retire_within(Duration::ZERO), protocol);
@@ -319,9 +319,9 @@ async fn a_request_under_way_is_not_cut_when_its_connection_retires() {
     }
 }
 
-/// A connection whose last request is long has no room where it takes no more.
+/// A connection that takes no more requests must not count, even if its last request is long.
 #[tokio::test]
-async fn a_long_stream_on_a_retired_connection_keeps_no_new_one_from_being_made() {
+async fn a_long_stream_on_a_retired_connection_does_not_block_new_connections() {
     let story = Story::new(&[H2]).await;
     let tls = story.tls().retire_within(Duration::ZERO);
     let builder = builder([story.pod.address], tls).protocol(Protocol::Http2);
@@ -353,10 +353,10 @@ async fn the_connection_of_checks_retires_as_well() {
     wait_until("checks", || story.pod.open(&second) == 1).await;
 }
 
-/// The files are on a disk that doesn't answer, and the runtime that waits for it stands still.
+/// The files are on a disk that doesn't answer, and the runtime that reads them isn't running.
 #[cfg(unix)]
 #[test]
-fn a_handshake_doesn_t_wait_for_a_runtime_that_looks_at_the_files_and_stands_still() {
+fn a_handshake_does_not_wait_for_a_stopped_runtime_that_reads_the_files() {
     let pods = tokio::runtime::Runtime::new().expect("a runtime");
     let story = pods.block_on(Story::new(&[H1]));
     let client = builder([story.pod.address], story.tls())
@@ -368,7 +368,7 @@ fn a_handshake_doesn_t_wait_for_a_runtime_that_looks_at_the_files_and_stands_sti
     fs::remove_file(&path).expect("a file");
     let made = std::process::Command::new("mkfifo").arg(&path).status();
     assert!(made.expect("mkfifo").success());
-    // Opened as soon as it is read.
+    // Opening the pipe succeeds once somebody reads it.
     let opened = std::thread::spawn(move || fs::OpenOptions::new().write(true).open(path));
     let current_thread = || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -385,14 +385,14 @@ fn a_handshake_doesn_t_wait_for_a_runtime_that_looks_at_the_files_and_stands_sti
     });
     let answer = async { tokio::time::timeout(support::PATIENCE / 2, identity(&client)).await };
     let answer = second.block_on(answer);
-    // A runtime ends when all that it has read has been.
+    // A runtime ends only when its reads have finished.
     drop(opened.join().expect("no panic").expect("a pipe"));
     assert_eq!(answer.expect("in time"), story.first);
     assert_eq!(first.block_on(waits), story.first);
 }
 
 #[tokio::test]
-async fn nobody_looks_at_the_files_of_a_client_that_is_gone() {
+async fn the_files_of_a_dropped_client_are_no_longer_watched() {
     let story = Story::new(&[H1]).await;
     let tasks = || {
         tokio::runtime::Handle::current()
@@ -407,10 +407,10 @@ async fn nobody_looks_at_the_files_of_a_client_that_is_gone() {
     wait_until("the end of all tasks", || tasks() == before).await;
 }
 
-/// How many requests there are for each step of a rotation.
+/// How many requests are sent in each step of a rotation.
 const REQUESTS: usize = 300;
 
-/// Requests from several tasks, until they are told to stop.
+/// Requests from several tasks, until told to stop.
 struct Load {
     tasks: JoinSet<()>,
     answered: kit::Count,
@@ -425,7 +425,7 @@ impl Load {
         for _ in 0..8 {
             let (client, answered, stop) = (client.clone(), answered.clone(), stop.clone());
             tasks.spawn(async move {
-                // All in all 2,000 a second, if the machine makes that.
+                // 2,000 a second in all, if the machine can.
                 let mut pace = tokio::time::interval(Duration::from_millis(4));
                 while !stop.load(Ordering::Relaxed) {
                     pace.tick().await;
@@ -445,7 +445,7 @@ impl Load {
         }
     }
 
-    /// Waits for a step's requests.
+    /// Waits until this step's requests have been answered.
     async fn step(&self) {
         let enough = self.answered.get() + REQUESTS;
         wait_until("requests", || self.answered.get() >= enough).await;
@@ -461,7 +461,7 @@ impl Load {
     }
 }
 
-/// The way of a rotation: everybody trusts both authorities; pods change, then clients; the old authority is taken out.
+/// A rotation: everybody trusts both authorities; pods change, then clients; the old authority is removed.
 async fn rotate_under_load(protocol: Protocol, offered: &[u8]) {
     let (old, new) = (Authority::new(), Authority::new());
     let both = [&old, &new];
@@ -478,7 +478,7 @@ async fn rotate_under_load(protocol: Protocol, offered: &[u8]) {
     let tls = of_files(&folder).retire_within(Duration::from_millis(200));
     let tls = tls.reload_interval(MOMENT);
     let client = builder(pods.iter().map(|pod| pod.address), tls).protocol(protocol);
-    // Handshakes take their time where many tests run at once.
+    // Handshakes are slow while many tests run at once.
     let client = client.connect_timeout(Duration::from_secs(10));
     let client = client.build().expect("a client");
     let open = |mark: &str| pods.iter().map(|pod| pod.open(mark)).sum::<usize>();

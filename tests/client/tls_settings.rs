@@ -1,4 +1,4 @@
-//! Configurations and resolvers of one's own; names that are learnt late; checks.
+//! Configurations and resolvers of an application's own; names that become known late; checks.
 
 use std::{
     sync::{Arc, Mutex},
@@ -39,7 +39,7 @@ fn own(authority: &Authority, protocols: &[&[u8]]) -> Tls {
 }
 
 #[tokio::test]
-async fn a_configuration_of_one_s_own_offers_what_the_client_speaks() {
+async fn a_custom_configuration_offers_the_client_s_protocols() {
     let authority = Authority::new();
     let (pod, _) = secure(authority.server(&[NAME], &[H2, H1], false)).await;
     for (named, protocol, spoken) in [
@@ -93,13 +93,13 @@ async fn a_configuration_beside_other_settings_of_trust_or_identity_is_an_error(
         let tls = tls.config(Arc::new(config(&authority, &[])));
         let error = builder([], tls).build().expect_err("both").to_string();
         assert!(
-            error.contains("leave out the settings beside it"),
+            error.contains("leave out the other settings of both"),
             "{error}"
         );
     }
 }
 
-/// Identities as they come over an API.
+/// Identities from an API.
 #[derive(Debug)]
 struct Agent(Mutex<Arc<CertifiedKey>>);
 
@@ -108,7 +108,7 @@ impl Agent {
         *self.0.lock().expect("no panic") = certified(chain, key);
     }
 
-    /// Both ways in which a client may know it.
+    /// Both ways to give it to a client.
     fn tls(self: &Arc<Self>, authority: &Authority) -> [Tls; 2] {
         let mut behind = config(authority, &[]);
         behind.client_auth_cert_resolver = self.clone();
@@ -137,14 +137,14 @@ impl ResolvesClientCert for Agent {
 }
 
 #[tokio::test]
-async fn a_resolver_s_new_identity_is_that_of_the_next_handshake_and_no_session_goes_on() {
+async fn a_resolver_s_new_identity_is_used_next_and_no_session_is_resumed() {
     let authority = Authority::new();
     let (chain, key, first) = authority.client();
     let agent = Arc::new(Agent(Mutex::new(certified(&chain, &key))));
     for tls in agent.tls(&authority) {
         agent.set(&chain, &key);
         let pod = Rotating::start(authority.server(&[NAME], &[H1], true)).await;
-        // A connection for each request.
+        // No idle connections, so each request makes its own.
         let client = builder([pod.address], tls).max_idle(0);
         let client = client.protocol(Protocol::Http1).build();
         let client = client.expect("a client");
@@ -159,7 +159,7 @@ async fn a_resolver_s_new_identity_is_that_of_the_next_handshake_and_no_session_
 }
 
 #[tokio::test]
-async fn a_call_retires_connections_of_what_only_a_resolver_or_a_configuration_knows() {
+async fn reload_retires_connections_of_resolvers_and_custom_configurations() {
     let authority = Authority::new();
     let (chain, key, first) = authority.client();
     let agent = Arc::new(Agent(Mutex::new(certified(&chain, &key))));
@@ -192,7 +192,7 @@ async fn a_grpc_check_goes_over_http2_whatever_the_client_speaks() {
     }
 }
 
-/// Sets of endpoints that a test sends.
+/// Discovery with sets of endpoints that a test sends.
 struct Answers(mpsc::UnboundedReceiver<Vec<Endpoint>>);
 
 impl Discovery for Answers {
@@ -205,7 +205,7 @@ impl Discovery for Answers {
 }
 
 #[tokio::test]
-async fn a_pod_s_name_that_is_learnt_after_it_joined_is_that_of_the_next_handshake() {
+async fn a_pod_s_name_learnt_later_is_used_in_the_next_handshake() {
     let authority = Authority::new();
     let web_0 = format!("web-0.{NAME}");
     let names = [NAME, &web_0];
@@ -223,7 +223,7 @@ async fn a_pod_s_name_that_is_learnt_after_it_joined_is_that_of_the_next_handsha
     crate::kit::wait_until("the name", named).await;
     let answer = get(&client, "/").await.expect("a response");
     assert_eq!(answer, format!("{web_0} 0 HTTP/1.1"));
-    // DNS may forget it again, and the pod hasn't.
+    // DNS may forget the name again, but the client doesn't.
     sets.send(vec![
         Endpoint::new(pod),
         Endpoint::new(([127, 0, 0, 9], 9).into()),
@@ -234,9 +234,9 @@ async fn a_pod_s_name_that_is_learnt_after_it_joined_is_that_of_the_next_handsha
     assert_eq!(answer, format!("{web_0} 0 HTTP/1.1"));
 }
 
-/// A pod that is not who the service is: what is wrong with it heals by its name alone.
+/// A pod whose certificate names the pod and not the service: it is accepted as soon as its name is known.
 #[tokio::test]
-async fn a_pod_that_was_refused_for_want_of_its_name_is_taken_once_that_is_known() {
+async fn a_pod_refused_without_its_name_is_accepted_once_the_name_is_known() {
     let authority = Authority::new();
     let web_0 = format!("web-0.{NAME}");
     let (pod, _) = secure(authority.server(&[&web_0], &[H1], false)).await;

@@ -1,4 +1,4 @@
-//! The client's everyday words: what requests made with them look like to pods, and what can be wrong with them.
+//! The client's request methods: what pods get of their requests, and which requests are errors.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -36,7 +36,7 @@ use crate::{
     support::{pod::Pod, within},
 };
 
-/// What a pod gets of a request: its head, and `body` bytes of its body.
+/// What a pod gets of a request: its head, and `BODY` bytes of its body.
 async fn received_by<const BODY: usize>(
     settings: impl FnOnce(ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndpoints>,
     request: impl FnOnce(&Client) -> RequestBuilder,
@@ -59,7 +59,7 @@ async fn head_of(request: impl FnOnce(&Client) -> RequestBuilder) -> String {
     received_by::<0>(|builder| builder, request).await.0
 }
 
-/// The target that a pod gets of a GET.
+/// The target of a GET as a pod gets it.
 async fn target_of(request: impl FnOnce(&Client) -> RequestBuilder) -> String {
     target(&head_of(request).await)
 }
@@ -74,7 +74,7 @@ fn assert_has(head: &str, line: &str) {
     assert!(has, "no {line:?} in {head}");
 }
 
-/// A request that fails before it goes anywhere.
+/// Asserts that a request fails before it is sent; returns the error.
 async fn invalid(request: RequestBuilder) -> Error {
     let error = within("an error", request.send()).await;
     let error = error.expect_err("no such request can be sent");
@@ -84,7 +84,7 @@ async fn invalid(request: RequestBuilder) -> Error {
 }
 
 #[tokio::test]
-async fn each_word_is_its_method_to_any_pod_and_to_one() {
+async fn each_request_method_sends_its_http_method_to_any_pod_and_to_one() {
     let pod = Pod::start("127.0.0.1:0".parse().expect("an address")).await;
     let pod = pod.expect("a pod");
     let client = client([pod.addr()]);
@@ -142,7 +142,7 @@ async fn a_query_is_added_to_what_the_path_has() {
 }
 
 #[tokio::test]
-async fn a_form_and_json_are_bodies_that_say_what_they_are() {
+async fn forms_and_json_set_their_content_type() {
     let form = |client: &Client| client.post("/").form(&[("a", "b c"), ("d", "é")]);
     let (head, body) = received_by::<14>(|builder| builder, form).await;
     assert_eq!(body, "a=b+c&d=%C3%A9");
@@ -181,7 +181,7 @@ async fn headers_are_added_one_by_one_and_replaced_by_a_map() {
 }
 
 #[tokio::test]
-async fn credentials_are_sent_and_shown_to_nobody() {
+async fn credentials_are_sent_but_never_shown() {
     let bearer = head_of(|client| client.get("/").bearer_auth("a").bearer_auth("t0ken"));
     let bearer = bearer.await;
     assert_has(&bearer, "authorization: Bearer t0ken");
@@ -204,7 +204,7 @@ async fn credentials_are_sent_and_shown_to_nobody() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_an_error_when_it_is_sent() {
+async fn an_invalid_request_fails_when_it_is_sent() {
     let client = client([refusing().await]);
     let no_key = HashMap::from([([1, 2], 3)]);
     for (request, why) in [
@@ -225,7 +225,7 @@ async fn what_makes_no_sense_is_an_error_when_it_is_sent() {
             client.post("/").json(&no_key),
             "the JSON: key must be a string",
         ),
-        // The first one counts.
+        // The first error counts.
         (
             client.get("no path").query(&1).header("a b", "c"),
             "\"no path\"",
@@ -238,7 +238,7 @@ async fn what_makes_no_sense_is_an_error_when_it_is_sent() {
 }
 
 #[tokio::test]
-async fn sending_is_a_future_to_spawn_to_join_and_to_instrument() {
+async fn the_send_future_can_be_spawned_joined_and_instrumented() {
     fn is_a_task<T: Future + Send + Unpin + 'static>(task: T) -> T {
         task
     }
@@ -334,7 +334,7 @@ async fn a_clone_is_the_same_request_unless_its_body_is_a_stream() {
     assert!(client.get("no path").try_clone().is_none());
 }
 
-/// What is all there is sent again, to another pod, and a stream isn't.
+/// A complete body is sent again, to another pod; a stream isn't.
 #[tokio::test]
 async fn a_stream_is_sent_once_and_bytes_again() {
     for (is_stream, is_answered) in [(true, false), (false, true)] {
@@ -345,7 +345,7 @@ async fn a_stream_is_sent_once_and_bytes_again() {
             false => "hello".into(),
         };
         let mut answers = Vec::new();
-        // Round robin begins anywhere: one of two comes to the pod that loses it.
+        // Round robin may begin anywhere, so one of two requests goes to the pod that loses it.
         for _ in 0..2 {
             let mut request = client.put("/").body(body());
             if !is_stream {
@@ -360,7 +360,7 @@ async fn a_stream_is_sent_once_and_bytes_again() {
 }
 
 #[tokio::test]
-async fn a_stream_has_the_length_that_its_headers_promise() {
+async fn a_stream_must_have_its_declared_length() {
     let (pod, _) = answering().await;
     let client = client([pod]);
     let body = RequestBody::new(stream_of(&["hello"]));
@@ -370,7 +370,7 @@ async fn a_stream_has_the_length_that_its_headers_promise() {
 }
 
 #[tokio::test]
-async fn a_broadcast_has_its_words_and_takes_no_stream() {
+async fn request_methods_can_broadcast_but_no_stream() {
     let (pod, requests) = answering().await;
     let client = builder([pod]).base_path("/api").build().expect("a client");
     let request = client.post("/").query(&[("a", "b")]).json("hello");
@@ -397,7 +397,7 @@ fn defaults(builder: ClientBuilder<StaticEndpoints>) -> ClientBuilder<StaticEndp
 }
 
 #[tokio::test]
-async fn default_headers_are_those_that_a_request_has_not() {
+async fn default_headers_fill_in_what_a_request_lacks() {
     let request = |client: &Client| {
         client
             .get("/")
@@ -419,7 +419,7 @@ async fn default_headers_are_those_that_a_request_has_not() {
 }
 
 #[tokio::test]
-async fn default_headers_are_those_of_every_way_to_send() {
+async fn default_headers_apply_to_every_way_to_send() {
     let (listener, pod) = listen().await;
     let client = defaults(builder([pod])).build().expect("a client");
     let serve = async {
@@ -487,7 +487,7 @@ async fn the_path_of_the_client_s_uri_is_its_base_path() {
 }
 
 #[tokio::test]
-async fn a_base_path_or_a_user_agent_that_is_none_is_an_error_of_the_builder() {
+async fn an_invalid_base_path_or_user_agent_fails_the_build() {
     for (builder, why) in [
         (unresolved("http").base_path("api"), "\"api\""),
         (unresolved("http").base_path("//evil"), "\"//evil\""),
@@ -503,7 +503,7 @@ async fn a_base_path_or_a_user_agent_that_is_none_is_an_error_of_the_builder() {
 }
 
 #[tokio::test]
-async fn no_word_leads_to_another_service() {
+async fn no_request_method_reaches_another_service() {
     let pod = refusing().await;
     let plain = client([pod]);
     let based = builder([pod]).base_path("/api").build().expect("a client");
@@ -563,7 +563,7 @@ async fn a_query_never_becomes_an_authority() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_an_answer() {
+async fn a_redirect_is_not_followed() {
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let moved = "HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n";
@@ -577,7 +577,7 @@ async fn a_redirect_is_an_answer() {
 
 /// By reference, by value, and of several types.
 #[tokio::test]
-async fn values_come_as_callers_have_them() {
+async fn request_methods_take_values_and_references_of_several_types() {
     let (pod, _) = answering().await;
     let client = client([Endpoint::new(pod).address()]);
     let path = String::from("/x");
@@ -644,7 +644,7 @@ async fn nothing_secret_is_in_errors_and_debug_texts() {
 }
 
 #[test]
-fn the_last_body_says_its_type_unless_the_caller_has() {
+fn the_last_body_sets_the_content_type_unless_the_caller_has() {
     let client = client([]);
     let types = |request: RequestBuilder| {
         let request = request.build().expect("a request");
@@ -702,7 +702,8 @@ fn no_path_leads_above_the_base_path() {
     }
 }
 
-/// Whether an '@' in it is like any other character: a path that begins with one slash, whatever others leave out of it.
+/// Whether an '@' in it is an ordinary character: it is a path that begins with one slash, even after what some parsers
+/// drop.
 fn is_path(text: &str) -> bool {
     let text = text.replace(['\t', '\n', '\r'], "").replace('\\', "/");
     text.starts_with('/') && !text.starts_with("//")
@@ -716,7 +717,7 @@ fn all_texts(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 proptest::proptest! {
-    /// A password may be anything, and what is no authority may have been meant for one.
+    /// A password may be anything, and a text that isn't an authority may have been meant as one.
     #[test]
     fn nothing_before_an_at_sign_is_in_an_error_or_a_debug_text(
         before in pieces(),
@@ -740,7 +741,7 @@ proptest::proptest! {
                 let has_path = number < 3 && is_path(&text);
                 let debug = match number < 3 {
                     true => format!("{request:?} {request:#?}"),
-                    // The header itself is no part of a URI.
+                    // The header is not part of a URI.
                     false => String::new(),
                 };
                 let sent = runtime.block_on(request.into_future());
@@ -752,7 +753,7 @@ proptest::proptest! {
     }
 }
 
-/// Of what an authority begins and ends with, or should.
+/// Pieces with which an authority begins or ends, or should.
 fn pieces() -> impl proptest::strategy::Strategy<Value = String> {
     const PIECES: [&str; 26] = [
         "http://", "https://", "ftp://", "://", "http:", "/", "//", "///", "\\", "\\\\", "u", "u:",
@@ -783,7 +784,7 @@ async fn user_information_before_another_host_is_refused_and_not_shown() {
 
 /// Tomcat, Jetty and Spring read `..;` as `..` behind proxies that don't.
 #[tokio::test]
-async fn path_parameters_lead_nobody_above_the_base_path() {
+async fn path_parameters_cannot_lead_above_the_base_path() {
     let based = builder([refusing().await])
         .base_path("/api")
         .build()
@@ -806,7 +807,7 @@ async fn path_parameters_lead_nobody_above_the_base_path() {
     }
 }
 
-/// The longest time of one request is no time, though the client has one: under layers, too.
+/// `Duration::MAX` removes the client's timeout for one request, under layers, too.
 #[tokio::test]
 async fn a_request_may_have_no_timeout_though_the_client_has_one() {
     const TIME: Duration = Duration::from_millis(100);
@@ -833,7 +834,7 @@ async fn a_request_may_have_no_timeout_though_the_client_has_one() {
 }
 
 #[tokio::test]
-async fn a_request_that_was_built_keeps_its_response_limit_where_it_is_executed() {
+async fn a_built_request_keeps_its_response_limit_when_executed() {
     let (pod, _) = answering().await;
     let client = client([pod]);
     for client in [

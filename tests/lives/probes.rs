@@ -1,4 +1,4 @@
-//! A pod that is out, and tried with one request.
+//! An ejected pod and its trial request.
 
 use std::{
     convert::Infallible,
@@ -27,7 +27,7 @@ fn address(host: u8) -> SocketAddr {
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Pod 1 says 503, and never gets to the end of why.
+/// A pod; number 1 answers 503 with a body that never ends.
 #[derive(Clone)]
 struct Pod(SocketAddr);
 
@@ -74,7 +74,7 @@ fn is_out(balance: &Pods) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_answered_with_503_does_not_bring_its_pod_back() {
+async fn a_trial_request_answered_with_503_does_not_bring_its_pod_back() {
     let detection = OutlierDetection::new()
         .consecutive_failures(1)
         .ejection_time(Duration::from_millis(200), Duration::from_secs(60));
@@ -87,8 +87,8 @@ async fn a_probe_answered_with_503_does_not_bring_its_pod_back() {
         drop(get(&mut balance).await);
         sleep(MILLI).await;
     }
-    // Until it is tried with one request, whose response is held.
-    let probe = loop {
+    // Until its trial request, whose response is held.
+    let trial = loop {
         let response = get(&mut balance).await;
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
             break response;
@@ -100,11 +100,11 @@ async fn a_probe_answered_with_503_does_not_bring_its_pod_back() {
         sleep(10 * MILLI).await;
         assert!(
             is_out(&balance),
-            "{:?} after the pod has answered its probe with 503 it is {:?}",
+            "{:?} after the pod has answered its trial request with 503 it is {:?}",
             begun.elapsed(),
             state(&balance)
         );
         drop(get(&mut balance).await);
     }
-    drop(probe);
+    drop(trial);
 }

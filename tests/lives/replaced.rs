@@ -1,4 +1,4 @@
-//! A pod that takes the address of another one.
+//! A pod that takes over the address of another one.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn a_pod_that_takes_another_one_s_address_joins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_balancer_replaces_its_watch_tells() {
+async fn a_replaced_pod_is_reported_by_watch() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(source).build(pods.make());

@@ -1,4 +1,4 @@
-//! Where requests go that are sent again.
+//! Where retries go.
 
 use crate::support::scripted::{Behaviour, Pods, Request, discovery, endpoint};
 use tokio_test::task;
@@ -31,7 +31,7 @@ async fn requests_that_avoid_one_of_five_are_shared_by_the_four_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_turns_requests_away_at_once_does_not_attract_those_that_are_sent_again() {
+async fn a_pod_that_rejects_at_once_does_not_attract_retries() {
     type Answer = (Endpoint, u32);
     let (script, source) = discovery();
     let pods = Pods::default();
@@ -48,7 +48,7 @@ async fn who_turns_requests_away_at_once_does_not_attract_those_that_are_sent_ag
     ServiceExt::<Request>::ready(&mut balance)
         .await
         .expect("ready");
-    // Pod 3 is at work on one request; pod 2 says that it has too much to do.
+    // Pod 3 works on one request; pod 2 answers that it is overloaded.
     pods.set([3], Behaviour::Hold);
     let avoid = Route::new().avoid(&endpoint(1)).avoid(&endpoint(2));
     let mut held = vec![task::spawn(balance.call_with(Request(1), avoid))];

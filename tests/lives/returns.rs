@@ -25,14 +25,14 @@ async fn send(balance: &Balance<PodService>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_refuses_is_tried_again_though_it_has_the_address_of_one_that_left() {
+async fn a_refusing_pod_is_tried_again_even_at_the_address_of_one_that_left() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(source).build(pods.make());
     script.answer([1, 2]);
     balance.ready().await.expect("ready");
 
-    // Its first life: it refuses, and the probe of it hangs.
+    // Its first life: it refuses, and the reconnect hangs.
     pods.set([1], Behaviour::NotReady);
     send(&balance).await;
     send(&balance).await;
@@ -49,14 +49,14 @@ async fn who_refuses_is_tried_again_though_it_has_the_address_of_one_that_left()
     assert_eq!(pods.counts(1).made, 2);
     assert_eq!(state(&balance, 1), EndpointState::Available);
 
-    // No yield from here to the end of the second request: the refusal is told before the old probe ends.
+    // No yield from here to the end of the second request: the refusal is told before the old reconnect ends.
     pods.set([1], Behaviour::NotReady);
     send(&balance).await;
     send(&balance).await;
     settle().await;
     assert_eq!(state(&balance, 1), EndpointState::Unreachable);
 
-    // It is well again. 5 s is the longest pause.
+    // It accepts again. 5 s is the longest pause.
     pods.set([1], Behaviour::Answer);
     tokio::time::sleep(Duration::from_secs(60)).await;
     settle().await;

@@ -1,4 +1,4 @@
-//! A balancer that is built outside of a runtime.
+//! Balancers that are built outside of a runtime.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -35,7 +35,7 @@ fn built_outside_a_runtime_a_fail_fast_balancer_starts_when_used() {
 
 #[cfg(feature = "http")]
 #[test]
-fn so_does_a_fail_fast_client() {
+fn built_outside_a_runtime_a_fail_fast_client_starts_when_used() {
     use tower_headless::http::Client;
     let pod: SocketAddr = ([127, 0, 0, 1], 9).into();
     let client = Client::builder("http://web.default:80".parse().expect("a URI"))

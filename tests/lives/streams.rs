@@ -1,4 +1,4 @@
-//! Responses that stream are no silence.
+//! A streaming response doesn't make its pod look unresponsive.
 
 use std::{
     collections::BTreeMap,
@@ -108,7 +108,7 @@ fn state(balance: &Balance<Pod, OnBodyEnd>, host: u8) -> EndpointState {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_whose_answers_stream_is_not_silent() {
+async fn a_pod_whose_answers_stream_is_not_unresponsive() {
     let (mut balance, _) = balance(4, Duration::ZERO, LeastConnections::new());
     get(&mut balance).await;
     let others = [2, 3, 4].map(address);
@@ -131,7 +131,7 @@ async fn a_pod_whose_answers_stream_is_not_silent() {
     drop(streams);
 }
 
-/// The consequence: half of the set is all that may be out, and streaming pods use it up.
+/// Only half of the set may be ejected, and wrongly ejected streaming pods would use that up.
 #[tokio::test(start_paused = true)]
 async fn streaming_pods_leave_room_for_a_bad_one() {
     let (mut balance, _) = balance(4, Duration::ZERO, LeastConnections::new());
@@ -160,9 +160,9 @@ async fn streaming_pods_leave_room_for_a_bad_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn to_peak_ewma_an_open_stream_is_no_wait() {
+async fn peak_ewma_does_not_count_an_open_stream_as_latency() {
     let (mut balance, calls) = balance(3, 10 * MILLI, PeakEwma::new());
-    // All are known to take 10 ms.
+    // All pods are known to take 10 ms.
     for _ in 0..60 {
         get(&mut balance).await;
         sleep(10 * MILLI).await;
@@ -173,8 +173,8 @@ async fn to_peak_ewma_an_open_stream_is_no_wait() {
         .await;
     let stream = stream.expect("a head, at once");
     calls.lock().expect("no panic").clear();
-    // Two minutes, ten requests a second. "One that gets no requests becomes cheaper again, so that each is tried from time
-    // to time": with one request in flight it costs twice as much as an idle one, which is made up for in 7 s.
+    // Two minutes, ten requests a second. A pod without requests becomes cheaper, so that each is tried from time to
+    // time: with one request in flight it costs twice as much as an idle pod, and its decay makes up for that in 7 s.
     for _ in 0..1_200 {
         get(&mut balance).await;
         sleep(90 * MILLI).await;

@@ -105,7 +105,7 @@ mod tests {
         let broken = browser.get("/carts/eve").await?;
         assert_eq!(broken.status(), 502);
         let text = broken.text().await?;
-        assert!(text.contains("is no JSON"), "{text}");
+        assert!(text.contains("is not JSON"), "{text}");
         server.abort();
         Ok(())
     }

@@ -13,22 +13,22 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::error::BoxError;
 
-/// A stream of which the beginning has been read.
+/// A stream whose beginning has been read.
 pub(in crate::http) struct Begun<B> {
     ahead: VecDeque<Result<Frame<Bytes>, BoxError>>,
     rest: B,
-    /// The beginning is all there is.
+    /// Whether the beginning is the whole body.
     ended: bool,
-    /// Of the whole.
+    /// Of the whole body.
     size_hint: SizeHint,
 }
 
-/// So many frames of a body are read in its caller's task, if they are ready at once: gRPC's bodies of one message and no
-/// end take two looks.
+/// How many frames are read in the caller's task, if they are ready at once: a gRPC body of one message and its end
+/// takes two polls.
 const AT_ONCE: usize = 2;
 
 impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Begun<B> {
-    /// Reads what is ready of a stream.
+    /// Reads what the stream has ready.
     pub(super) fn of(stream: B) -> Self {
         let mut begun = Self {
             ahead: VecDeque::new(),
@@ -53,13 +53,13 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Begun<B> {
         self.size_hint
     }
 
-    /// The stream, of which the beginning has been read.
+    /// The stream behind the frames that were read.
     pub(super) fn stream(&self) -> &B {
         &self.rest
     }
 
     fn read(&mut self) {
-        // Nobody is woken: whoever reads on looks again.
+        // No wakeup is needed: the next reader polls again.
         let mut cx = Context::from_waker(Waker::noop());
         while !self.ended && self.ahead.len() < AT_ONCE {
             let look = || Pin::new(&mut self.rest).poll_frame(&mut cx);
@@ -90,7 +90,7 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Begun<B> {
     }
 }
 
-/// The error of a request whose body has panicked.
+/// The error of a request whose body panicked.
 pub(in crate::http) fn panicked(panic: &(dyn Any + Send)) -> BoxError {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));

@@ -1,4 +1,4 @@
-//! Whether hyper still reads a request's body, and why that has failed.
+//! Whether hyper still reads a request's body, and why the body has failed.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -7,18 +7,18 @@ use std::sync::{
 
 use crate::error::BoxError;
 
-/// Whether a connection's request has a body of which there may be more to read. Clones share it.
+/// Whether there may be more to read of a request's body. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(in crate::http) struct Reading(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
     goes_on: AtomicBool,
-    /// hyper forgets the error where the head of a response has come.
+    /// Kept here because hyper drops the error once the head of a response has arrived.
     error: Mutex<Option<BoxError>>,
 }
 
-/// Held by a body that is being read. hyper drops one that it has read to its end, or to the length that is declared.
+/// Held by a body while it is read. hyper drops a body that it has read to its end, or to its declared length.
 pub(super) struct Reader(Reading);
 
 impl Reading {
@@ -31,7 +31,7 @@ impl Reading {
         Reader(self.clone())
     }
 
-    /// Why the body has failed, if it has.
+    /// Why the body failed, if it has.
     pub(in crate::http) fn take_error(&self) -> Option<BoxError> {
         let error = self.0.error.lock();
         error.unwrap_or_else(PoisonError::into_inner).take()
@@ -39,7 +39,7 @@ impl Reading {
 }
 
 impl Reader {
-    /// The body has failed. What hyper gets to know of it.
+    /// Notes that the body has failed. Returns the error for hyper.
     pub(super) fn failed(&self, error: BoxError) -> BoxError {
         let state = &self.0.0;
         *state.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);

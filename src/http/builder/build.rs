@@ -1,4 +1,4 @@
-//! The client, of its settings.
+//! Builds the client from its settings.
 
 use std::sync::Arc;
 
@@ -31,13 +31,13 @@ use {
 };
 
 impl Client {
-    /// Settings of a client of the service that `uri` names: `http://nginx-headless.default:80`, or
-    /// `http://_http._tcp.nginx-headless.default` for the port of that name. Without either it is the scheme's port. A path in it,
-    /// `http://nginx-headless.default/api/v1`, is the [base path](ClientBuilder::base_path).
+    /// Settings of a client for the service that `uri` names: `http://nginx-headless.default:80`, or
+    /// `http://_http._tcp.nginx-headless.default` for the port named `http`. Without a port it is the scheme's default.
+    /// A path, as in `http://nginx-headless.default/api/v1`, is the [base path](ClientBuilder::base_path).
     ///
     /// # On your own machine
     ///
-    /// One variable switches between the cluster and a server here:
+    /// One variable switches between the cluster and a server on your machine:
     ///
     /// ```
     /// # fn main() -> Result<(), tower_headless::BoxError> {
@@ -50,12 +50,11 @@ impl Client {
     /// # }
     /// ```
     ///
-    /// - **`http://localhost:8080`**, names below `.localhost`, and addresses (`http://127.0.0.1:8080`, `http://[::1]:8080`) need
-    ///   no name server, and no `allow_loopback`: they mean this machine (RFC 6761 §6.3). `localhost` is 127.0.0.1,
-    ///   and ::1 where that refuses.
-    /// - **Several servers**, or pods of a cluster, each with a port of its own (`kubectl port-forward pod/web-0 8081:80`; of a
-    ///   Service it forwards to one pod only), are the set itself. The pods see the service's name:
-    ///
+    /// - **`http://localhost:8080`**, names below `.localhost`, and addresses (`http://127.0.0.1:8080`,
+    ///   `http://[::1]:8080`) need no name server and no `allow_loopback`: they mean this machine (RFC 6761 §6.3).
+    ///   `localhost` is 127.0.0.1, or ::1 if that refuses.
+    /// - **Several servers**, or pods of a cluster, each with its own port, are a `StaticEndpoints`. Forward a pod by
+    ///   `kubectl port-forward pod/web-0 8081:80`; a Service forwards to one pod only. The pods see the service's name:
     ///   ```
     ///   # fn main() -> Result<(), tower_headless::BoxError> {
     ///   # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -66,21 +65,21 @@ impl Client {
     ///   # Ok(())
     ///   # }
     ///   ```
-    /// - **A DNS server of your own** is named by [`dns`](ClientBuilder::dns). What it says of loopback has to be allowed:
-    ///   `.dns(|dns| dns.name_servers(["127.0.0.1:5353".parse().unwrap()]).allow_loopback(true))`.
+    /// - **A DNS server of your own**: set it by [`dns`](ClientBuilder::dns), and allow the loopback addresses that it
+    ///   answers: `.dns(|dns| dns.name_servers(["127.0.0.1:5353".parse().unwrap()]).allow_loopback(true))`.
     pub fn builder(uri: Uri) -> ClientBuilder {
         ClientBuilder::new(uri)
     }
 }
 
 impl<D> ClientBuilder<D> {
-    /// Builds the client. Nothing is dialled before a request comes, unless it is told to
-    /// [connect ahead](Self::connect_ahead) or to [check](Self::health_check).
+    /// Builds the client. It dials nothing before the first request, unless it should [connect
+    /// ahead](Self::connect_ahead) or [check health](Self::health_check).
     ///
     /// # Errors
     ///
-    /// If the URI names no service, or is `https` and there is no `tls`; if [`key_from`](Self::key_from) is set and the
-    /// policy looks at no keys; if the name of a header or cookie, a secret, a base path or a user agent is none. The text says
+    /// If the URI names no service, or is `https` without `tls`; if [`key_from`](Self::key_from) is set but the policy
+    /// ignores keys; if a header's or cookie's name, a secret, a base path or a user agent is invalid. The text says
     /// which.
     pub fn build(self) -> Result<Client, BuildError>
     where
@@ -109,7 +108,7 @@ impl<D> ClientBuilder<D> {
         let defaults = self.defaults.build();
         let defaults = defaults.map_err(|why| BuildError::of_service(&scheme, &authority, why))?;
         let limits = self.limits;
-        // By a word of HTTP/2, or by an alert of TLS.
+        // HTTP/2 can refuse by `REFUSED_STREAM` or GOAWAY, TLS by an alert.
         let may_refuse = scheme == Scheme::HTTPS || connector.may_speak_http2();
         let service = Service::new(scheme, &authority).allow_foreign(self.allow_foreign);
         let check = self
@@ -170,15 +169,14 @@ impl<D> ClientBuilder<D> {
     }
 }
 
-/// What the client looks for in its requests; none if nothing. Or what is wrong with that.
+/// What the client looks for in its requests, if anything. Returns what is wrong with the settings if they can't work.
 fn affinity(
     keys: Vec<KeyFrom>,
     is_keyed: bool,
     #[cfg(feature = "sessions")] sessions: Option<Sessions>,
 ) -> Result<Option<Affinity>, String> {
     if !keys.is_empty() && !is_keyed {
-        let why =
-            "`key_from` needs a policy that goes by keys: set `policy(ConsistentHash::new())`";
+        let why = "`key_from` needs a policy that uses keys: set `policy(ConsistentHash::new())`";
         return Err(why.into());
     }
     let is_off = keys.is_empty();
@@ -209,7 +207,7 @@ fn config(limits: &Limits, connector: Connector, service: Service) -> Config {
     }
 }
 
-/// The connector over TLS, where the scheme asks for it.
+/// Adds TLS to the connector, if the scheme is `https`.
 #[cfg(feature = "tls")]
 fn secured(
     mut connector: Connector,
@@ -222,7 +220,7 @@ fn secured(
             BuildError::of_service(
                 scheme,
                 authority,
-                "https needs `.tls(Tls::new().trust_pem(…)?)`: whom to trust",
+                "https needs `.tls(Tls::new().trust_pem(…)?)`, which says whom to trust",
             )
         };
         let tls = tls.ok_or_else(untold)?;

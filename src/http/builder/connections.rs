@@ -11,13 +11,13 @@ use crate::http::protocol::Protocol;
 use crate::http::tls::Tls;
 
 impl<D> ClientBuilder<D> {
-    /// Which protocol is spoken.
+    /// Which protocol the client speaks to pods.
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.connector.protocol = protocol;
         self
     }
 
-    /// Whom to trust, for `https`.
+    /// TLS settings for `https`: which authorities to trust, and which identity to show.
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls(mut self, tls: Tls) -> Self {
@@ -25,7 +25,7 @@ impl<D> ClientBuilder<D> {
         self
     }
 
-    /// How long it may take to connect to a pod, TLS included. After that the request goes to another one.
+    /// How long connecting to a pod may take, including TLS. After that the request goes to another pod.
     ///
     /// 10 ms at least, because less would make every pod unreachable; a day at most.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
@@ -35,8 +35,9 @@ impl<D> ClientBuilder<D> {
 
     /// How long a pod may take from the request to the head of its response.
     ///
-    /// A pod that exceeds it gets one trial request at a time until it answers again. The request that it had is sent to another
-    /// pod if that is safe. Don't set it where answers may take any time, as with long polls. 1 ms at least, a day at most.
+    /// A pod that exceeds it gets one trial request at a time until it answers again. Its request is sent to another
+    /// pod if that is safe. Don't set it if answers may take any time, as with long polls. 1 ms at least, a day at
+    /// most.
     pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
         self.limits.first_byte = Some(bounded(timeout, MILLISECOND));
         self
@@ -57,59 +58,61 @@ impl<D> ClientBuilder<D> {
 
     /// How many connections there may be to each pod, at least one. Further requests wait for one.
     ///
-    /// An HTTP/2 connection that takes no more requests (GOAWAY) and only ends those that it has does not count.
+    /// HTTP/2 connections that only finish their requests after a GOAWAY don't count.
     ///
-    /// A connection belongs to the runtime that it was made in, and a current-thread runtime can't use another one's. If there is
-    /// no room, a request of another runtime takes the place of a connection that nobody uses: one that is idle, or being made
-    /// for nobody, or whose response has been read or dropped. That connection no longer counts, and closes when its own runtime
-    /// goes on and what is left of an upload has ended. Connections in use are waited for.
+    /// A connection belongs to the runtime that made it, and a current-thread runtime can't use another one's. If there
+    /// is no room, a request of another runtime takes the place of a connection that nobody uses: an idle one, one that
+    /// is being made for nobody, or one whose response has been read or dropped. The replaced connection no longer
+    /// counts. It closes when its own runtime runs again and the rest of an upload has ended. The request waits for
+    /// connections in use.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.max_connections = connections.max(1);
         self
     }
 
-    /// How old a connection to a pod may grow before another one takes its place; no limit by default (`None`).
+    /// How old a connection to a pod may grow before another one replaces it; no limit by default (`None`).
     ///
-    /// It drains the pods behind a proxy, or of a node, by and by, and has renewed certificates shown. ± 10 %, drawn for each
-    /// connection. 10 ms at least, a day at most.
+    /// Use it to drain the pods behind a proxy, or of a node, gradually, and to have renewed certificates shown. ± 10
+    /// %, drawn for each connection. 10 ms at least, a day at most.
     ///
-    /// A connection that is too old takes no new request; what is in flight on it ends as usual, however long that takes,
-    /// and then it closes. No request fails because of it. An HTTP/2 connection goes on taking requests until its successor
-    /// is there, or can't be had, up to the [`connect_timeout`](Self::connect_timeout); so none waits for a handshake. From
-    /// then on it doesn't count for [`max_connections`](Self::max_connections), whereas an HTTP/1.1 connection with a
-    /// response that has not ended does.
+    /// A connection that is too old takes no new request. Its requests in flight end as usual, however long that takes,
+    /// and then it closes. No request fails because of it. An HTTP/2 connection keeps taking requests until its
+    /// successor is connected or has failed to connect, for up to the [`connect_timeout`](Self::connect_timeout); so no
+    /// request waits for a handshake. From then on it doesn't count for [`max_connections`](Self::max_connections). An
+    /// HTTP/1.1 connection counts until its response has ended.
     pub fn max_connection_age(mut self, age: Duration) -> Self {
         self.limits.age.age = Some(bounded(age, SHORTEST));
         self
     }
 
-    /// How many requests a connection may have before another one takes its place; one at least. No limit by default.
+    /// How many requests a connection may carry before another one replaces it; one at least. No limit by default.
     ///
-    /// Up to 10 % fewer, drawn for each connection, and never more. Then it ends as one that is
-    /// [too old](Self::max_connection_age).
+    /// Up to 10 % fewer, drawn for each connection, and never more. Then the connection ends like one that is [too
+    /// old](Self::max_connection_age).
     pub fn max_connection_requests(mut self, requests: usize) -> Self {
         self.limits.age.requests = Some(requests.max(1));
         self
     }
 
-    /// Whether a connection to each pod is made before its first request, and kept; no by default.
+    /// Whether the client connects to each pod before its first request, and stays connected; no by default.
     ///
-    /// A pod that joins others gets no request until it has a connection, handshakes and all: it is
-    /// [unreachable](crate::EndpointState::Unreachable) for as long as that takes. So no request waits for one. The pods of
-    /// the first set get requests at once, which may be before they are connected. A pod that refuses is tried again as any
-    /// other that refuses requests.
+    /// A pod that joins others gets no request until it has a connection, including handshakes. Until then it is
+    /// [unreachable](crate::EndpointState::Unreachable), so no request waits for a connection. The pods of the first
+    /// set get requests at once, possibly before they are connected. A pod that refuses is tried again like any other
+    /// unreachable pod.
     ///
-    /// One connection to each pod stays, whatever the [`idle_timeout`](Self::idle_timeout). If it is lost, because the pod
-    /// closes it or it grows too old, another one takes its place: at once, or where the pod closes them, after 0.2 s to 5 s.
+    /// One connection to each pod stays open, whatever the [`idle_timeout`](Self::idle_timeout). If it is lost, because
+    /// the pod closes it or it grows too old, another one replaces it: at once, or, if the pod closes them, after 0.2 s
+    /// to 5 s.
     ///
-    /// It costs connections, clients × pods: a hundred clients of a hundred pods have ten thousand, and each pod has a
+    /// It costs clients × pods connections: a hundred clients of a hundred pods have ten thousand, and each pod has a
     /// hundred, used or not. With a policy that picks few of many pods, most are never used.
     pub fn connect_ahead(mut self, connect_ahead: bool) -> Self {
         self.limits.ahead = connect_ahead;
         self
     }
 
-    /// After how long without traffic the system asks whether the pod is still there; it asks three times, at a third of this.
+    /// How long a connection may be silent before TCP keep-alive probes it; three probes, at a third of this.
     ///
     /// The system counts in seconds: 1 s at least, 32,000 s at most.
     pub fn tcp_keepalive(mut self, idle: Option<Duration>) -> Self {
@@ -117,7 +120,7 @@ impl<D> ClientBuilder<D> {
         self
     }
 
-    /// How long what was sent may go without acknowledgement before the connection is given up (Linux).
+    /// How long sent data may stay unacknowledged before the connection is closed (Linux).
     ///
     /// 1 s at least, so that a packet may be lost and sent again; 32,000 s at most.
     pub fn tcp_user_timeout(mut self, timeout: Option<Duration>) -> Self {
@@ -125,10 +128,10 @@ impl<D> ClientBuilder<D> {
         self
     }
 
-    /// How often an HTTP/2 connection is pinged. One without an answer within 5 s is closed.
+    /// How often an HTTP/2 connection is pinged. If the pod doesn't answer within 5 s, the connection is closed.
     ///
-    /// 100 ms at least, a day at most. Servers may close connections that are pinged too often: gRPC's by default those with
-    /// more than one ping in 5 minutes.
+    /// 100 ms at least, a day at most. Servers may close connections that are pinged too often; gRPC's servers allow
+    /// one ping in 5 minutes by default.
     pub fn http2_ping(mut self, interval: Option<Duration>) -> Self {
         self.connector.ping = interval.map(|interval| bounded(interval, MOST_PINGS));
         self
@@ -136,13 +139,15 @@ impl<D> ClientBuilder<D> {
 
     /// Whether requests may name another service in their URI, by its authority or its scheme; off by default.
     ///
-    /// Whatever a request names, it goes to the pods of this client's service. So `https://other.example/` would reach them
-    /// in clear, with `Host: other.example`. It is an error instead ([`Error::is_foreign`](crate::http::Error::is_foreign)).
-    /// Turn this on for pods that serve many names, such as proxies: the URI's authority is then passed on to them, whatever
-    /// `Host` comes along, and the client's [default headers](Self::default_headers) are left out.
+    /// Every request goes to the pods of this client's service, whatever it names. So `https://other.example/` would
+    /// reach them unencrypted, with `Host: other.example`. It is an error instead
+    /// ([`Error::is_foreign`](crate::http::Error::is_foreign)). Turn this on for pods that serve many names, such as
+    /// proxies. Then the URI's authority is passed on to them, even if the request has another `Host`, and the client's
+    /// [default headers](Self::default_headers) are left out.
     ///
-    /// The service's own name may be spelled in any case, with a dot at its end, with or without the default port. A `Host`
-    /// header of a request for the service is passed on in any case, and so is the target of CONNECT: they say nothing of where the request should go.
+    /// The service's own name may be in any case, with a trailing dot, and with or without the default port. A `Host`
+    /// header of a request for the service is always passed on, and so is the target of CONNECT: neither says where the
+    /// request should go.
     pub fn allow_foreign_authority(mut self, allow: bool) -> Self {
         self.allow_foreign = allow;
         self

@@ -1,22 +1,22 @@
-//! How much and how long.
+//! Bounds of the settings, and the limits that are set.
 
 use std::time::Duration;
 
 use crate::http::pool::AgeLimits;
 
-/// A task that looks at something this often costs next to nothing, and nobody wants it sooner.
+/// A task that wakes this often costs next to nothing, and nobody needs it more often.
 pub(super) const SHORTEST: Duration = Duration::from_millis(10);
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 /// The shortest time between two pings.
 pub(super) const MOST_PINGS: Duration = Duration::from_millis(100);
-/// The bounds of the system's own clocks of a connection.
+/// Bounds of TCP keep-alive and user timeout, which the system counts in whole seconds.
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOURS: Duration = Duration::from_secs(32_000);
 
-/// Far from where adding it to a clock overflows.
+/// Far from where adding it to a clock would overflow.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The time itself, unless it is shorter than `least` or longer than a day.
+/// Keeps `time` between `least` and a day.
 pub(super) fn bounded(time: Duration, least: Duration) -> Duration {
     time.clamp(least, DAY)
 }
@@ -28,7 +28,7 @@ pub(super) struct Limits {
     pub(super) max_connections: usize,
     pub(super) first_byte: Option<Duration>,
     pub(super) whole: Option<Duration>,
-    /// None waits for as long as it takes.
+    /// `None` waits without limit.
     pub(super) ready: Option<Duration>,
     pub(super) age: AgeLimits,
     pub(super) ahead: bool,

@@ -1,4 +1,4 @@
-//! The service that a URI names: as requests have it, and as DNS does.
+//! The service that a URI names: for requests, and for DNS.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::http::secrets;
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("no client for {uri}: {why}")]
 pub struct BuildError {
-    /// As errors show it.
+    /// With secrets hidden, as errors show it.
     uri: String,
     why: String,
 }
@@ -28,7 +28,7 @@ impl BuildError {
         }
     }
 
-    /// Of the service at `authority`.
+    /// An error about the service at `authority`.
     pub(super) fn of_service(
         scheme: &Scheme,
         authority: &Authority,
@@ -41,16 +41,16 @@ impl BuildError {
     }
 }
 
-const USER_INFORMATION: &str = "a service has no user information";
+const USER_INFORMATION: &str = "a service's URI has no user information";
 
-/// The service's name as requests have it: DNS alone knows `_port._protocol.`.
+/// The service's name in requests: `_port._protocol.` is for DNS only.
 pub(super) fn name(uri: &Uri) -> Result<(Scheme, Authority), BuildError> {
     let scheme = match uri.scheme() {
         Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => scheme.clone(),
         _ => return Err(BuildError::new(uri, "write http:// or https://")),
     };
     let Some(authority) = uri.authority() else {
-        return Err(BuildError::new(uri, "it names no service"));
+        return Err(BuildError::new(uri, "the URI names no service"));
     };
     if authority.as_str().contains('@') {
         return Err(BuildError::new(uri, USER_INFORMATION));
@@ -58,14 +58,14 @@ pub(super) fn name(uri: &Uri) -> Result<(Scheme, Authority), BuildError> {
     if uri.query().is_some() {
         return Err(BuildError::new(
             uri,
-            "a service has no query: requests have",
+            "a service's URI has no query: put it into the requests",
         ));
     }
     let host = match srv_name(authority) {
         Some(name) => name.splitn(3, '.').last().unwrap_or_default(),
         None => authority.host(),
     };
-    // The dot at the end is for DNS alone, too.
+    // The trailing dot is for DNS only, too.
     let host = host.trim_end_matches('.');
     let service = match authority.port() {
         Some(port) => format!("{host}:{port}").parse(),
@@ -82,7 +82,7 @@ fn srv_name(authority: &Authority) -> Option<&str> {
     name.starts_with('_').then_some(name)
 }
 
-/// What a [`ClientBuilder`](super::ClientBuilder) has that knows no pods: without the feature `dns`, it takes a
+/// The discovery of a [`ClientBuilder`](super::ClientBuilder) without the feature `dns`: it finds nothing. Set a
 /// [discovery](super::ClientBuilder::discovery).
 #[cfg(not(feature = "dns"))]
 #[derive(Debug)]
@@ -97,7 +97,7 @@ pub(super) fn discovery(_: &Uri) -> Result<NoDiscovery, BuildError> {
 #[cfg(feature = "dns")]
 pub(super) fn discovery(uri: &Uri) -> Result<Dns, BuildError> {
     let Some(authority) = uri.authority() else {
-        return Err(BuildError::new(uri, "it names no service"));
+        return Err(BuildError::new(uri, "the URI names no service"));
     };
     let default = if uri.scheme() == Some(&Scheme::HTTPS) {
         443

@@ -1,4 +1,4 @@
-//! gRPC's health service, version 1: one message to ask, one to answer, both in gRPC's frames.
+//! gRPC's health service, version 1: one message to ask, one to answer, each in a gRPC frame.
 
 mod message;
 
@@ -11,10 +11,10 @@ use crate::error::BoxError;
 
 pub(super) const PATH: &str = "/grpc.health.v1.Health/Check";
 
-/// Far more than any answer has.
+/// The longest answer; real ones are far shorter.
 const MOST: usize = 4096;
 
-/// Before each message: whether it is compressed, and its length.
+/// The prefix of each message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
 /// The body of a request for the status of `service`.
@@ -27,14 +27,14 @@ pub(super) fn request(service: &str) -> Bytes {
     frame.freeze()
 }
 
-/// Whether the answer says that the service is served.
+/// Checks that the answer says `SERVING`.
 pub(super) async fn judge<B>(response: Response<B>) -> Result<(), BoxError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MOST).collect().await?;
-    // An answer without a message has its status in the head.
+    // If there is no message, the status is in the head.
     status(body.trailers().unwrap_or(&head.headers))?;
     let status = message::status(&message(body.to_bytes())?);
     match status.ok_or("an answer that can't be decoded")? {
@@ -43,7 +43,7 @@ where
     }
 }
 
-/// `HealthCheckResponse.ServingStatus`, of which one is good.
+/// The only good `HealthCheckResponse.ServingStatus`.
 const SERVING: i32 = 1;
 
 fn name(status: i32) -> &'static str {
@@ -74,7 +74,7 @@ fn message(mut frame: Bytes) -> Result<Bytes, BoxError> {
     let is_compressed = frame.get_u8() != 0;
     let length = frame.get_u32() as usize;
     if is_compressed || length != frame.len() {
-        return Err("an answer that is no single plain message".into());
+        return Err("an answer that is not a single uncompressed message".into());
     }
     Ok(frame)
 }
@@ -107,8 +107,8 @@ mod tests {
             ("0", &[0, 0, 0, 0, 0], "Unknown"),
             ("5", &[], "gRPC status 5"),
             ("0", &[], "without a message"),
-            ("0", &[1, 0, 0, 0, 2, 8, 1], "no single plain message"),
-            ("0", &[0, 0, 0, 0, 9, 8, 1], "no single plain message"),
+            ("0", &[1, 0, 0, 0, 2, 8, 1], "single uncompressed"),
+            ("0", &[0, 0, 0, 0, 9, 8, 1], "single uncompressed"),
             ("0", &[0, 0, 0, 0, 2, 8, 0xff], "decode"),
             ("0", &[0; 5000], "limit"),
         ] {

@@ -1,4 +1,4 @@
-//! The connection of a pod's checks, kept from one to the next.
+//! The connection of a pod's checks, kept between them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,24 +26,24 @@ use crate::{
     },
 };
 
-/// How much of an answer is read, so that its connection can be used again: more than any that says that all is well.
+/// How much of an answer is read, so that its connection can be used again: more than any healthy answer has.
 const MOST: usize = 16 * 1024;
 
-/// How long the rest of an answer that came an interval ago may be waited for: it has been read, or it is endless.
+/// How long to wait for the rest of the previous check's answer: by now it has been read, or it is endless.
 const MOMENT: Duration = Duration::from_millis(10);
 
-/// A connection, and what reads the rest of its last answer.
+/// A connection, and the task that reads the rest of its last answer.
 pub(super) struct Link {
     connection: Connection,
     age: Age,
     home: Home,
     keep_alive: KeepAlive,
-    /// Whether that could be read to its end. Aborted with this.
+    /// Tells whether the answer could be read to its end. Aborted when dropped.
     reader: JoinSet<bool>,
 }
 
 impl Link {
-    /// To be called in the runtime that drives the connection.
+    /// Must be called in the runtime that drives the connection.
     pub(super) fn new(connection: Connection, limits: AgeLimits, vintage: Option<Vintage>) -> Self {
         let age = Age::new(limits, Instant::now(), &mut &Generator::new(None));
         Self {
@@ -55,7 +55,7 @@ impl Link {
         }
     }
 
-    /// Whether it can be used once more.
+    /// Whether it can be used again.
     pub(super) async fn is_ready(&mut self) -> bool {
         let is_old = self.age.is_reached() || self.age.is_outdated();
         if !self.home.runs_beside_us() || is_old || self.keep_alive.is_over() {
@@ -64,7 +64,7 @@ impl Link {
         let ready = async {
             while let Some(is_read) = self.reader.join_next().await {
                 if !is_read? {
-                    return Err("an answer without an end".into());
+                    return Err("an answer that never ends".into());
                 }
             }
             match &mut self.connection {
@@ -98,9 +98,9 @@ impl Link {
         Ok(response)
     }
 
-    /// Reads the answer's body, which nobody waits for: its head has said all.
+    /// Reads the answer's body, which nobody waits for: the head was enough.
     pub(super) fn read_on(&mut self, body: Incoming) {
-        // HTTP/2 resets a stream that is dropped, and no other.
+        // Only HTTP/1.1: over HTTP/2, dropping the body resets just its stream.
         if matches!(self.connection, Connection::Http1(..)) && !body.is_end_stream() {
             let read = Limited::new(body, MOST).collect();
             self.reader.spawn(async move { read.await.is_ok() });

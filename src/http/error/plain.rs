@@ -1,8 +1,8 @@
-//! How a connection has ended, in plain words: hyper and h2 speak of their own insides.
+//! How a connection has ended, in plain words: hyper and h2 talk about their internals.
 
 use std::{error::Error, io};
 
-/// What `{}` says of an end of a connection or a stream; none if its own words will do.
+/// The text for the end of a connection or a stream; none if the error's own text will do.
 pub(super) fn words(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -1,4 +1,4 @@
-//! What a request waited for that was not sent in its time.
+//! What a request that was not sent in time waited for.
 
 use std::{error::Error as StdError, fmt};
 
@@ -10,13 +10,13 @@ use crate::{
 
 #[derive(Debug)]
 pub(in crate::http) enum Wait {
-    /// For nothing: it had no time.
+    /// Nothing: it had no time.
     None,
-    /// For the layers around the client to be ready.
+    /// The layers around the client, to be ready.
     Layers,
-    /// For a connection to this pod, and why that refuses, while it does.
+    /// A free connection to this pod. If the pod refuses, why.
     Connection(Endpoint, Option<SharedError>),
-    /// For a pod that accepts it: with more time, it would have failed with this.
+    /// A pod that accepts it. With more time, the request would have failed with this error.
     Pod(BalanceError),
 }
 
@@ -38,7 +38,7 @@ impl Wait {
         }
     }
 
-    /// The one that it was for.
+    /// The pod that the request waited for.
     pub(super) fn endpoint(&self) -> Option<&Endpoint> {
         match self {
             Self::Connection(pod, _) => Some(pod),
@@ -55,7 +55,7 @@ impl Wait {
     }
 }
 
-/// What comes after the time that it had; the balancer's error tells itself.
+/// The text after the timeout. The balancer's error writes its own.
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

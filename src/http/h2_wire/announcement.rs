@@ -1,19 +1,19 @@
-//! The limit of headers that pods are told: the client's own, where h2 would tell its own.
+//! Tells pods the client's own limit of headers, in place of h2's.
 
 use super::scanner::{HEAD, KIND};
 
-/// What a client sends before its first frame (RFC 9113 §3.4).
+/// The length of what a client sends before its first frame (RFC 9113 §3.4).
 pub(super) const PREFACE: u32 = 24;
 
 const SETTINGS: u8 = 4;
-/// How long a setting is.
+/// The length of a setting.
 const SETTING: usize = 6;
 const MAX_HEADER_LIST_SIZE: [u8; 2] = [0, 6];
 
-/// The first frame that goes out, our SETTINGS, in which h2 tells its own limit of headers.
+/// The first outgoing frame, our SETTINGS, in which h2 announces its own limit of headers.
 pub(super) struct Announcement {
     header_size: u32,
-    /// Of preface and frame, as they were written so far.
+    /// The part of preface and frame that has been written.
     written: Vec<u8>,
 }
 
@@ -25,7 +25,7 @@ impl Announcement {
         }
     }
 
-    /// `bytes` as they are to be written; none if they are to be written as they are.
+    /// `bytes` with the limit replaced; none if nothing must be replaced.
     pub(super) fn corrected(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut all = [&self.written, bytes].concat();
         let begin = PREFACE as usize;
@@ -46,7 +46,7 @@ impl Announcement {
         Some(all)
     }
 
-    /// Where the SETTINGS end in these bytes, if their head is among them.
+    /// Where the SETTINGS end in these bytes, if their head is in them.
     fn end_of(&self, all: &[u8]) -> usize {
         let begin = PREFACE as usize;
         match all.get(begin..begin + HEAD) {
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_settings_tell_the_client_s_limit_however_they_are_written() {
+    fn the_first_settings_have_the_client_s_limit_in_writes_of_any_size() {
         let all = bytes(1);
         for size in 1..=all.len() {
             let (mut announcement, mut written) = (Announcement::new(7), Vec::new());

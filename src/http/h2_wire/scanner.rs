@@ -2,10 +2,10 @@
 
 pub(super) const GOAWAY: u8 = 7;
 
-/// Of HEADERS, DATA.
+/// A flag of HEADERS and DATA.
 const END_STREAM: u8 = 1;
 
-/// How long a frame's head is, and where in it its kind.
+/// The length of a frame's head, and the position of its type.
 pub(super) const HEAD: usize = 9;
 pub(super) const KIND: usize = 3;
 /// The head of a GOAWAY, and the last stream that it names.
@@ -15,7 +15,7 @@ const LONGEST: usize = HEAD + 4;
 pub(super) struct Scanner {
     head: [u8; LONGEST],
     have: usize,
-    /// What is left of the frame whose head has been seen.
+    /// How much is left of the current frame.
     skip: usize,
 }
 
@@ -28,7 +28,7 @@ impl Scanner {
         }
     }
 
-    /// Shows each frame's head, and where in `all` the part ends that was looked at.
+    /// Passes each frame's head to `see`, and the position in `all` after the part that was read.
     pub(super) fn scan(&mut self, all: &[u8], mut see: impl FnMut(&Head, usize)) {
         let mut bytes = all;
         while !bytes.is_empty() {
@@ -39,7 +39,7 @@ impl Scanner {
                 continue;
             }
             let (head, looked_at) = match bytes.first_chunk() {
-                // Most come in one piece.
+                // Most heads come in one piece.
                 Some(first) if self.have == 0 => {
                     let head = Head::of(first);
                     let looked_at = head.looked_at();
@@ -55,7 +55,7 @@ impl Scanner {
         }
     }
 
-    /// Takes the next piece of a head that doesn't come in one; how much that is, and the head if it is the last piece.
+    /// Takes the next piece of a head that comes in several. Returns its length, and the head once it is complete.
     fn add(&mut self, bytes: &[u8]) -> (Option<Head>, usize) {
         let wanted = match self.have >= HEAD {
             true => Head::of(&self.head).looked_at(),
@@ -79,7 +79,7 @@ pub(super) struct Head {
     pub(super) kind: u8,
     flags: u8,
     pub(super) stream: u32,
-    /// The first four bytes after the head, of a GOAWAY.
+    /// The first four bytes after the head, for a GOAWAY.
     pub(super) last: u32,
 }
 
@@ -97,21 +97,21 @@ impl Head {
         }
     }
 
-    /// How much of the frame is looked at.
+    /// How much of the frame is read.
     fn looked_at(&self) -> usize {
-        // A GOAWAY that is too short is an error, and h2 finds out.
+        // h2 finds out itself that a GOAWAY is too short.
         match self.kind == GOAWAY && self.length >= LONGEST - HEAD {
             true => LONGEST,
             false => HEAD,
         }
     }
 
-    /// How much of it follows.
+    /// How much of the frame follows.
     fn rest(&self) -> usize {
         HEAD + self.length - self.looked_at()
     }
 
-    /// Whether it says nothing.
+    /// Whether the frame has no content, and doesn't end its stream.
     pub(super) fn is_empty(&self) -> bool {
         self.length == 0 && self.flags & END_STREAM == 0
     }
@@ -123,15 +123,15 @@ mod tests {
 
     const FRAMES: &[u8] = &[
         0, 0, 3, 0, 0, 0, 0, 0, 1, 7, 7, 7, // DATA
-        0, 0, 0, 0, 0, 0, 0, 0, 1, // that says nothing
-        0, 0, 0, 0, 1, 0, 0, 0, 1, // that ends its stream
+        0, 0, 0, 0, 0, 0, 0, 0, 1, // empty DATA
+        0, 0, 0, 0, 1, 0, 0, 0, 1, // empty DATA that ends its stream
         0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, // GOAWAY
-        0, 0, 1, 7, 0, 0, 0, 0, 0, 9, // which is too short
+        0, 0, 1, 7, 0, 0, 0, 0, 0, 9, // a GOAWAY that is too short
         0, 0, 1, 1, 0, 128, 0, 0, 3, 9, // HEADERS, with a reserved bit
     ];
 
     #[test]
-    fn frames_are_found_however_they_come() {
+    fn frames_are_found_in_pieces_of_any_size() {
         for size in 1..=FRAMES.len() {
             let (mut scanner, mut seen) = (Scanner::new(2), Vec::new());
             let all = [b"..", FRAMES].concat();

@@ -1,7 +1,7 @@
-//! How long a connection takes requests: until it is too old, or has had enough of them.
+//! When a connection stops taking requests: it is too old, or has carried enough of them.
 //!
-//! Both bounds are drawn for each connection, so that connections made together don't end together. Reads no clock unless
-//! there is a bound, and draws from the generator that it is given.
+//! Both bounds are drawn for each connection, so that connections made together don't end together. This code reads the
+//! clock only if there is a bound, and draws from the generator it is given.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
@@ -13,10 +13,10 @@ use tokio::time::Instant;
 
 use crate::{backoff::jittered, http::renewal::Vintage};
 
-/// By how much of it a connection's age differs from the client's setting.
+/// The largest relative difference between a connection's age limit and the client's setting.
 const JITTER: f64 = 0.1;
 
-/// What a client allows its connections.
+/// A client's limits for its connections.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::http) struct AgeLimits {
     pub(in crate::http) age: Option<Duration>,
@@ -28,12 +28,12 @@ pub(in crate::http) struct AgeLimits {
 pub(in crate::http) struct Age {
     made: Instant,
     expires: Option<Instant>,
-    /// After so many requests another connection is to take over.
+    /// After this many requests another connection should take over.
     enough: usize,
-    /// And it never has more than so many.
+    /// It never carries more than this many.
     most: usize,
     begun: AtomicUsize,
-    /// None where what it was made with always holds.
+    /// None if the settings it was made with can't change.
     vintage: Option<Vintage>,
 }
 
@@ -54,28 +54,28 @@ impl Age {
         }
     }
 
-    /// Of a connection that was made with settings which may be renewed.
+    /// Sets the version of the settings that the connection was made with.
     pub(in crate::http) fn of(self, vintage: Option<Vintage>) -> Self {
         Self { vintage, ..self }
     }
 
-    /// Whether it was made with settings that don't hold any more. Then it takes no request, successor or not.
+    /// Whether its settings are outdated. Then it takes no request, even without a successor.
     pub(in crate::http) fn is_outdated(&self) -> bool {
         self.vintage.as_ref().is_some_and(Vintage::is_over)
     }
 
-    /// Whether it is time for another connection.
+    /// Whether another connection should take over.
     pub(in crate::http) fn is_reached(&self) -> bool {
         self.begun.load(Relaxed) >= self.enough
             || self.expires.is_some_and(|at| Instant::now() >= at)
     }
 
-    /// Whether it may have one more request, too old or not.
+    /// Whether it may carry one more request, too old or not.
     pub(in crate::http) fn allows_one_more(&self) -> bool {
         self.begun.load(Relaxed) < self.most
     }
 
-    /// One more request begins.
+    /// Counts one more request.
     pub(in crate::http) fn count(&self) {
         if self.most != usize::MAX {
             self.begun.fetch_add(1, Relaxed);

@@ -1,7 +1,7 @@
-//! A connection that is there before a request needs it, and is replaced when it is lost.
+//! Keeps a connection ready before a request needs it, and replaces it when it is lost.
 //!
-//! The first one is the balancer's: it makes a pod ready that joins, and tries one again that refuses. This is about the
-//! time after.
+//! The balancer makes the first one: it makes a joining pod ready, and tries a refusing pod again. This module takes
+//! over afterwards.
 
 use std::{
     sync::{Arc, Weak},
@@ -16,13 +16,13 @@ use tokio::{
 use super::{Pool, keeper::OnEnd, wait::Wait};
 use crate::{backoff::Backoff, error::BoxError};
 
-/// As the balancer tries pods again that refuse.
+/// The pauses with which the balancer tries refusing pods again.
 const MIN_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 const JITTER: f64 = 0.2;
 
 impl Pool {
-    /// What a connection that is about to be dialled holds.
+    /// What a connection holds from its dial on, to report its end.
     pub(super) fn on_end(self: &Arc<Self>) -> OnEnd {
         if !self.config.ahead {
             return OnEnd::nobody();
@@ -35,14 +35,14 @@ impl Pool {
         end
     }
 
-    /// There is a connection to keep.
+    /// Notes that there is a connection to keep.
     pub(super) fn connected(&self) {
         if self.config.ahead {
             self.keeper.connected();
         }
     }
 
-    /// Whether there was a connection, and now there is none, nor one being made.
+    /// Whether there was a connection, but now there is none, and none is being made.
     fn misses_one(&self) -> bool {
         self.is_bare() && self.keeper.take_connected()
     }
@@ -51,16 +51,16 @@ impl Pool {
         self.rooms.are_free()
     }
 
-    /// The connection that was kept has grown too old.
+    /// Replaces the kept connection, because it has grown too old.
     pub(super) fn replace_kept(self: &Arc<Self>) {
         if self.config.ahead {
-            // It goes on without anybody who waits for it, and is put where the next request finds it.
+            // The dial goes on without a waiter, and leaves the connection for the next request.
             drop(self.connect());
         }
     }
 }
 
-/// Says when the task that keeps a connection has ended, with its runtime perhaps: the next dial begins another.
+/// Notes the end of the task that keeps a connection, for example with its runtime: the next dial starts another.
 struct Keeps(Weak<Pool>);
 
 impl Drop for Keeps {
@@ -71,7 +71,7 @@ impl Drop for Keeps {
     }
 }
 
-/// Makes a connection whenever there was one and is none, until the pool is gone.
+/// Connects again whenever the last connection is lost, until the pool is dropped.
 async fn keep(keeps: Keeps, ended: Arc<Notify>) {
     let pool = keeps.0.clone();
     let new = || Backoff::new(MIN_PAUSE, 2.0, MAX_PAUSE, JITTER);
@@ -93,7 +93,7 @@ async fn keep(keeps: Keeps, ended: Arc<Notify>) {
             if !pool_outlives(pause, &pool, &ended).await {
                 return;
             }
-            // A request may have made one meanwhile.
+            // A request may have connected meanwhile.
             let bare = pool.upgrade().filter(|pool| pool.is_bare());
             let Some(wait) = bare.map(|pool| pool.connect()) else {
                 break;
@@ -104,7 +104,7 @@ async fn keep(keeps: Keeps, ended: Arc<Notify>) {
     }
 }
 
-/// Waits for so long; whether the pool is still there then.
+/// Pauses. Returns whether the pool still exists afterwards.
 async fn pool_outlives(pause: Duration, pool: &Weak<Pool>, ended: &Notify) -> bool {
     let due = Instant::now() + pause;
     while timeout_at(due, ended.notified()).await.is_ok() {
@@ -115,7 +115,7 @@ async fn pool_outlives(pause: Duration, pool: &Weak<Pool>, ended: &Notify) -> bo
     true
 }
 
-/// The connection is put where the next request finds it.
+/// Leaves the connection for the next request.
 async fn finish(wait: Wait, pool: &Weak<Pool>) -> Result<(), BoxError> {
     match wait {
         Wait::Dial(dialed, awaited) => {

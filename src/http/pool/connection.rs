@@ -1,4 +1,4 @@
-//! Connections as requests have them.
+//! Connections as requests use them.
 
 use std::{
     sync::{
@@ -37,17 +37,19 @@ use crate::{
     },
 };
 
-/// How long the end of a request may be waited for after its response has ended. What fits into the socket's buffer was
-/// written at once, so that only the connection's task is late: where the machine is busy, and a handshake would be, too.
+/// How long a connection may take to finish its request after the response has ended. A request that fits into the
+/// socket's buffer was written at once, so only the connection's task is late: on a busy machine, where a handshake
+/// would be late, too.
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// The rest of a longer body may still have to be written, where the pod has answered early. That may take for ever.
+/// For a longer body, if the pod answered early: the rest may still be unwritten, possibly forever.
 const SHORT_MOMENT: Duration = Duration::from_millis(1);
 
-/// What comes so soon after a response can't be told from what comes a moment later.
+/// How soon after a response a connection is used again without a check for arrived data, which might as well arrive a
+/// moment after the check.
 const INSTANT: Duration = Duration::from_micros(20);
 
-/// The least that systems have for a socket's buffer.
+/// The smallest socket buffer of any system.
 const SOCKET_BUFFER: usize = 16 * 1024;
 
 /// A connection reserved for one request.
@@ -56,34 +58,34 @@ pub(in crate::http) enum Reserved {
     Http2(Stream),
 }
 
-/// A connection for one request at a time. Boxed where it is moved, as it is many times for each request.
+/// A connection for one request at a time. Boxed, because it moves many times for each request.
 pub(in crate::http) struct Http1 {
     pub(super) sender: http1::SendRequest<RequestBody>,
     pub(super) hints: SocketHints,
     pub(super) claim: Claim,
     pub(super) idle_since: Instant,
-    /// How long it may take from the end of a response until it is ready again.
+    /// How long after a response it may take to be ready again.
     grace: Duration,
     age: Age,
     keep_alive: KeepAlive,
-    /// The runtime that drives it. The connection may be given back from outside of any.
+    /// The runtime that drives it; it may be given back outside of any runtime.
     pub(super) runtime: Handle,
     pub(super) room: Room,
-    /// While a request has it.
+    /// Present while a request uses it.
     in_use: Option<InUse>,
 }
 
-/// A connection for many requests at a time.
+/// A connection for many requests at once.
 pub(super) struct Http2 {
     sender: http2::SendRequest<Upload>,
-    /// It takes no more requests.
+    /// Whether it takes no more requests.
     retired: AtomicBool,
     places: Arc<Places>,
     pub(super) age: Age,
     pub(super) room: Room,
 }
 
-/// An HTTP/2 connection's requests.
+/// The requests of an HTTP/2 connection.
 struct Places {
     http2: Arc<Http2State>,
     streams: AtomicUsize,
@@ -94,13 +96,14 @@ struct Places {
 /// One request on an HTTP/2 connection.
 pub(in crate::http) struct Stream {
     connection: Arc<Http2>,
-    /// Ends with the response, whatever becomes of the body: nobody waits for that.
+    /// Ends with the response, even if the request's body goes on: nobody waits for that.
     _in_use: Option<InUse>,
-    /// Its response's share of the place; its body has the other.
+    /// The response's share of the place; the request's body has the other.
     place: Arc<Taken>,
 }
 
-/// A place, until both halves of a stream are done: the pod counts them so (RFC 9113 §5.1.2).
+/// A place on the connection until both halves of a stream are done, because the pod counts streams like that (RFC 9113
+/// §5.1.2).
 struct Taken {
     places: Arc<Places>,
     fate: Fate,
@@ -114,7 +117,7 @@ impl Reserved {
         }
     }
 
-    /// It has ended with its runtime.
+    /// Whether the connection has ended with its runtime.
     pub(in crate::http) fn is_cut_off(&self) -> bool {
         match self {
             Self::Http1(connection) => connection.hints.is_cut_off(),
@@ -122,7 +125,7 @@ impl Reserved {
         }
     }
 
-    /// Why the request's own body has failed, if it has: hyper's errors don't tell.
+    /// Why the request's own body failed, if it did: hyper's errors don't say.
     pub(in crate::http) fn take_body_error(&self) -> Option<BoxError> {
         match self {
             Self::Http1(connection) => connection.claim.take_body_error(),
@@ -130,7 +133,7 @@ impl Reserved {
         }
     }
 
-    /// Why its connection ends.
+    /// Why the connection ends.
     pub(in crate::http) fn ending(&self) -> &Ending {
         match self {
             Self::Http1(connection) => connection.hints.ending(),
@@ -138,7 +141,7 @@ impl Reserved {
         }
     }
 
-    /// The request comes back unwritten with this error: it never was on the connection.
+    /// Notes that the request came back unwritten with this error: it was never on the connection.
     pub(in crate::http) fn came_too_late(&self, error: &hyper::Error) {
         if let Self::Http1(connection) = self {
             connection.hints.ending().failed(error);
@@ -146,11 +149,11 @@ impl Reserved {
         }
     }
 
-    /// The pod has answered.
+    /// Notes that the pod has answered.
     pub(in crate::http) fn answered(&mut self, response: &Response<Incoming>) {
         if let Self::Http1(connection) = self {
             connection.keep_alive.heed(response.headers());
-            // The stream of an upgrade may be claimed yet.
+            // An upgrade may still claim the stream.
             if response.extensions().get::<OnUpgrade>().is_none() {
                 connection.claim.head_has_come();
             }
@@ -159,7 +162,7 @@ impl Reserved {
 }
 
 impl Http1 {
-    /// Of a connection that runs in the current runtime, as a request has it.
+    /// A connection in the current runtime, reserved for a request.
     pub(super) fn new(
         sender: http1::SendRequest<RequestBody>,
         hints: SocketHints,
@@ -182,7 +185,7 @@ impl Http1 {
         })
     }
 
-    /// A request with this body begins. If something has arrived while there was none, it comes back unwritten.
+    /// Begins a request with this body. If data arrived while there was no request, it comes back unwritten.
     pub(in crate::http) fn begin(
         &mut self,
         body: &mut RequestBody,
@@ -200,8 +203,8 @@ impl Http1 {
         &mut self.sender
     }
 
-    /// Reads the response to a request with this method, whose head was too large, again, with all the room that there may
-    /// be. No other request may follow. None if the connection has gone.
+    /// Reads the response's head again, with all the room that it may have, because it was too large. `method` is the
+    /// request's. No other request may follow. None if the connection is gone.
     pub(in crate::http) async fn read_again(
         &mut self,
         method: Method,
@@ -215,35 +218,35 @@ impl Http1 {
         }))
     }
 
-    /// Whether somebody drives it while a request waits here.
+    /// Whether its runtime runs while a request waits here.
     pub(super) fn is_driven(&self) -> bool {
         self.room.home().runs_beside_us()
     }
 
-    /// A request has it from now on.
+    /// Marks it as used by a request.
     pub(super) fn begin_use(&mut self) {
         self.in_use = self.room.in_use();
     }
 
-    /// No request has it any more.
+    /// Marks it as unused.
     pub(super) fn end_use(&mut self) {
         self.in_use = None;
     }
 
-    /// The same, for one who tells all that wait as soon as they find the connection.
+    /// Marks it as unused without telling those who wait, because the caller will.
     pub(super) fn end_use_untold(&mut self) {
         if let Some(in_use) = self.in_use.take() {
             in_use.end_untold();
         }
     }
 
-    /// Whether it takes no more requests: it is closed, or too old, or the pod is about to close it.
+    /// Whether it takes no more requests: it is closed or too old, or the pod will close it soon.
     pub(super) fn is_over(&self) -> bool {
         let is_old = self.age.is_reached() || self.age.is_outdated();
         self.sender.is_closed() || is_old || self.keep_alive.is_over()
     }
 
-    /// It is about to be closed, and no request has it.
+    /// Notes why it is about to be closed while no request has it.
     pub(super) fn ends_idle(&self) {
         self.hints.ending().because(if self.room.is_vacant() {
             Closed::Client
@@ -256,24 +259,24 @@ impl Http1 {
         });
     }
 
-    /// It is about to be closed, for there is no pool to take it back.
+    /// Notes why it is about to be closed although no pool is left to take it back.
     pub(super) fn ends_without_pool<P>(&self, pool: &Weak<P>) {
         self.hints.ending().because(if self.sender.is_closed() {
             Closed::Peer
         } else if pool.ptr_eq(&Weak::new()) {
-            // It never was to be used again.
+            // It was never going to be used again.
             Closed::Client
         } else {
             Closed::Left
         });
     }
 
-    /// Until when it may be waited for.
+    /// How long a request waits for it to be ready.
     pub(super) fn settles_until(&self) -> Instant {
         self.idle_since + self.grace
     }
 
-    /// When it is to be closed if it stays idle.
+    /// When it should be closed if it stays idle.
     pub(super) fn due(&self, timeout: Duration) -> Instant {
         let bounds = [self.age.expires(), self.keep_alive.until()];
         let due = self.idle_since + timeout;
@@ -281,7 +284,7 @@ impl Http1 {
     }
 }
 
-/// Whoever had it has given it up, unless something was said before.
+/// Whoever had it has given it up, unless another reason was noted before.
 impl Drop for Http1 {
     fn drop(&mut self) {
         if !self.sender.is_closed() {
@@ -291,7 +294,7 @@ impl Drop for Http1 {
 }
 
 impl Http2 {
-    /// `freed` is told when a request has ended, and when the pod allows more of them.
+    /// `freed` is told when a request has ended, and when the pod allows more requests.
     pub(super) fn new(
         sender: http2::SendRequest<Upload>,
         http2: Arc<Http2State>,
@@ -323,18 +326,18 @@ impl Http2 {
         self.sender.is_closed() || self.retired.load(Relaxed) || self.age.is_outdated()
     }
 
-    /// Whether somebody drives it while a request waits here.
+    /// Whether its runtime runs while a request waits here.
     pub(super) fn is_driven(&self) -> bool {
         self.room.home().runs_beside_us()
     }
 
-    /// Since when it has had no request; none if it has some.
+    /// Since when it has had no request; none if it has one.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let is_idle = self.places.streams.load(Relaxed) == 0;
         is_idle.then(|| *self.places.lock())
     }
 
-    /// It takes no more requests, and counts no more: those that it has may be long.
+    /// Makes it take no more requests. It no longer counts against the limit, because its requests may be long.
     pub(super) fn retire(&self) {
         if self.age.is_reached() || self.age.is_outdated() {
             self.because(Closed::Age);
@@ -343,25 +346,25 @@ impl Http2 {
         self.room.vacate();
     }
 
-    /// It ends for this, unless it has ended.
+    /// Notes why it ends, unless it has ended already.
     pub(super) fn because(&self, cause: Closed) {
         if !self.sender.is_closed() {
             self.places.http2.ending().because(cause);
         }
     }
 
-    /// Lets another connection take its place while it still takes requests.
+    /// Gives up its room to another connection while it still takes requests.
     pub(super) fn vacate(&self) {
         self.room.vacate();
     }
 
-    /// Whether the next request is likely to come soon: it has had no request for less than half its life.
+    /// Whether the next request will probably come soon: it has been idle for less than half its life.
     pub(super) fn is_wanted(&self, now: Instant) -> bool {
         let idle = self.idle_since().map(|since| now - since);
         idle.is_none_or(|idle| idle * 2 < now - self.age.made())
     }
 
-    /// When to look at it again.
+    /// When to check it again.
     pub(super) fn due(&self, timeout: Duration, now: Instant) -> Instant {
         let due = self.idle_since().unwrap_or(now) + timeout;
         let expires = self.age.expires().filter(|at| *at > now);
@@ -384,7 +387,7 @@ impl Places {
 }
 
 impl Stream {
-    /// One more request, if the pod allows it.
+    /// Begins one more request, if the pod allows it.
     pub(super) fn begin(connection: &Arc<Http2>) -> Option<Self> {
         if !connection.age.allows_one_more() {
             return None;
@@ -407,7 +410,7 @@ impl Stream {
         })
     }
 
-    /// The connection, if it is too old for more requests than this one.
+    /// The connection, if it is too old for another request.
     pub(super) fn too_old(&self) -> Option<&Arc<Http2>> {
         self.connection.age.is_reached().then_some(&self.connection)
     }
@@ -416,7 +419,7 @@ impl Stream {
         self.connection.sender.clone()
     }
 
-    /// A request's body, which holds the place, too.
+    /// Makes a request's body hold the place, too.
     pub(in crate::http) fn upload(&self, body: RequestBody) -> Upload {
         Upload::new(body, self.place.clone())
     }
@@ -430,7 +433,7 @@ impl Stream {
         &self.place.places.http2
     }
 
-    /// The connection takes no more requests.
+    /// Makes the connection take no more requests.
     pub(in crate::http) fn retire(&self) {
         self.connection.retire();
     }

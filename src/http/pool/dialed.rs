@@ -1,4 +1,4 @@
-//! A connection that is dialled for one request, as that waits for it.
+//! The wait for a connection that is dialled for one request.
 
 use std::{
     future::Future,
@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 use super::{connection::Http1, settling::Shelf};
 use crate::error::BoxError;
 
-/// None where the pod speaks HTTP/2 by now, and there is a connection for all.
+/// None if the pod turned out to speak HTTP/2, so that all requests share a connection.
 pub(super) type Made = Result<Option<Box<Http1>>, BoxError>;
 
-/// The wait for it. If it ends before it is asked for what has come, the next request has the connection.
+/// The wait for the connection. If it is dropped before it is read, the next request gets the connection.
 pub(in crate::http) struct Dialed {
     made: oneshot::Receiver<Made>,
     shelf: Weak<dyn Shelf>,

@@ -7,13 +7,13 @@ use super::{
     wait::{SharedDial, Wait},
 };
 
-/// A dial: its task, and the room that it has.
+/// A dial: its task and its room.
 pub(super) struct Dial {
     task: AbortHandle,
     room: Room,
 }
 
-/// A dial for all.
+/// A dial for all waiting requests.
 pub(super) struct Dialing {
     pub(super) dial: Dial,
     told: SharedDial,
@@ -24,12 +24,12 @@ impl Dial {
         Self { task, room }
     }
 
-    /// Whether it comes while a request waits for it here.
+    /// Whether its runtime runs while a request waits here.
     pub(super) fn is_driven(&self) -> bool {
         self.room.home().runs_beside_us()
     }
 
-    /// Whether nothing will come of it any more for those who don't wait for it yet.
+    /// Whether a new request can get nothing from it.
     pub(super) fn is_over(&self) -> bool {
         self.task.is_finished() || self.room.is_vacant()
     }
@@ -38,7 +38,7 @@ impl Dial {
         self.task.id()
     }
 
-    /// Gives it up if this is its room; whether it is.
+    /// Cancels the dial if this is its room; returns whether it was.
     pub(super) fn evict(&self, room: &Room) -> bool {
         let is_its = self.room == *room;
         if is_its {

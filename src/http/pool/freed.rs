@@ -1,7 +1,7 @@
-//! Requests that wait for a connection, or for room for one: those of each runtime in a line of its own.
+//! Requests that wait for a connection, or for room for one: one queue for each runtime.
 //!
-//! What is freed may be of use in one runtime alone, and a runtime that nobody drives makes nothing of being told. So the
-//! first in each line is told, and whoever finds nothing waits again. Mostly there is one line.
+//! What is freed may be usable in only one runtime, and a runtime that isn't running can't react. So the first request
+//! of each queue is told, and those that find nothing wait again. Usually there is one queue.
 
 use std::{
     future::Future,
@@ -24,19 +24,19 @@ use tokio::{
 
 #[derive(Default)]
 pub(super) struct Freed {
-    /// How many wait in all lines.
+    /// How many requests wait in all queues.
     waiting: AtomicUsize,
     lines: Mutex<Vec<Line>>,
 }
 
-/// The requests that wait in one runtime.
+/// The queue of one runtime.
 struct Line {
     home: Id,
     told: Arc<Notify>,
     waiting: usize,
 }
 
-/// A place in a line. One that is told and dropped before it hears of it tells the next.
+/// A place in a queue. If it is told and dropped before it is polled, it tells the next one.
 pub(in crate::http) struct NextFreed {
     home: Id,
     told: Pin<Box<OwnedNotified>>,
@@ -44,7 +44,7 @@ pub(in crate::http) struct NextFreed {
 }
 
 impl Freed {
-    /// The wait of a request in this runtime. Whoever looks after this for what is free misses nothing.
+    /// Queues a request of this runtime. A caller that checks for a free connection afterwards misses nothing.
     pub(super) fn next(self: &Arc<Self>, home: Id) -> NextFreed {
         let mut lines = self.lock();
         let at = lines.iter().position(|line| line.home == home);
@@ -61,7 +61,8 @@ impl Freed {
         drop(lines);
         told.as_mut().enable();
         self.waiting.fetch_add(1, Relaxed);
-        // Before the look, as the one in `waiting` comes after what is freed: one of the two sees the other.
+        // Before the caller's check. `tell_lines` reads `waiting` after something is freed, so one of the two sees the
+        // other.
         fence(SeqCst);
         NextFreed {
             home,
@@ -70,17 +71,17 @@ impl Freed {
         }
     }
 
-    /// There is one connection to use, or room for one.
+    /// Tells one request that there is a connection to use, or room for one.
     pub(super) fn tell_one(&self) {
         self.tell(Notify::notify_one);
     }
 
-    /// There may be several, or something else has changed.
+    /// Tells all requests: there may be several connections, or something else has changed.
     pub(super) fn tell_all(&self) {
         self.tell(Notify::notify_waiters);
     }
 
-    /// There may be something that only requests of other runtimes than this one can use.
+    /// Tells requests of other runtimes, because what is free may be usable only there.
     pub(super) fn tell_elsewhere(&self, home: Id) {
         self.tell_lines(|line| line.home != home, Notify::notify_one);
     }

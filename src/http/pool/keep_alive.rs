@@ -1,7 +1,7 @@
-//! What a pod announces of how long it keeps an idle HTTP/1.1 connection: `Keep-Alive: timeout=5, max=100`.
+//! How long a pod says it keeps an idle HTTP/1.1 connection: `Keep-Alive: timeout=5, max=100`.
 //!
-//! The time counts from the head of the response. The pod's own clock starts at the response's end, which a client that
-//! reads slowly sees much later: the head is never too late.
+//! The time is counted from the head of the response. The pod counts from the end of the response, but a slow reader
+//! sees that much later; the head is never too late.
 
 use std::time::Duration;
 
@@ -10,41 +10,41 @@ use tokio::time::Instant;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// A connection isn't used in the last second of what was announced: the request would meet the pod as it closes.
+/// A connection isn't used in the last second before its announced end: the pod might be closing it.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// More is as good as no announcement, and would overflow a clock.
+/// A longer time is as good as none, and would overflow a clock.
 const DAY: u64 = 86_400;
 
-/// What a pod has announced of one connection.
+/// What a pod has announced for one connection.
 #[derive(Debug, Default)]
 pub(in crate::http) struct KeepAlive {
-    /// Stands until the pod announces another one.
+    /// Valid until the pod announces another.
     timeout: Option<Duration>,
     until: Option<Instant>,
     /// How many more requests the pod takes.
     left: Option<u64>,
 }
 
-/// What one response says; none of it, mostly.
+/// What one response says; usually nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Said {
+struct Announced {
     timeout: Option<u64>,
     max: Option<u64>,
 }
 
 impl KeepAlive {
-    /// A response has come, with these headers.
+    /// Reads the headers of a response.
     pub(in crate::http) fn heed(&mut self, headers: &HeaderMap) {
-        let said = Said::of(headers);
-        if let Some(seconds) = said.timeout {
+        let announced = Announced::of(headers);
+        if let Some(seconds) = announced.timeout {
             self.timeout = (seconds <= DAY).then(|| Duration::from_secs(seconds));
         }
         self.until = (self.timeout).map(|time| Instant::now() + time.saturating_sub(MARGIN));
-        self.left = (said.max).or_else(|| self.left.map(|left| left.saturating_sub(1)));
+        self.left = (announced.max).or_else(|| self.left.map(|left| left.saturating_sub(1)));
     }
 
-    /// Whether the pod takes no more requests over the connection, or is about to close it.
+    /// Whether the pod takes no more requests on the connection, or will close it soon.
     pub(in crate::http) fn is_over(&self) -> bool {
         self.left == Some(0) || self.until.is_some_and(|until| Instant::now() >= until)
     }
@@ -54,17 +54,17 @@ impl KeepAlive {
     }
 }
 
-impl Said {
-    /// The least of each, where there are several. What can't be read isn't there.
+impl Announced {
+    /// The lowest of each value, if there are several. Values that can't be parsed are ignored.
     fn of(headers: &HeaderMap) -> Self {
-        let mut said = Self::default();
-        // Most say nothing, and few headers are sooner walked through than a name is hashed.
+        let mut announced = Self::default();
+        // Most responses say nothing, and a walk through few headers is faster than hashing a name.
         if headers.keys().any(|name| *name == KEEP_ALIVE) {
             for value in headers.get_all(&KEEP_ALIVE) {
-                said.note_all(value);
+                announced.note_all(value);
             }
         }
-        said
+        announced
     }
 
     fn note_all(&mut self, value: &HeaderValue) {
@@ -93,7 +93,7 @@ impl Said {
     }
 }
 
-/// Digits and nothing else; more of them than there is room for are a very large number.
+/// Only digits; a number that is too large counts as the largest.
 fn number(text: &str) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u64::MAX))
@@ -103,9 +103,9 @@ fn number(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn said(values: &[&str]) -> (Option<u64>, Option<u64>) {
-        let said = Said::of(&headers(values));
-        (said.timeout, said.max)
+    fn announced(values: &[&str]) -> (Option<u64>, Option<u64>) {
+        let announced = Announced::of(&headers(values));
+        (announced.timeout, announced.max)
     }
 
     fn headers(values: &[&str]) -> HeaderMap {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_announced_is_read_however_it_is_written() {
+    fn every_spelling_is_read() {
         for (values, expected) in [
             (&["timeout=5"][..], (Some(5), None)),
             (&["timeout=5, max=100"], (Some(5), Some(100))),
@@ -127,12 +127,12 @@ mod tests {
             (&["timeout=99999999999999999999999"], (Some(u64::MAX), None)),
             (&["foo=1, timeout=5, bar"], (Some(5), None)),
         ] {
-            assert_eq!(said(values), expected, "{values:?}");
+            assert_eq!(announced(values), expected, "{values:?}");
         }
     }
 
     #[test]
-    fn garbage_says_nothing() {
+    fn unparsable_values_are_ignored() {
         for garbage in [
             "",
             ",",
@@ -150,7 +150,7 @@ mod tests {
             "é",
             "max=١",
         ] {
-            assert_eq!(said(&[garbage]), (None, None), "{garbage:?}");
+            assert_eq!(announced(&[garbage]), (None, None), "{garbage:?}");
         }
     }
 
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_requests_as_were_announced_are_sent() {
+    fn no_more_requests_are_sent_than_announced() {
         let mut it = KeepAlive::default();
         it.heed(&headers(&["max=2"]));
         assert!(!it.is_over());

@@ -1,4 +1,4 @@
-//! What tells the task that keeps a connection: one has ended, or the pool is gone.
+//! Tells the task that keeps a connection that one has ended, or that the pool was dropped.
 
 use std::sync::{
     Arc,
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 pub(super) struct Keeper {
     ended: Arc<Notify>,
     runs: AtomicBool,
-    /// There has been a connection since the last one that was missed.
+    /// Whether there has been a connection since this was last asked.
     connected: AtomicBool,
 }
 
@@ -19,31 +19,32 @@ pub(super) struct Keeper {
 pub(super) struct OnEnd(Option<Arc<Notify>>);
 
 impl Keeper {
-    /// For a connection that is kept; and for the task that keeps it, which has to be begun, if this is the first one.
+    /// For a connection that is kept. Also returns what the task that keeps it waits for, if this is the first one and
+    /// the task must be started.
     pub(super) fn on_end(&self) -> (OnEnd, Option<Arc<Notify>>) {
         let is_first = !self.runs.swap(true, Relaxed);
         let task = is_first.then(|| self.ended.clone());
         (OnEnd(Some(self.ended.clone())), task)
     }
 
-    /// The task has ended.
+    /// Notes that the task has ended.
     pub(super) fn has_ended(&self) {
         self.runs.store(false, Relaxed);
     }
 
-    /// There is a connection to keep.
+    /// Notes that there is a connection to keep.
     pub(super) fn connected(&self) {
         self.connected.store(true, Relaxed);
     }
 
-    /// Whether there was a connection, since this was last asked.
+    /// Whether there was a connection since the last call.
     pub(super) fn take_connected(&self) -> bool {
         self.connected.swap(false, Relaxed)
     }
 }
 
 impl OnEnd {
-    /// Of a connection that is not kept.
+    /// For a connection that is not kept.
     pub(super) fn nobody() -> Self {
         Self(None)
     }

@@ -1,4 +1,4 @@
-//! A connection as a response has it.
+//! A response's hold on its connection.
 
 use std::sync::Weak;
 
@@ -13,9 +13,9 @@ use crate::{
 };
 
 /// What a response holds of its connection.
-pub(in crate::http) struct Lease(Held);
+pub(in crate::http) struct Lease(Leased);
 
-enum Held {
+enum Leased {
     Http1(Box<Http1>, Weak<Pool>),
     Http2(Stream),
 }
@@ -23,14 +23,14 @@ enum Held {
 impl Lease {
     pub(in crate::http) fn new(connection: Reserved, pool: Weak<Pool>) -> Self {
         Self(match connection {
-            Reserved::Http1(connection) => Held::Http1(connection, pool),
-            Reserved::Http2(stream) => Held::Http2(stream),
+            Reserved::Http1(connection) => Leased::Http1(connection, pool),
+            Reserved::Http2(stream) => Leased::Http2(stream),
         })
     }
 
-    /// The stream of an HTTP/1.1 connection that has been upgraded, and speaks HTTP no more; none if it has gone.
+    /// The stream of an upgraded HTTP/1.1 connection, which no longer speaks HTTP; none if it is gone.
     pub(in crate::http) async fn claim(&mut self) -> Option<Reclaimed> {
-        let Held::Http1(connection, _) = &mut self.0 else {
+        let Leased::Http1(connection, _) = &mut self.0 else {
             return None;
         };
         let stream = connection.claim.take().await?;
@@ -38,45 +38,45 @@ impl Lease {
         Some(stream)
     }
 
-    /// The client closes the connection that it has upgraded.
+    /// Notes that the client closes the connection that it has upgraded.
     pub(in crate::http) fn ends_upgraded(&self) {
-        if let Held::Http1(connection, _) = &self.0 {
+        if let Leased::Http1(connection, _) = &self.0 {
             connection.hints.ending().because(Closed::Client);
         }
     }
 
-    /// The response has failed with this.
+    /// Notes that the response has failed with this error.
     pub(in crate::http) fn failed(&self, error: &hyper::Error) {
         match &self.0 {
-            Held::Http1(connection, _) => connection.hints.ending().failed_request(error),
-            Held::Http2(stream) if h2_cause(error).is_none_or(h2::Error::is_io) => {
+            Leased::Http1(connection, _) => connection.hints.ending().failed_request(error),
+            Leased::Http2(stream) if h2_cause(error).is_none_or(h2::Error::is_io) => {
                 stream.http2().ending().failed_request(error);
             }
-            Held::Http2(_) => {}
+            Leased::Http2(_) => {}
         }
     }
 
-    /// The connection has ended with its runtime.
+    /// Whether the connection has ended with its runtime.
     pub(in crate::http) fn is_cut_off(&self) -> bool {
         match &self.0 {
-            Held::Http1(connection, _) => connection.hints.is_cut_off(),
-            Held::Http2(stream) => stream.http2().is_cut_off(),
+            Leased::Http1(connection, _) => connection.hints.is_cut_off(),
+            Leased::Http2(stream) => stream.http2().is_cut_off(),
         }
     }
 
-    /// Why the request's own body has failed, if it has.
+    /// Why the request's own body failed, if it did.
     pub(in crate::http) fn take_body_error(&self) -> Option<BoxError> {
         match &self.0 {
-            Held::Http1(connection, _) => connection.claim.take_body_error(),
-            Held::Http2(stream) => stream.fate().take_body_error(),
+            Leased::Http1(connection, _) => connection.claim.take_body_error(),
+            Leased::Http2(stream) => stream.fate().take_body_error(),
         }
     }
 
-    /// The response has been read to its end: another may come over the connection.
+    /// Gives the connection back: the response has been read to its end.
     pub(in crate::http) fn release(self) {
         match self.0 {
-            Held::Http1(connection, pool) => Pool::release(&pool, connection),
-            Held::Http2(_) => {}
+            Leased::Http1(connection, pool) => Pool::release(&pool, connection),
+            Leased::Http2(_) => {}
         }
     }
 }

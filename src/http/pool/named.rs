@@ -1,4 +1,4 @@
-//! A pod as its responses name it.
+//! The pod and the service that a response names.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -11,10 +11,10 @@ use crate::{
     logs::{CONNECTIONS, Line, debug},
 };
 
-/// The address of no pod.
+/// Stands for no pod.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-/// Each response has a clone.
+/// Cheap to clone: each response has one.
 #[derive(Clone)]
 pub(in crate::http) struct Named {
     pub(in crate::http) origin: Arc<Origin>,
@@ -23,7 +23,7 @@ pub(in crate::http) struct Named {
 /// Where a response comes from.
 pub(in crate::http) struct Origin {
     pub(in crate::http) pod: Endpoint,
-    /// The name of the service, where it is known.
+    /// The name of the service, if it is known.
     pub(in crate::http) service: Option<Arc<str>>,
 }
 
@@ -35,7 +35,7 @@ impl Origin {
 }
 
 impl Origin {
-    /// Logs what came of a dial.
+    /// Logs the outcome of a dial.
     pub(super) fn tell_of_dial<T>(&self, made: &Result<T, BoxError>) {
         let Self { pod, service } = self;
         match made {
@@ -55,7 +55,7 @@ impl Named {
         }
     }
 
-    /// Of a response that no pod has sent: it names [`NOBODY`], where no pod can be.
+    /// For a response that no pod has sent: its address is [`NOBODY`].
     pub(in crate::http) fn nobody(service: Option<Arc<str>>) -> Self {
         Self {
             origin: Arc::new(Origin {

@@ -1,4 +1,4 @@
-//! Closes connections that have been idle for too long, or are too old: one task for a pool, as long as it has any.
+//! Closes connections that are idle for too long, or too old: one task for each pool, as long as it has connections.
 
 use std::{
     future::pending,
@@ -22,9 +22,9 @@ use crate::{
 };
 
 impl Pool {
-    /// Sees to it that idle connections are closed when they grow too old, the first of them at `due`.
+    /// Makes sure that idle connections are closed when they are due, the first of them at `due`.
     pub(super) fn reap_later(self: &Arc<Self>, state: &mut State, due: Instant, runtime: &Handle) {
-        // The one before may have ended with its runtime.
+        // An earlier task may have ended with its runtime.
         if let Some(reaper) = &mut state.reaper
             && reaper.is_running()
         {
@@ -40,7 +40,7 @@ impl Pool {
         runtime.spawn(Self::reap_when_due(Arc::downgrade(self), told, renewals));
     }
 
-    /// Ends when the pool is gone, or has nothing that may grow too old.
+    /// Ends when the pool is dropped, or has nothing left to close later.
     async fn reap_when_due(
         pool: Weak<Self>,
         mut due: watch::Receiver<Instant>,
@@ -49,7 +49,7 @@ impl Pool {
         let mut renewed = renewals.as_ref().map(|renewals| renewals.watch());
         loop {
             let next = *due.borrow_and_update();
-            // Looked up after the watch has begun, so that none is missed.
+            // Read after the watch has begun, so that no renewal is missed.
             let end = renewals.as_ref().and_then(|renewals| renewals.next_end());
             tokio::select! {
                 changed = due.changed() => match changed {
@@ -66,7 +66,7 @@ impl Pool {
         }
     }
 
-    /// Whether there is anything left to look at later.
+    /// Returns whether anything is left to check later.
     fn reap(self: &Arc<Self>) -> bool {
         let mut state = self.lock();
         let reaped = state.reap(self.config.idle_timeout, self.config.ahead);
@@ -91,7 +91,7 @@ impl Pool {
     }
 }
 
-/// Waits for the next renewal of what connections are made with, if any can come.
+/// Waits for the next change of TLS settings, if there can be one.
 async fn changed(renewed: &mut Option<watch::Receiver<()>>) {
     if let Some(renewed) = renewed
         && renewed.changed().await.is_ok()
@@ -113,13 +113,13 @@ mod tests {
         pool(([10, 0, 0, 1], 80).into(), Connector::default())
     }
 
-    /// When the pool is looked through next.
+    /// When the pool is checked next.
     fn due(pool: &Pool) -> Option<Instant> {
         pool.lock().reaper.as_ref().map(|reaper| reaper.due)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_due_with_a_reaper_that_has_ended_is_due_with_the_next_one() {
+    async fn a_new_reaper_takes_over_what_was_due_with_an_ended_one() {
         let (pool, now) = (idle(), Instant::now());
         let (first, here) = (runtime(), Handle::current());
         pool.reap_later(&mut pool.lock(), now + 10 * SECOND, first.handle());
@@ -128,9 +128,9 @@ mod tests {
         assert_eq!(due(&pool), Some(now + 10 * SECOND));
     }
 
-    /// Of several runtimes that use a pool in turn, each would begin one of its own.
+    /// Otherwise several runtimes that use a pool in turn would each start one.
     #[tokio::test(start_paused = true)]
-    async fn a_reaper_of_another_runtime_is_replaced_when_it_is_late_and_not_before() {
+    async fn a_reaper_of_another_runtime_is_replaced_only_when_it_is_late() {
         let (pool, now) = (idle(), Instant::now());
         let (other, here) = (runtime(), Handle::current());
         pool.reap_later(&mut pool.lock(), now + 10 * SECOND, other.handle());

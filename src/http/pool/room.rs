@@ -1,13 +1,13 @@
-//! Room for connections: which there are, in which runtime, and whether a request uses them.
+//! Room for connections: how many there are, in which runtime, and whether a request uses them.
 //!
 //! ```text
 //!  dialled ──▶ used ◀──▶ idle, or put aside ──▶ closed: the room is free
-//!                 └────▶ given up, and to be closed ──▶
+//!                 └────▶ given up, about to close ──▶
 //! ```
 //!
-//! A current-thread runtime drives its connections only while somebody blocks on it. Elsewhere nobody can use them, and they
-//! don't close. So where there is no room, one that no request there uses, or waits for, is taken over. The connection that
-//! had it is kept by nobody, and closes when its runtime goes on.
+//! A current-thread runtime drives its connections only while somebody blocks on it. Until then no other runtime can
+//! use them, and they don't close. So if there is no room, a request takes over a room that no request uses or waits
+//! for in its own runtime. The connection of that room is forgotten, and closes when its runtime runs again.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -27,30 +27,31 @@ pub(super) struct Rooms {
     taken: Mutex<Vec<Room>>,
 }
 
-/// One room, as those have it who use its connection or end it.
+/// One room, shared by those who use its connection or end it.
 #[derive(Clone)]
-pub(super) struct Room(Arc<Place>);
+pub(super) struct Room(Arc<RoomState>);
 
-struct Place {
-    /// Where its connection lives.
+struct RoomState {
+    /// The runtime of its connection.
     home: Home,
     rooms: Arc<Rooms>,
     users: AtomicUsize,
     is_vacant: AtomicBool,
 }
 
-/// The right to one connection, held by what makes it and by its socket. It ends with this, or when the room is given up.
+/// The right to one connection, held by its dial and then by its socket. It ends when it is dropped, or when the room
+/// is given up.
 pub(super) struct Tenancy(Room);
 
-/// Held by a request that uses a room's connection, or waits for it: nobody takes the room over.
+/// Held by a request that uses a room's connection, or waits for it: the room can't be taken over meanwhile.
 pub(in crate::http) struct InUse {
-    place: Arc<Place>,
-    /// Who waits elsewhere is told of its end.
+    place: Arc<RoomState>,
+    /// Whether requests of other runtimes are told when it ends.
     is_told: bool,
 }
 
 impl Rooms {
-    /// For so many connections; `freed` is told of each that closes.
+    /// Room for `most` connections; `freed` is told of each that closes.
     pub(super) fn new(most: usize, freed: Arc<Freed>) -> Self {
         Self {
             most,
@@ -59,13 +60,14 @@ impl Rooms {
         }
     }
 
-    /// Room for one more connection in the runtime `home`, or the wait for it; and the room that was taken over for it, if one
-    /// was, whose connection the pool has to drop.
+    /// Takes room for one more connection in the runtime `home`, or waits for it. If another room was taken over for
+    /// that, returns it, too: the pool must drop its connection.
     ///
-    /// Called with the pool locked, as is all that begins to use a connection of the pool's. A dial whose request has gone may
-    /// do so without, for as long as it takes to be put there, or not to be: its room may be taken over in between.
+    /// Called with the pool locked. So is everything else that begins to use a connection of the pool, with one
+    /// exception: a dial whose request is gone, while it puts its connection into the pool. Its room may be taken over
+    /// meanwhile.
     pub(super) fn take(self: &Arc<Self>, home: Home) -> Result<(Tenancy, Option<Room>), NextFreed> {
-        // Listens before it looks: what is freed in between is not missed.
+        // Listens before it checks, so that nothing freed in between is missed.
         let next = self.freed.next(home.id);
         let mut taken = self.lock();
         let evicted = if taken.len() < self.most {
@@ -85,7 +87,7 @@ impl Rooms {
         Ok((Tenancy(room), evicted))
     }
 
-    /// Whether there is no connection, nor one being made.
+    /// Whether there is no connection, and none being made.
     pub(super) fn are_free(&self) -> bool {
         self.lock().is_empty()
     }
@@ -97,7 +99,7 @@ impl Rooms {
 
 impl Room {
     fn new(home: Home, rooms: Arc<Rooms>) -> Self {
-        Self(Arc::new(Place {
+        Self(Arc::new(RoomState {
             home,
             rooms,
             users: AtomicUsize::new(0),
@@ -109,7 +111,7 @@ impl Room {
         self.0.home
     }
 
-    /// A request begins to use it. None where it is never taken over, and nobody has to know.
+    /// Begins a use of the room. None if it can never be taken over, so that nobody needs to know.
     pub(super) fn in_use(&self) -> Option<InUse> {
         self.0.home.may_stand_still().then(|| {
             self.0.users.fetch_add(1, Relaxed);
@@ -120,9 +122,9 @@ impl Room {
         })
     }
 
-    /// Another connection may have it, though this one is still open.
+    /// Gives the room to another connection, although this one is still open.
     pub(super) fn vacate(&self) {
-        let Place {
+        let RoomState {
             rooms, is_vacant, ..
         } = &*self.0;
         let mut taken = rooms.lock();
@@ -134,18 +136,18 @@ impl Room {
         }
     }
 
-    /// Whether it has been given up or taken over, or the connection has closed.
+    /// Whether it was given up or taken over, or its connection has closed.
     pub(super) fn is_vacant(&self) -> bool {
         self.0.is_vacant.load(Acquire)
     }
 
-    /// Whether nobody uses it, and it isn't freed while a request waits here.
+    /// Whether nobody uses it, and its own runtime doesn't run while a request waits here.
     fn may_be_taken_over(&self) -> bool {
         self.0.users.load(Acquire) == 0 && !self.0.home.runs_beside_us()
     }
 }
 
-/// Whether they are the same.
+/// Rooms are equal if they are the same one.
 impl PartialEq for Room {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -165,7 +167,7 @@ impl Drop for Tenancy {
 }
 
 impl InUse {
-    /// Ends it for one who tells all that wait, as soon as they find the connection.
+    /// Ends the use without telling those who wait, because the caller will.
     pub(super) fn end_untold(mut self) {
         self.is_told = false;
     }
@@ -173,7 +175,7 @@ impl InUse {
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        let Place {
+        let RoomState {
             home, rooms, users, ..
         } = &*self.place;
         if users.fetch_sub(1, AcqRel) == 1 && self.is_told {

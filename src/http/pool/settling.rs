@@ -1,7 +1,8 @@
-//! An HTTP/1.1 connection whose response has ended, but whose own task has not yet said that it takes another request.
+//! An HTTP/1.1 connection whose response has ended, but whose own task has not yet said that it can take another
+//! request.
 //!
-//! It will in some microseconds, on its thread, while the caller goes on on another one. The next request waits for that
-//! instead of dialling, but not for long: a connection that is stuck is put aside.
+//! That takes microseconds, on another thread. The next request waits for it instead of dialling, but not for long: a
+//! connection that is stuck is put aside.
 
 use std::{
     future::Future,
@@ -13,16 +14,16 @@ use std::{
 use super::connection::Http1;
 use crate::home::Timer;
 
-/// Where connections come from that are not waited for any longer.
+/// Takes back connections that nobody waits for any longer.
 pub(super) trait Shelf: Send + Sync {
-    /// Who waited has another one, or has given up.
+    /// The one who waited has another connection, or was cancelled.
     fn put_back(self: Arc<Self>, connection: Box<Http1>);
 
-    /// It doesn't become ready soon.
+    /// The connection won't be ready soon.
     fn put_aside(self: Arc<Self>, connection: Box<Http1>);
 }
 
-/// The wait for it. None where it is not ready in time.
+/// The wait for it. None if it isn't ready in time.
 pub(in crate::http) struct Settling {
     connection: Option<Box<Http1>>,
     shelf: Weak<dyn Shelf>,

@@ -1,4 +1,4 @@
-//! The connections that a pool has.
+//! The connections of a pool.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,59 +18,59 @@ pub(super) struct State {
     #[expect(clippy::vec_box, reason = "they are boxed where they are used")]
     pub(super) idle: Vec<Box<Http1>>,
     pub(super) http2: Vec<Arc<Http2>>,
-    /// Dials for one request each, of runtimes that may stand still.
+    /// Dials for one request each, in runtimes that may not be running.
     dials: Vec<Dial>,
-    /// Dials for all, one for each runtime that has to have its own.
+    /// Dials for all waiting requests, one for each runtime that needs its own.
     pub(super) dialing: Vec<Dialing>,
     pub(super) reaper: Option<Reaper>,
 }
 
-/// As long as a connection that is kept may be idle: the next look at it is a day away.
+/// How long a kept connection may be idle before it is checked: a day.
 const NEVER: Duration = Duration::from_secs(86_400);
 
-/// The task that waits for the next connection to grow too old. It ends with this.
+/// The task that waits for the next connection to grow too old. It ends when this is dropped.
 pub(super) struct Reaper {
-    /// When it looks again.
+    /// When it checks next.
     pub(super) due: Instant,
     told: watch::Sender<Instant>,
     home: Home,
 }
 
 impl Reaper {
-    /// Of a task in this runtime.
+    /// For a task in this runtime.
     pub(super) fn new(due: Instant, home: Home) -> (Self, watch::Receiver<Instant>) {
         let (told, receiver) = watch::channel(due);
         (Self { due, told, home }, receiver)
     }
 
-    /// Its runtime may have ended, or be driven by nobody: then it is late.
+    /// Whether it still works. If its runtime has ended or isn't running, it is late.
     pub(super) fn is_running(&self) -> bool {
         let is_late = || self.due + LATE < Instant::now();
         !self.told.is_closed() && (self.home.runs_beside_us() || !is_late())
     }
 
-    /// It looks again at `due`.
+    /// Makes it check at `due`.
     pub(super) fn set(&mut self, due: Instant) {
         self.due = due;
         self.told.send_replace(due);
     }
 }
 
-/// How late a task that is driven may be.
+/// How late a task may be whose runtime runs.
 const LATE: Duration = Duration::from_secs(1);
 
-/// What was found when a pool was looked through.
+/// What was found when a pool was checked.
 pub(super) struct Reaped {
-    /// How many have been closed.
+    /// How many connections were closed.
     pub(super) closed: usize,
-    /// When to look again; never, where nothing is left that may grow too old.
+    /// When to check again; none if nothing is left to close.
     pub(super) due: Option<Instant>,
-    /// Connections that are too old, and that the next requests may be about to use.
+    /// Connections that are too old, but that the next requests will probably use.
     pub(super) wanted: Vec<Arc<Http2>>,
 }
 
 impl State {
-    /// The last used one that takes a request and that somebody drives. Those that take none any more are closed on the way.
+    /// The last used connection that can take a request and whose runtime runs. Closes those that take none any more.
     pub(super) fn pop_idle(&mut self) -> Option<Box<Http1>> {
         for at in (0..self.idle.len()).rev() {
             let connection = &self.idle[at];
@@ -84,7 +84,7 @@ impl State {
         None
     }
 
-    /// The last used one that is not ready yet.
+    /// The last used connection that is not ready yet.
     pub(super) fn pop_settling(&mut self) -> Option<Box<Http1>> {
         let mut idle = self.idle.iter();
         let at = idle.rposition(|it| !it.is_over() && it.is_driven())?;
@@ -97,15 +97,15 @@ impl State {
         connection
     }
 
-    /// The dial for all that is on its way, if it comes while a request waits for it here. What one that is over has come to is
-    /// for those who have waited for it, if any still do.
+    /// The current dial for all requests, if its runtime runs while a request waits here. The outcome of a finished
+    /// dial is only for those who already waited for it.
     pub(super) fn dialing(&mut self) -> Option<Wait> {
         self.dialing.retain(|dialing| !dialing.dial.is_over());
         let mut dialing = self.dialing.iter();
         dialing.find(|it| it.dial.is_driven()).map(Dialing::wait)
     }
 
-    /// Another connection has this room: nobody has the one any more that had it.
+    /// Forgets the connection of this room, because another one has it now.
     pub(super) fn evict(&mut self, room: &Room) {
         self.idle.retain(|it| it.room != *room);
         self.http2.retain(|it| it.room != *room);
@@ -113,13 +113,13 @@ impl State {
         self.dialing.retain(|it| !it.dial.evict(room));
     }
 
-    /// A dial for one request has begun in a runtime that may stand still.
+    /// Notes a dial for one request, in a runtime that may not be running.
     pub(super) fn dials(&mut self, dial: Dial) {
         self.dials.retain(|it| !it.is_over());
         self.dials.push(dial);
     }
 
-    /// A place on an HTTP/2 connection; on one that is too old only where no other has any.
+    /// Takes a place on an HTTP/2 connection; on one that is too old only if no other has any.
     pub(super) fn begin_stream(&mut self) -> Option<Stream> {
         self.drop_those_that_are_over();
         let driven = || self.http2.iter().filter(|it| it.is_driven());
@@ -128,7 +128,7 @@ impl State {
         stream.or_else(|| driven().find_map(Stream::begin))
     }
 
-    /// They keep their requests, if they have any, and give their room up.
+    /// They keep their requests, if any, and give up their room.
     pub(super) fn drop_those_that_are_over(&mut self) {
         self.http2.retain(|connection| {
             let is_over = connection.is_over();
@@ -139,7 +139,7 @@ impl State {
         });
     }
 
-    /// All of them are about to be closed for this; or those of HTTP/1.1.
+    /// Notes why all connections are about to be closed, or only those of HTTP/1.1.
     pub(super) fn end_all(&self, cause: Closed, with_http2: bool) {
         for it in &self.idle {
             if !it.sender.is_closed() {
@@ -163,7 +163,7 @@ impl State {
         self.idle.is_empty() && self.http2.is_empty()
     }
 
-    /// Closes what has been idle for too long, or is too old. If it `keeps_one`, the last used one may be idle for ever.
+    /// Closes connections that are idle for too long, or too old. If it `keeps_one`, the last used may be idle forever.
     pub(super) fn reap(&mut self, timeout: Duration, keeps_one: bool) -> Reaped {
         let now = Instant::now();
         let before = self.idle.len() + self.http2.len();
@@ -196,7 +196,7 @@ impl State {
         }
     }
 
-    /// Those that are too old for the requests that may come at any time are kept until they are replaced.
+    /// Connections that are too old but wanted are kept until they are replaced.
     fn reap_http2(&mut self, now: Instant, timeout: Duration, keeps_one: bool) -> Vec<Arc<Http2>> {
         let mut wanted = Vec::new();
         self.drop_those_that_are_over();

@@ -16,7 +16,7 @@ pub(super) fn runtime() -> Runtime {
     Builder::new_current_thread().build().expect("a runtime")
 }
 
-/// With room for one connection to this pod.
+/// A pool with room for one connection to this pod.
 pub(super) fn pool(pod: SocketAddr, connector: Connector) -> Arc<Pool> {
     let config = Config {
         connector,
@@ -32,12 +32,12 @@ pub(super) fn pool(pod: SocketAddr, connector: Connector) -> Arc<Pool> {
     Pool::new(pod.into(), Arc::new(config))
 }
 
-/// RFC 9113 §6.5: none of the values differs from what it is without.
+/// RFC 9113 §6.5: empty settings change nothing.
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
-/// Its dial has been given up, and ends with a connection nevertheless.
+/// The dial was given up, and ends with a connection nevertheless.
 #[tokio::test]
-async fn a_connection_whose_room_another_one_has_is_kept_by_nobody() {
+async fn a_connection_whose_room_was_taken_over_is_not_kept() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         for is_taken_over in [false, true] {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -77,9 +77,9 @@ async fn a_connection_whose_room_another_one_has_is_kept_by_nobody() {
     }
 }
 
-/// It is made all the same, and nobody uses it.
+/// The connection is made all the same, and nobody uses it.
 #[tokio::test]
-async fn a_connection_that_is_made_for_a_pod_that_has_left_ends_for_that() {
+async fn a_connection_made_for_a_pod_that_has_left_is_closed_as_left() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let connector = Connector {

@@ -1,4 +1,4 @@
-//! What requests wait for that have no connection.
+//! What a request without a connection waits for.
 
 use std::fmt;
 
@@ -17,15 +17,15 @@ pub(in crate::http) enum Wait {
     Dial(Dialed, Option<InUse>),
     /// A connection for all who wait, dialled in this runtime.
     Shared(SharedDial, Home, Option<InUse>),
-    /// A connection that is about to be ready.
+    /// A connection that will be ready soon.
     Settling(Settling),
-    /// That somebody needs theirs no more.
+    /// Another request to free a connection.
     Freed(NextFreed),
 }
 
 pub(in crate::http) type SharedDial = Shared<BoxFuture<'static, Result<(), DialError>>>;
 
-/// An error of a connection that several requests waited for.
+/// The error of a connection that several requests waited for.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct DialError(pub(super) SharedError);
 

@@ -1,4 +1,4 @@
-//! What a request says in an encoding: queries, forms, JSON, credentials.
+//! Encoded parts of a request: queries, forms, JSON, credentials.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ use super::RequestBuilder;
 use crate::http::error::Error;
 
 impl RequestBuilder {
-    /// Adds to the path's query: a struct, a map, or pairs, `&[("name", "value")]`, percent-encoded as a form is
-    /// (`application/x-www-form-urlencoded`). Further calls add more.
+    /// Adds to the path's query, from a struct, a map, or pairs (`&[("name", "value")]`). They are percent-encoded like
+    /// a form (`application/x-www-form-urlencoded`). Further calls add more.
     ///
     /// A value that is `None` is left out; a sequence is one pair for each of its elements.
     pub fn query(self, query: &(impl Serialize + ?Sized)) -> Self {
@@ -26,7 +26,7 @@ impl RequestBuilder {
         })
     }
 
-    /// Makes this form the body, as HTML's are sent (`application/x-www-form-urlencoded`): a struct, a map, or pairs. It sets the
+    /// Sends a struct, a map, or pairs as an HTML form (`application/x-www-form-urlencoded`). It sets the
     /// `Content-Type`, unless you have set one.
     pub fn form(self, form: &(impl Serialize + ?Sized)) -> Self {
         self.try_with(|request, content| {
@@ -36,7 +36,7 @@ impl RequestBuilder {
         })
     }
 
-    /// Makes this value the body, in JSON. It sets the `Content-Type` to `application/json`, unless you have set one.
+    /// Sends this value as JSON. It sets the `Content-Type` to `application/json`, unless you have set one.
     ///
     /// ```no_run
     /// use serde::{Deserialize, Serialize};
@@ -66,14 +66,14 @@ impl RequestBuilder {
         })
     }
 
-    /// `Authorization: Bearer token`, in the place of another one (RFC 6750 §2.1). It is marked sensitive: `Debug` doesn't show
-    /// it, and HTTP/2 doesn't index it.
+    /// Sets `Authorization: Bearer token`, and replaces any other `Authorization` (RFC 6750 §2.1). It is marked
+    /// sensitive: `Debug` doesn't show it, and HTTP/2 doesn't index it.
     pub fn bearer_auth(self, token: impl fmt::Display) -> Self {
         self.authorization(format_args!("Bearer {token}"))
     }
 
-    /// `Authorization: Basic …`, in the place of another one (RFC 7617); without a password, an empty one is sent. It is marked
-    /// sensitive. A name with a colon in it is an error: that ends the name.
+    /// Sets `Authorization: Basic …`, and replaces any other `Authorization` (RFC 7617). Without a password, an empty
+    /// one is sent. It is marked sensitive. A name with a colon is an error, because the colon ends the name.
     pub fn basic_auth(self, name: impl fmt::Display, password: Option<impl fmt::Display>) -> Self {
         let name = name.to_string();
         if name.contains(':') {

@@ -1,4 +1,4 @@
-//! Whose the `Content-Type` of a request is: its caller's, or that of the body it was given.
+//! Whether a request's `Content-Type` was set by its caller or by its body.
 
 use bytes::Bytes;
 use http::{
@@ -8,15 +8,15 @@ use http::{
 
 use crate::http::body::RequestBody;
 
-/// Whose the `Content-Type` of a request in the making is.
+/// Who has set the `Content-Type` of a request that is being built.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Content {
-    /// That of the body that it has, and nothing that its caller has said.
+    /// Whether the body has set it, and not the caller.
     is_of_body: bool,
 }
 
 impl Content {
-    /// The body is this one, of this type unless the caller has said another.
+    /// Sets this body, and its type unless the caller has set one.
     pub(super) fn set(
         &mut self,
         request: &mut Request<RequestBody>,
@@ -31,7 +31,7 @@ impl Content {
         }
     }
 
-    /// The body, or its type, will be another.
+    /// Removes a type that the previous body has set, because the body or its type changes.
     pub(super) fn forget(&mut self, request: &mut Request<RequestBody>) {
         if std::mem::take(&mut self.is_of_body) {
             request.headers_mut().remove(CONTENT_TYPE);

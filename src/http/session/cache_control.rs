@@ -1,23 +1,24 @@
-//! What keeps a response that tells one user's session out of the caches that others have it from.
+//! Keeps a response that sets one user's session out of shared caches.
 //!
-//! `Set-Cookie` keeps no cache from storing a response (RFC 9111, section 7.3), and of a header of our own none knows anything.
+//! `Set-Cookie` doesn't keep caches from storing a response (RFC 9111, section 7.3), and they don't know our own
+//! header.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CACHE_CONTROL, CDN_CACHE_CONTROL},
 };
 
-/// Forbids shared caches to store a response (RFC 9111, section 5.2.2.7). The user's own may, as the pod says.
+/// Forbids shared caches to store a response (RFC 9111, section 5.2.2.7). The user's own cache may, as the pod says.
 pub(super) fn make_private(headers: &mut HeaderMap) {
     make_field_private(headers, CACHE_CONTROL);
-    // Where it is there, a CDN goes by this one alone (RFC 9213, section 2.2).
+    // If it is there, a CDN ignores `Cache-Control` (RFC 9213, section 2.2).
     if headers.contains_key(CDN_CACHE_CONTROL) {
         make_field_private(headers, CDN_CACHE_CONTROL);
     }
 }
 
-/// `private` rules, whatever the others say, and is in one line with them, for caches that don't read all: first, but last where
-/// the last one rules.
+/// Adds `private`, which overrides other directives. It is put in one line with them, for caches that read only one:
+/// first, or last where the last one wins.
 fn make_field_private(headers: &mut HeaderMap, name: HeaderName) {
     if is_private(headers, &name) {
         return;
@@ -26,14 +27,14 @@ fn make_field_private(headers: &mut HeaderMap, name: HeaderName) {
     let private = HeaderValue::from_static("private");
     lines.insert(if is_dictionary(&name) { lines.len() } else { 0 }, &private);
     let lines: Vec<_> = lines.into_iter().map(HeaderValue::as_bytes).collect();
-    // It is made of values.
+    // It is joined from valid values.
     if let Ok(value) = HeaderValue::try_from(lines.join(&b", "[..])) {
         headers.insert(name, value);
     }
 }
 
-/// Whether no shared cache stores it. One that knows `must-understand` passes over `no-store` (section 5.2.2.3); `private` with
-/// an argument is of some fields only.
+/// Whether no shared cache stores the response. `no-store` doesn't count beside `must-understand`, because a cache that
+/// knows the latter ignores it (section 5.2.2.3). `private` with an argument covers only some fields.
 fn is_private(headers: &HeaderMap, name: &HeaderName) -> bool {
     let says = |directive: &str| {
         let all = headers.get_all(name).iter().flat_map(directives);
@@ -47,19 +48,19 @@ fn is_private(headers: &HeaderMap, name: &HeaderName) -> bool {
     says("private") || says("no-store") && !says("must-understand")
 }
 
-/// Whether of equal keys the last one counts (RFC 9213, section 2.1; RFC 8941, section 3.2): `private, private="x-user"` is of
-/// some fields only.
+/// Whether the last of several equal keys wins (RFC 9213, section 2.1; RFC 8941, section 3.2): `private,
+/// private="x-user"` covers only some fields.
 fn is_dictionary(name: &HeaderName) -> bool {
     *name == CDN_CACHE_CONTROL
 }
 
-/// What a directive is called.
+/// The name of a directive.
 fn key(directive: &[u8]) -> &[u8] {
     let end = directive.iter().position(|&byte| byte == b'=');
     &directive[..end.unwrap_or(directive.len())]
 }
 
-/// The parts between commas, but for those in quotes, where a backslash quotes what follows it (RFC 9110, section 5.6.4).
+/// Splits at commas outside of quotes. In quotes, a backslash escapes the next byte (RFC 9110, section 5.6.4).
 fn directives(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     let parts = value.as_bytes().split(move |&byte| {
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn private_comes_before_what_the_pod_says() {
+    fn private_is_put_before_the_pod_s_directives() {
         for (said, expected) in [
             (&[][..], "private"),
             (
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_shared_cache_stores_is_left_as_it_is() {
+    fn a_response_that_no_shared_cache_stores_is_left_unchanged() {
         for said in [
             &["max-age=1,Private"][..],
             &["no-store"],
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cdn_s_own_line_says_so_too() {
+    fn cdn_cache_control_is_made_private_too() {
         for (said, expected) in [
             (&["max-age=600"][..], "max-age=600, private"),
             (&["no-store"], "no-store"),

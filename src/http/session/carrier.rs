@@ -1,4 +1,4 @@
-//! What brings a session's text from a response to the next request: a cookie, or a header.
+//! Carries a session's text from a response to the next request: a cookie, or a header.
 
 use std::{str, time::Duration};
 
@@ -13,7 +13,7 @@ pub(super) enum Carrier {
     Header(HeaderName),
 }
 
-/// How browsers keep a cookie.
+/// The attributes of a cookie.
 #[derive(Clone, Debug)]
 pub(super) struct Attributes {
     pub(super) path: Box<str>,
@@ -23,16 +23,16 @@ pub(super) struct Attributes {
     pub(super) same_site: SameSite,
 }
 
-/// When browsers bring a cookie along with a request that another site has caused.
+/// When browsers send a cookie with a request that another site has caused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SameSite {
     /// Never.
     Strict,
-    /// When its user has followed a link.
+    /// When the user has followed a link.
     #[default]
     Lax,
-    /// Always. Browsers want such a cookie to be `Secure`, and so it is.
+    /// Always. Browsers require such a cookie to be `Secure`, so it is.
     None,
 }
 
@@ -56,7 +56,7 @@ impl Carrier {
         }
     }
 
-    /// What is wrong with it, if no header can be made of it.
+    /// What is wrong with it, if it can't be a header.
     pub(super) fn flaw(&self) -> Option<String> {
         let Self::Cookie { name, kept } = self else {
             return None;
@@ -68,7 +68,7 @@ impl Carrier {
         cookies::flaw(name).or_else(|| kept.prefix_flaw(name))
     }
 
-    /// The first text in a request's headers that `read` makes something of.
+    /// The first text in a request's headers that `read` accepts.
     pub(super) fn find<T>(
         &self,
         headers: &HeaderMap,
@@ -86,7 +86,7 @@ impl Carrier {
         }
     }
 
-    /// Whether a response sets something else in its place.
+    /// Whether a response already sets the cookie or the header.
     pub(super) fn is_taken(&self, headers: &HeaderMap) -> bool {
         match self {
             Self::Cookie { name, .. } => {
@@ -97,7 +97,7 @@ impl Carrier {
         }
     }
 
-    /// Adds a text to a response's headers, beside the pod's own cookies.
+    /// Adds the session's text to a response's headers, beside the pod's own cookies.
     pub(super) fn add(&self, headers: &mut HeaderMap, text: String) {
         match self {
             Self::Cookie { name, kept } => {
@@ -120,7 +120,7 @@ impl Attributes {
         self.secure || self.same_site == SameSite::None
     }
 
-    /// What browsers refuse, silently, of a name with one of the prefixes of RFC 6265bis, section 4.1.3.
+    /// Why browsers would silently refuse a name with one of the prefixes of RFC 6265bis, section 4.1.3.
     fn prefix_flaw(&self, name: &str) -> Option<String> {
         let has = |prefix: &str| {
             let start = name.get(..prefix.len());
@@ -150,7 +150,7 @@ impl Attributes {
                 SameSite::None => cookie::SameSite::None,
             });
         match self.max_age {
-            // Of 0 seconds, it would be forgotten at once.
+            // With 0 seconds browsers would delete it at once.
             Some(age) => {
                 let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX).max(1);
                 cookie.max_age(time::Duration::seconds(seconds)).build()
@@ -160,7 +160,7 @@ impl Attributes {
     }
 }
 
-/// Clients of older standards (RFC 2109) put a value into quotes.
+/// Removes the quotes that clients of an older standard (RFC 2109) put around a value.
 fn unquoted(value: &[u8]) -> &[u8] {
     let inner = value.strip_prefix(b"\"");
     let inner = inner.and_then(|value| value.strip_suffix(b"\""));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_header_can_be_made_of_has_a_flaw() {
+    fn invalid_names_and_paths_have_a_flaw() {
         let path = |path: &str| Attributes {
             path: path.into(),
             ..Attributes::default()
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_s_prefix_wants_what_browsers_want_of_it() {
+    fn prefixed_cookie_names_need_what_browsers_require() {
         let flaw = |name, secure, same_site, path: &str| {
             let kept = Attributes {
                 path: path.into(),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_that_lasts_for_less_than_a_second_lasts_for_one() {
+    fn a_max_age_below_a_second_becomes_one_second() {
         for (age, seconds) in [
             (Duration::from_millis(1), "1"),
             (Duration::from_secs(3600), "3600"),

@@ -1,19 +1,19 @@
-//! What a session carries: readable to whoever has the secret, and to nobody else.
+//! Encrypts and authenticates what a session carries: only those who have the secret can read it.
 
 use cookie::{Cookie, CookieJar, Key};
 
-/// Of what length `cookie` wants a secret to be.
+/// The shortest secret that the crate `cookie` takes.
 const SHORTEST: usize = 32;
 
-/// How many characters of a ticket are its number, in hexadecimal.
+/// How many characters of a ticket are its session's number, in hexadecimal.
 const ID: usize = 16;
 
 /// A session, and the pod that it is with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ticket {
-    /// The session's own, wherever it goes: sessions that lose one pod must not all have the same second choice.
+    /// The session's number. It spreads the sessions of a lost pod over different second choices.
     pub(super) id: u64,
-    /// What the pod goes by over its lives.
+    /// The pod's stable name.
     pub(super) pod: Box<str>,
 }
 
@@ -21,11 +21,11 @@ pub(super) struct Ticket {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Opened {
     pub(super) ticket: Ticket,
-    /// It is sealed as new ones are, and not with a previous secret.
+    /// Whether it is sealed with the current secret, and not with a previous one.
     pub(super) is_current: bool,
 }
 
-/// Seals tickets with the first of its keys, and opens those of all.
+/// Seals tickets with its first key, and opens tickets of all its keys.
 #[derive(Clone)]
 pub(super) struct Seal(Vec<Key>);
 
@@ -34,7 +34,7 @@ impl Seal {
         Self(Vec::new())
     }
 
-    /// One secret more; or what is wrong with it.
+    /// Adds a secret, or returns what is wrong with it.
     pub(super) fn add(&mut self, secret: &[u8]) -> Result<(), String> {
         if secret.len() < SHORTEST {
             let length = secret.len();
@@ -46,7 +46,7 @@ impl Seal {
         Ok(())
     }
 
-    /// The ticket as text for a cookie or a header of this name, and for none of another.
+    /// Seals the ticket for a cookie or a header of this name; it opens under no other name.
     pub(super) fn seal(&self, name: &str, ticket: &Ticket) -> Option<String> {
         let Ticket { id, pod } = ticket;
         let mut jar = CookieJar::new();
@@ -55,7 +55,7 @@ impl Seal {
         Some(jar.get(name)?.value().to_owned())
     }
 
-    /// The ticket that was sealed as `text`; none if it wasn't, or by another secret.
+    /// Opens a ticket; none if `text` isn't one, or was sealed with an unknown secret.
     pub(super) fn open(&self, name: &str, text: &str) -> Option<Opened> {
         let sealed = Cookie::new(name.to_owned(), text.to_owned());
         let jar = CookieJar::new();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_opened_by_its_secret_under_its_name() {
+    fn a_ticket_opens_only_with_its_secret_and_name() {
         let text = seal(&[1]).seal("lb", &ticket()).expect("a text");
         assert!(!text.contains("web"));
         assert_eq!(seal(&[1]).open("lb", &text), opened(true));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_secret_opens_and_doesn_t_seal() {
+    fn a_previous_secret_opens_but_does_not_seal() {
         let text = seal(&[1]).seal("lb", &ticket()).expect("a text");
         assert_eq!(seal(&[2, 1]).open("lb", &text), opened(false));
         let text = seal(&[2, 1]).seal("lb", &ticket()).expect("a text");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_with_any_byte_changed_is_none() {
+    fn a_ticket_with_any_byte_changed_does_not_open() {
         let seal = seal(&[1]);
         let text = seal.seal("lb", &ticket()).expect("a text");
         for at in 0..text.len() {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_ticket_is_another_text_each_time() {
+    fn a_ticket_seals_to_another_text_each_time() {
         let seal = seal(&[1]);
         assert_ne!(seal.seal("lb", &ticket()), seal.seal("lb", &ticket()));
     }

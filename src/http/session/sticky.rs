@@ -1,4 +1,4 @@
-//! The session of one request: where that leads it, and what its response says of it.
+//! The session of one request: where it leads the request, and what it adds to the response.
 
 use std::{fmt, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
 
 pub(super) type OnLost = dyn Fn(&SessionLost) + Send + Sync;
 
-/// A session whose pod was out, and which goes on at another one.
+/// A session whose pod was out, and which has moved to another pod.
 #[derive(Clone, Debug)]
 pub struct SessionLost {
     old_pod: Box<str>,
@@ -25,12 +25,12 @@ pub struct SessionLost {
 }
 
 impl SessionLost {
-    /// The [stable name](Endpoint::stable_name) of the pod that the session was with. There may be no such pod any more.
+    /// The [stable name](Endpoint::stable_name) of the session's former pod, which may no longer exist.
     pub fn old_pod(&self) -> &str {
         &self.old_pod
     }
 
-    /// The pod that has answered in its stead.
+    /// The pod that answered instead.
     pub fn new_pod(&self) -> &Endpoint {
         &self.new_pod
     }
@@ -59,17 +59,17 @@ pub(in crate::http) struct Sticky {
 pub(in crate::http) struct Session {
     sticky: Arc<Sticky>,
     brought: Option<Opened>,
-    /// Its pod, if it has a name, as that is known when the request is made. What answers may have been known by its address only
-    /// when it joined the set.
+    /// The session's pod, if it is known by a name when the request is made. The pod that answers may have been known
+    /// only by its address when it joined the set.
     home: Option<Endpoint>,
-    /// Its pod has the request, and is late: another one has it, too.
+    /// Whether its pod has the request and is late, so that another pod has it, too.
     is_late: bool,
-    /// Its pod has answered the request, or lost it, and that isn't retried: but for a hedge it was the caller's.
+    /// Whether its pod has answered or lost the request without a retry, so that only a hedge is still running.
     is_set_aside: bool,
 }
 
 impl Session {
-    /// The session that a request's headers tell. `known` tells what is known now of the pod that a route is for.
+    /// Reads the session from a request's headers. `known` finds the pod that a route is for.
     pub(in crate::http) fn of(
         sticky: &Arc<Sticky>,
         headers: &HeaderMap,
@@ -77,8 +77,8 @@ impl Session {
     ) -> Self {
         let name = sticky.carrier.name();
         let mut gone = None;
-        // Browsers bring a cookie for each path that it was set for. One of a pod that is there counts first: that of another
-        // path is never set anew.
+        // Browsers send a cookie for each path it was set for. One whose pod is there counts first, because a cookie of
+        // another path is never replaced.
         let found = sticky.carrier.find(headers, |text| {
             let brought = sticky.seal.open(name, text)?;
             let pod = PodId::from(&*brought.ticket.pod);
@@ -104,7 +104,7 @@ impl Session {
         }
     }
 
-    /// Where its request goes, beside what that says itself.
+    /// Adds the session's pod to the request's own route.
     pub(in crate::http) fn lead(&self, route: Route) -> Route {
         let Some(Opened { ticket, .. }) = &self.brought else {
             return route;
@@ -120,25 +120,25 @@ impl Session {
         route.prefer(pod.clone())
     }
 
-    /// Whether a pod is the session's, by any of its names: they may not all have been known when the session began.
+    /// Whether `pod` is the session's, by any of its names: they may not all have been known when the session began.
     fn is_home(&self, pod: &Endpoint) -> bool {
         let is_called = |it: &Opened| PodId::from(&*it.ticket.pod).is(pod);
         let is_known = |home: &Endpoint| home.is_same_pod(pod);
         self.brought.as_ref().is_some_and(is_called) || self.home.as_ref().is_some_and(is_known)
     }
 
-    /// Its request is at `pod`, which is late, and goes to another one, too.
+    /// Notes that the request is late at `pod`, and is hedged.
     pub(in crate::http) fn hedged(&mut self, pod: &Endpoint) {
         self.is_late = self.is_home(pod);
     }
 
-    /// What has come of its request at `pod` isn't retried, and waits for what another one says.
+    /// Notes that the outcome at `pod` isn't retried, and that the hedge is still running.
     pub(in crate::http) fn set_aside(&mut self, pod: &Endpoint) {
         self.is_set_aside |= self.is_home(pod);
     }
 
-    /// Its request has been answered: the response tells the pod, unless the caller knows that. A pod that was only late, or
-    /// that has had its say, is still the session's.
+    /// Adds the session to the response, unless its caller knows the pod already. A pod that was only late, or whose
+    /// answer was set aside, keeps the session.
     pub(in crate::http) fn answered(
         self,
         response: &mut Response<ResponseBody>,
@@ -177,7 +177,7 @@ impl Session {
         sticky.tell(&next, response.headers_mut());
     }
 
-    /// Its request has failed: where no other pod may have it, for want of the session's.
+    /// Makes the error that of a lost session, if no other pod may have the request.
     pub(in crate::http) fn failed(self, error: Error) -> Error {
         match self.brought {
             Some(it) if self.sticky.is_strict => error.of_session(it.ticket.pod),

@@ -1,8 +1,9 @@
-//! Pods that refuse the client after the handshake looked done.
+//! Pods that refuse the client after the handshake looked complete.
 //!
-//! In TLS 1.3 the client has finished its handshake, and may send its request, before the pod has looked at the client's
-//! certificate (RFC 8446 §2). A pod that doesn't like it answers with an alert in place of a response. Some alerts are of a
-//! handshake only: the pod has not finished its own, and so has not read a byte of the request.
+//! In TLS 1.3 the client has finished its handshake, and may send its request, before the pod has checked the client's
+//! certificate (RFC 8446 §2). A pod that rejects it sends an alert in place of a response. Some alerts can only come
+//! from a handshake: if a pod sends one of these, it has not finished its own handshake, and so has not read a byte of
+//! the request.
 
 use std::{
     io::{self, BufRead, IoSlice},
@@ -16,10 +17,10 @@ use tokio_rustls::client::TlsStream;
 
 use crate::http::error::NotAccepted;
 
-/// A TLS connection whose errors tell if the pod has never accepted it.
+/// A TLS connection whose errors tell whether the pod ever accepted it.
 pub(in crate::http) struct Secured<T> {
     stream: TlsStream<T>,
-    /// The pod has sent something over it.
+    /// Whether the pod has sent anything over it.
     is_accepted: bool,
 }
 
@@ -31,10 +32,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Secured<T> {
         }
     }
 
-    /// What `error`, of a read, says of the connection.
+    /// Explains a read error.
     fn read_failed(&mut self, error: io::Error) -> io::Error {
         let tls = self.stream.get_mut().1;
-        // An answer may have come along with the alert.
+        // An answer may have arrived together with the alert.
         self.is_accepted |= tls.reader().fill_buf().is_ok_and(|bytes| !bytes.is_empty());
         let is_first_answer = !self.is_accepted;
         let version = tls.protocol_version();
@@ -50,7 +51,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Secured<T> {
         }
     }
 
-    /// Writing fails once the pod has closed the connection; why it did so may be there to read.
+    /// Explains a write error. Writing fails once the pod has closed the connection; the reason may be there to read.
     fn write_failed(&mut self, error: io::Error, cx: &mut Context<'_>) -> io::Error {
         if self.is_accepted {
             return error;
@@ -74,8 +75,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Secured<T> {
     }
 }
 
-/// Whether an alert is one that a pod sends instead of finishing its handshake, and never later: what is wrong with a
-/// certificate or with what was offered (RFC 8446 §6.2). Others, such as `internal_error`, may come at any time.
+/// Whether a pod sends this alert only instead of finishing its handshake, and never later: the certificate or the
+/// offer is wrong (RFC 8446 §6.2). Others, such as `internal_error`, may come at any time.
 fn is_of_handshake(alert: AlertDescription) -> bool {
     use AlertDescription as Alert;
     matches!(

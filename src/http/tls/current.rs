@@ -1,4 +1,4 @@
-//! Settings with what has been made of them.
+//! TLS settings, and the configuration made from them.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use rustls::ClientConfig;
 use super::settings::Tls;
 use crate::{error::BoxError, http::protocol::Protocol};
 
-/// What handshakes have, until there are other settings.
+/// The settings of handshakes, until they are replaced.
 #[derive(Debug)]
 pub(super) struct Current {
     pub(super) settings: Tls,
@@ -17,7 +17,7 @@ pub(super) struct Current {
 }
 
 impl Current {
-    /// For a client whose requests go over `protocol`.
+    /// `protocol` is what the client's requests use.
     pub(super) fn new(settings: Tls, protocol: Protocol) -> Result<Self, BoxError> {
         let config = settings.client_config()?;
         if common(&config, protocol).is_empty() {
@@ -46,8 +46,8 @@ impl Current {
     }
 }
 
-/// The configuration with what it offers for `protocol` (ALPN). Where that is nothing, it is what is asked for: a gRPC check
-/// goes over HTTP/2, whatever requests take.
+/// The configuration with its ALPN offer for `protocol`. If it offers nothing that `protocol` asks for, the offer is
+/// what `protocol` asks for: a gRPC check uses HTTP/2, whatever requests use.
 fn offering(config: &ClientConfig, protocol: Protocol) -> ClientConfig {
     let mut config = config.clone();
     let common = common(&config, protocol);
@@ -58,7 +58,7 @@ fn offering(config: &ClientConfig, protocol: Protocol) -> ClientConfig {
     config
 }
 
-/// What `protocol` asks for, and the configuration names too, if it names any.
+/// The protocols that `protocol` asks for and the configuration allows. An empty list in the configuration allows all.
 fn common(config: &ClientConfig, protocol: Protocol) -> Vec<Vec<u8>> {
     let mut names = names(protocol);
     let named = &config.alpn_protocols;

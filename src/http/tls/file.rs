@@ -1,10 +1,10 @@
-//! Files, as they were when they were last read.
+//! Files, as they were when last read.
 
 use std::{fmt, fs, path::PathBuf, sync::Arc};
 
 use crate::error::BoxError;
 
-/// A file with its content. Equal ones have the same content; keys are compared, but never shown.
+/// A file and its content. Files are equal if their contents are; keys are compared, but never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct File {
     path: PathBuf,
@@ -23,7 +23,7 @@ impl File {
         }
     }
 
-    /// As it is now.
+    /// Reads the file again.
     pub(super) fn read_again(&self) -> Result<Self, BoxError> {
         Self::read(&self.path)
     }
@@ -32,7 +32,7 @@ impl File {
         &self.content
     }
 
-    /// What is wrong with this file.
+    /// Adds the file's name to an error.
     pub(super) fn blame(&self, why: &BoxError) -> BoxError {
         format!("{}: {why}", self.path.display()).into()
     }

@@ -1,4 +1,4 @@
-//! A client's TLS, in other hands.
+//! A handle to reload or replace a client's TLS settings.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 use super::{live::Live, settings::Tls};
 use crate::error::BoxError;
 
-/// The TLS of a [`Client`](crate::http::Client), to have it read its certificates again, or to give it others.
+/// A handle to the TLS of a [`Client`](crate::http::Client): it reloads or replaces certificates.
 ///
 /// Cheap to clone. It doesn't keep the client alive.
 ///
@@ -32,27 +32,27 @@ impl TlsHandle {
         Self(Arc::downgrade(live))
     }
 
-    /// Reads the files again, now. If they have changed, the next handshake has what is in them, and connections of before
-    /// retire ([`Tls::retire_within`]). With a [configuration](Tls::config) or a [resolver](Tls::client_cert_resolver) of your
-    /// own they always do.
+    /// Reads the files again, now. If they have changed, the next handshake uses them, and older connections retire
+    /// ([`Tls::retire_within`]). With a [configuration](Tls::config) or a [resolver](Tls::client_cert_resolver) of your
+    /// own, older connections always retire.
     ///
-    /// A pod whose certificate was refused before is tried again when its back-off is over, at most 5 s later; until then
-    /// requests may still fail with the old reason.
+    /// A pod whose certificate was refused is tried again when its back-off is over, at most 5 s later; until then
+    /// requests may still fail for the old reason.
     ///
-    /// It reads as any `std::fs::read` does: not for long, unless the files are on a network.
+    /// It blocks like any `std::fs::read`: briefly, unless the files are on a network.
     ///
     /// # Errors
     ///
-    /// If a file can't be read or used; all stays as it was. Or if the client is gone.
+    /// If a file can't be read or used; nothing changes then. Or if the client is gone.
     pub fn reload(&self) -> Result<(), BoxError> {
         self.live()?.reload()
     }
 
-    /// Takes other settings: the next handshake has them, and connections of before retire.
+    /// Takes other settings: the next handshake uses them, and older connections retire.
     ///
     /// # Errors
     ///
-    /// If no client could be built with them; all stays as it was. Or if the client is gone.
+    /// If no client could be built with them; nothing changes then. Or if the client is gone.
     pub fn replace(&self, tls: Tls) -> Result<(), BoxError> {
         let live = self.live()?;
         while !live.replace(&live.current(), tls.clone())? {}
@@ -60,7 +60,9 @@ impl TlsHandle {
     }
 
     fn live(&self) -> Result<Arc<Live>, BoxError> {
-        self.0.upgrade().ok_or_else(|| "the client is gone".into())
+        self.0
+            .upgrade()
+            .ok_or_else(|| "the client was dropped".into())
     }
 }
 

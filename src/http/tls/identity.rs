@@ -1,4 +1,4 @@
-//! Who the client is, as a certificate and its key tell.
+//! The client's identity: a certificate and its key.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use rustls::{
 use super::pem;
 use crate::error::BoxError;
 
-/// A certificate with its chain and the key that belongs to it.
+/// A certificate with its chain, and its key.
 #[derive(Clone, Debug)]
 pub(super) struct Identity(Arc<CertifiedKey>);
 
 impl Identity {
-    /// Of the keys the one that belongs to the first certificate.
+    /// Takes the key that belongs to the first certificate.
     pub(super) fn from_pem(
         chain: &[u8],
         keys: &[u8],
@@ -48,7 +48,7 @@ impl Identity {
     }
 }
 
-/// Whether they do; none if the key doesn't tell.
+/// Whether the key belongs to the certificate; none if the key can't tell.
 fn belongs(certificate: &CertificateDer<'static>, key: &Arc<dyn SigningKey>) -> Option<bool> {
     let pair = CertifiedKey::new(vec![certificate.clone()], key.clone());
     match pair.keys_match() {

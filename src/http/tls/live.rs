@@ -1,10 +1,10 @@
-//! The settings that a client's handshakes have, and how they are replaced.
+//! The TLS settings that a client's handshakes use, and how they are replaced.
 //!
 //! ```text
-//!  files differ ──▶ the same at a second look? ── yes ──▶ do they fit together? ── yes ──▶ the next handshake has them;
-//!       ▲                      │ no                               │ no: one warning        connections of before retire
+//!  files differ ──▶ the same at a second read? ── yes ──▶ do they fit together? ── yes ──▶ the next handshake has them;
+//!       ▲                      │ no                               │ no: one warning        older connections retire
 //!       │                      ▼                                  ▼
-//!       └──────────── looked at again, in a second at most ◀──────┘
+//!       └──────────── read again, in a second at most ◀───────────┘
 //! ```
 
 use std::{
@@ -28,36 +28,36 @@ use crate::{
     logs::{CONNECTIONS, Line, info, warn},
 };
 
-/// How soon files are looked at again that have changed, or can't be used.
+/// How soon files are read again that have changed, or can't be used.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// How long a handshake waits for what is in the files.
+/// How long a handshake waits for the files to be read.
 const LOOK: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub(super) struct Live {
     /// The name of the service, for events.
     service: Option<Arc<str>>,
-    /// The client's.
+    /// What the client's requests use.
     protocol: Protocol,
     current: Mutex<Arc<Current>>,
     renewals: Arc<Renewals>,
     notes: Mutex<Notes>,
-    /// A task looks at the files.
+    /// Whether a task watches the files.
     is_watched: AtomicBool,
-    /// That task ends when this is dropped.
+    /// Dropping it ends that task.
     watcher: Mutex<Option<oneshot::Sender<()>>>,
-    /// Of the handshakes that find nobody looking, one looks for all.
+    /// Without a task, one handshake reads the files for all that wait.
     looking: tokio::sync::Mutex<()>,
 }
 
-/// What was seen of the files.
+/// What was found in the files.
 #[derive(Debug)]
 struct Notes {
     looked_at: Instant,
-    /// A change that was seen once.
+    /// A change that was seen only once so far.
     unsettled: Option<Tls>,
-    /// What is wrong with them, and has been said.
+    /// What is wrong with the files, and has been logged.
     trouble: Option<String>,
 }
 
@@ -92,7 +92,8 @@ impl Live {
         self.renewals.clone()
     }
 
-    /// Takes `next` in place of `before`; whether those were still the settings. Connections of before retire.
+    /// Replaces `before` by `next`, unless the settings have changed since; returns whether it did. Older connections
+    /// retire.
     pub(super) fn replace(&self, before: &Arc<Current>, next: Tls) -> Result<bool, BoxError> {
         let retirement = next.retirement();
         let next = Arc::new(Current::new(next, self.protocol)?);
@@ -102,12 +103,13 @@ impl Live {
         }
         *current = next;
         drop(current);
-        // After that: a connection that is made in between, with `next`, counts as one of before.
+        // Only now: a connection that was made with `next` in between counts as an older one.
         self.renewals.renew(retirement);
         Ok(true)
     }
 
-    /// Looks at the files now, and takes what is in them if it has changed. What only others know of has always changed.
+    /// Reads the files now, and takes them if they have changed. Settings that only others can see into always count as
+    /// changed.
     pub(super) fn reload(&self) -> Result<(), BoxError> {
         loop {
             let before = self.current();
@@ -119,15 +121,15 @@ impl Live {
             if self.replace(&before, next)? {
                 info!(
                     CONNECTIONS,
-                    self.service, "TLS: certificates and authorities read again"
+                    self.service, "TLS: certificates and authorities reloaded"
                 );
                 return Ok(());
             }
         }
     }
 
-    /// Sees to it that a handshake has what is in the files, and that a task goes on to look at them. Such a task ends with its
-    /// runtime, and gets no time where its runtime gets none.
+    /// Makes sure that a handshake uses what is in the files, and that a task watches them. That task ends with its
+    /// runtime, and makes no progress while its runtime isn't running.
     pub(super) async fn keep_fresh(self: &Arc<Self>) {
         let Some(interval) = self.current().settings.interval() else {
             return;
@@ -135,14 +137,14 @@ impl Live {
         if self.is_fresh(interval) {
             return;
         }
-        // Whoever looks may be in a runtime that nobody drives now.
+        // The handshake that reads may be in a runtime that isn't running now.
         let Ok(_one_for_all) = timeout(LOOK, self.looking.lock()).await else {
             return;
         };
         if self.is_fresh(interval) {
             return;
         }
-        // Files on a network that doesn't answer hold up no handshake.
+        // Files on a network that doesn't answer must not delay a handshake.
         let _ = timeout(LOOK, self.look(false)).await;
         if !self.is_watched.swap(true, Relaxed) {
             let (alive, gone) = oneshot::channel();
@@ -156,8 +158,8 @@ impl Live {
         self.is_watched.load(Relaxed) && Instant::now() < looked_at + 2 * interval
     }
 
-    /// Looks at the files, and says when to look again; never, where there are none. One that `must_settle` counts
-    /// when it was seen the last time, too.
+    /// Reads the files. Returns when to read again, or none if there are no files. If a change `must_settle`, it counts
+    /// only when seen twice in a row.
     async fn look(&self, must_settle: bool) -> Option<Duration> {
         let before = self.current();
         let settings = before.settings.clone();
@@ -188,7 +190,7 @@ impl Live {
         self.note(None, None);
         info!(
             CONNECTIONS,
-            self.service, "TLS: the files have changed, and the next handshake has what is in them"
+            self.service, "TLS: the files have changed; the next handshake uses them"
         );
         Some(interval)
     }
@@ -207,13 +209,13 @@ impl Live {
         if let Some(trouble) = &trouble
             && notes.trouble.as_ref() != Some(trouble)
         {
-            warn!(CONNECTIONS, self.service, error = %trouble, "TLS: the files can't be used, and what was in them before goes on");
+            warn!(CONNECTIONS, self.service, error = %trouble, "TLS: the files can't be used; the previous ones stay in use");
         }
         notes.trouble = trouble;
     }
 }
 
-/// A task that looks at the files, for as long as it is one.
+/// Marks that a task watches the files, for as long as the task lives.
 struct Watching(Weak<Live>);
 
 impl Drop for Watching {

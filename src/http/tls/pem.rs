@@ -1,7 +1,7 @@
-//! What is in a PEM text, or why nothing of it can be used.
+//! Reads PEM texts, and explains why one can't be used.
 //!
-//! The parser skips what it doesn't know, so that a file of another kind looks like one with nothing in it. Whoever handed
-//! it over learns here what it is instead.
+//! The parser skips what it doesn't know, so a file of another kind looks like an empty one. These errors say what it
+//! is instead.
 
 use rustls::{
     pki_types::{
@@ -13,7 +13,7 @@ use rustls::{
 
 use crate::error::BoxError;
 
-/// The certificates in `pem`: one at least, each of which can be read.
+/// The certificates in `pem`: at least one, and all readable.
 pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, BoxError> {
     let pem = without_mark(pem);
     let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
@@ -43,7 +43,7 @@ pub(super) fn private_keys(pem: &[u8]) -> Result<Vec<PrivateKeyDer<'static>>, Bo
     Ok(found)
 }
 
-/// Windows' editors put a byte order mark first, and the first section is then none.
+/// Windows editors put a byte order mark first, which would hide the first section.
 fn without_mark(pem: &[u8]) -> &[u8] {
     pem.strip_prefix(b"\xef\xbb\xbf").unwrap_or(pem)
 }
@@ -53,7 +53,7 @@ fn is_encrypted(pem: &[u8]) -> bool {
     text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED")
 }
 
-/// The parser's own words are for programmers.
+/// In plain words, because the parser's are for programmers.
 fn unreadable(error: &PemError) -> BoxError {
     match error {
         PemError::MissingSectionEnd { end_marker } => {
@@ -69,7 +69,7 @@ fn unreadable(error: &PemError) -> BoxError {
     }
 }
 
-/// What `pem` is, where it has nothing of what it should have.
+/// What `pem` is instead.
 fn instead(pem: &[u8]) -> String {
     let text = String::from_utf8_lossy(pem);
     let labels: Vec<_> = text.lines().filter_map(label).collect();

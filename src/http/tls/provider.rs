@@ -1,10 +1,10 @@
-//! The provider of cryptography.
+//! The cryptography provider.
 
 use rustls::crypto::CryptoProvider;
 
 use crate::error::BoxError;
 
-/// The provider that this crate was built with.
+/// The provider of this build's features.
 #[allow(unreachable_code, reason = "the features may both be on")]
 pub(crate) fn provider() -> Result<CryptoProvider, BoxError> {
     #[cfg(feature = "tls-ring")]

@@ -1,4 +1,4 @@
-//! Settings of TLS.
+//! TLS settings.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -10,11 +10,12 @@ use rustls::{
 use super::{file::File, identity::Identity, pem, provider::provider};
 use crate::error::BoxError;
 
-/// Settings of TLS: whom to trust, and who to be.
+/// TLS settings: which authorities to trust, and which identity to show.
 ///
-/// A pod's address is dialled, but its certificate has to name the *service*, and so does the server name that it is told
-/// (SNI): an address that has been given to another service's pod is refused, and the pod passed over. With
-/// [`pod_names`](Self::pod_names) it is the pod's own name, `web-0.nginx-headless.default`, where its hostname is known.
+/// The client dials a pod's address, but the pod's certificate must name the *service*, and so does SNI. If the address
+/// has been given to another service's pod, the handshake fails, and that pod is passed over. With
+/// [`pod_names`](Self::pod_names) the certificate must have the pod's own name, `web-0.nginx-headless.default`, if its
+/// hostname is known.
 ///
 /// ```no_run
 /// use tower_headless::http::Tls;
@@ -23,21 +24,21 @@ use crate::error::BoxError;
 /// # Ok::<(), tower_headless::BoxError>(())
 /// ```
 ///
-/// # Certificates that are renewed
+/// # Renewed certificates
 ///
-/// What came from files ([`trust_file`](Self::trust_file), [`identity_files`](Self::identity_files)) is read again every
-/// [`reload_interval`](Self::reload_interval), symbolic links and all, so that a mounted Secret may be swapped. A change
-/// counts once two looks have seen the same, a second apart or less. Files that can't be used (half written, or a key that
-/// isn't the certificate's) change nothing: there is one warning, and they are looked at again.
-/// [`TlsHandle::reload`](crate::http::TlsHandle::reload) looks at once, and [`TlsHandle::replace`](crate::http::TlsHandle::replace) takes
-/// other settings.
+/// Files ([`trust_file`](Self::trust_file), [`identity_files`](Self::identity_files)) are read again every
+/// [`reload_interval`](Self::reload_interval). Symbolic links are followed anew, so a mounted Secret may be swapped. A
+/// change counts once two reads, at most a second apart, have found the same. Files that can't be used (half written,
+/// or a key of another certificate) change nothing: the client logs one warning, and keeps reading.
+/// [`TlsHandle::reload`](crate::http::TlsHandle::reload) reads at once, and
+/// [`TlsHandle::replace`](crate::http::TlsHandle::replace) takes other settings.
 ///
-/// The next handshake has the new certificate, key and authorities, and resumes no session of before. Connections that were
-/// made with the old ones go on for up to [`retire_within`](Self::retire_within), each for a part of it by chance; then they
-/// take no request any more, and close when they have none. No request fails by it.
+/// The next handshake uses the new certificate, key and authorities, and resumes no older session. Connections that
+/// were made with the old ones retire at random times within [`retire_within`](Self::retire_within): they take no more
+/// requests, and close when they have none. No request fails because of it.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// Those that were given as text, or are built in.
+    /// Those given as text, or built in.
     roots: RootCertStore,
     root_files: Vec<File>,
     identity: Own,
@@ -47,7 +48,7 @@ pub struct Tls {
     retire_within: Duration,
 }
 
-/// Who the client is.
+/// The client's identity.
 #[derive(Clone, Debug)]
 enum Own {
     Nobody,
@@ -66,7 +67,7 @@ impl Default for Tls {
 }
 
 impl Tls {
-    /// Trusts nobody yet, so that no handshake succeeds until something is trusted.
+    /// Trusts no authority yet, so every handshake fails until you add one.
     pub fn new() -> Self {
         Self {
             roots: RootCertStore::empty(),
@@ -79,21 +80,21 @@ impl Tls {
         }
     }
 
-    /// Trusts the authorities whose certificates stand in `pem`, such as a cluster's or a cert-manager issuer's.
+    /// Trusts the authorities whose certificates are in `pem`, such as a cluster's or a cert-manager issuer's.
     ///
     /// # Errors
     ///
-    /// If `pem` has no certificate, or something that can't be read as one. The message tells what it is instead.
+    /// If `pem` has no certificate, or one that can't be read. The message says what it is instead.
     pub fn trust_pem(mut self, pem: &[u8]) -> Result<Self, BoxError> {
         add(&mut self.roots, pem)?;
         Ok(self)
     }
 
-    /// Trusts the authorities whose certificates stand in this PEM file, which is read again when it changes.
+    /// Trusts the authorities whose certificates are in this PEM file, which is read again when it changes.
     ///
     /// # Errors
     ///
-    /// If the file can't be read, or as [`trust_pem`](Self::trust_pem).
+    /// If the file can't be read, or for the reasons of [`trust_pem`](Self::trust_pem).
     pub fn trust_file(mut self, path: impl Into<PathBuf>) -> Result<Self, BoxError> {
         let file = File::read(path)?;
         add(&mut RootCertStore::empty(), file.content()).map_err(|why| file.blame(&why))?;
@@ -101,7 +102,7 @@ impl Tls {
         Ok(self)
     }
 
-    /// Trusts the authorities that Mozilla trusts, as this crate was built with them.
+    /// Trusts Mozilla's authorities, as of this crate's build.
     #[cfg(feature = "tls-webpki-roots")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls-webpki-roots")))]
     pub fn trust_webpki_roots(mut self) -> Self {
@@ -110,7 +111,7 @@ impl Tls {
         self
     }
 
-    /// Trusts the authorities that the system trusts.
+    /// Trusts the system's authorities.
     ///
     /// # Errors
     ///
@@ -127,8 +128,8 @@ impl Tls {
         }
     }
 
-    /// Shows pods this certificate, with its chain, when they ask for one. Of several keys it takes the one that belongs to
-    /// the first certificate.
+    /// Shows pods this certificate, with its chain, if they ask for one. If there are several keys, it takes the one
+    /// that belongs to the first certificate.
     ///
     /// # Errors
     ///
@@ -139,12 +140,12 @@ impl Tls {
         Ok(self)
     }
 
-    /// Shows pods the certificate in the PEM file `chain`, with the key in the file `key`, or in the same one. Both are read
-    /// again when they change.
+    /// Shows pods the certificate in the PEM file `chain`, with the key in the file `key`, which may be the same file.
+    /// Both are read again when they change.
     ///
     /// # Errors
     ///
-    /// If one of the files can't be read, or as [`identity_pem`](Self::identity_pem).
+    /// If one of the files can't be read, or for the reasons of [`identity_pem`](Self::identity_pem).
     pub fn identity_files(
         mut self,
         chain: impl Into<PathBuf>,
@@ -156,55 +157,56 @@ impl Tls {
         Ok(self)
     }
 
-    /// Asks this resolver for the certificate to show, at each handshake: for keys in hardware, or identities that come over
-    /// an API, as SPIFFE's do.
+    /// Asks this resolver for the certificate to show, at each handshake: for keys in hardware, or identities from an
+    /// API, such as SPIFFE's.
     ///
-    /// Sessions are not resumed then, for that would carry an identity on that the resolver has replaced. When it has, tell the
-    /// client by [`TlsHandle::reload`](crate::http::TlsHandle::reload): nothing else retires connections of the old one.
+    /// TLS sessions are not resumed then, because that would keep an identity that the resolver has replaced. After a
+    /// replacement call [`TlsHandle::reload`](crate::http::TlsHandle::reload): nothing else retires connections of the
+    /// old identity.
     pub fn client_cert_resolver(mut self, resolver: Arc<dyn ResolvesClientCert>) -> Self {
         self.identity = Own::Resolver(resolver);
         self
     }
 
-    /// Takes a configuration of rustls 0.23 for all that has to do with certificates, such as a verifier for SPIFFE's names. It can't
-    /// be combined with this type's own settings of trust and identity: that is an error of
-    /// [`build`](crate::http::ClientBuilder::build).
+    /// Uses a configuration of rustls 0.23 for everything about certificates, such as a verifier of SPIFFE names. It
+    /// can't be combined with this type's own settings of trust and identity:
+    /// [`build`](crate::http::ClientBuilder::build) fails then.
     ///
-    /// Two things are the client's, on a copy of it. ALPN offers what the client's [`Protocol`](crate::http::Protocol) asks for; where
-    /// the configuration names protocols itself, only those that are in both, and none is an error of
-    /// [`build`](crate::http::ClientBuilder::build). Sessions are not resumed, for it can't be seen from outside whether what is
-    /// behind its resolver and its verifier has changed. When it has, [`TlsHandle::reload`](crate::http::TlsHandle::reload) retires
-    /// the connections that were made before.
+    /// The client changes two things, in a copy. ALPN offers what the client's [`Protocol`](crate::http::Protocol) asks
+    /// for. If the configuration names protocols itself, ALPN offers those that are in both; if there are none,
+    /// [`build`](crate::http::ClientBuilder::build) fails. And TLS sessions are not resumed, because the client can't
+    /// see whether its resolver or verifier has changed. After a change call
+    /// [`TlsHandle::reload`](crate::http::TlsHandle::reload) to retire older connections.
     pub fn config(mut self, config: Arc<ClientConfig>) -> Self {
         self.config = Some(config);
         self
     }
 
-    /// Whether a pod's certificate has to name the pod itself, where its hostname is known, instead of the service. What is known
-    /// at the time of the handshake counts: with A and AAAA records, the hostnames of those pods that requests
-    /// [ask for](crate::http::Client::pod), and connections that were made before are not asked again.
+    /// Whether a pod's certificate must name the pod itself instead of the service, if its hostname is known at the
+    /// time of the handshake. With A and AAAA records, only pods that requests [ask for](crate::http::Client::pod) have
+    /// known hostnames. Connections that were made before are not verified again.
     pub fn pod_names(mut self, pod_names: bool) -> Self {
         self.pod_names = pod_names;
         self
     }
 
-    /// How often files are looked at; 10 s by default. 10 ms at least, a day at most.
+    /// How often files are read again; 10 s by default. 10 ms at least, a day at most.
     pub fn reload_interval(mut self, interval: Duration) -> Self {
         self.reload_interval = interval.clamp(SHORTEST_INTERVAL, DAY);
         self
     }
 
-    /// How long connections may be used that were made before certificates, keys or authorities have changed to these; 30 s by
+    /// How long older connections may be used after certificates, keys or authorities have changed to these; 30 s by
     /// default. Zero is at once; a day at most.
     ///
-    /// The longer, the fewer handshakes there are at a time.
+    /// The longer it is, the fewer handshakes happen at the same time.
     pub fn retire_within(mut self, time: Duration) -> Self {
         self.retire_within = time.min(DAY);
         self
     }
 }
 
-/// What a client does with them.
+/// What a client reads from them.
 impl Tls {
     pub(super) fn has_pod_names(&self) -> bool {
         self.pod_names
@@ -214,13 +216,13 @@ impl Tls {
         self.retire_within
     }
 
-    /// How often to look at the files; none if there are none.
+    /// How often to read the files; none if there are none.
     pub(super) fn interval(&self) -> Option<Duration> {
         let has_files = !self.root_files.is_empty() || matches!(self.identity, Own::Files { .. });
         has_files.then_some(self.reload_interval)
     }
 
-    /// Whether somebody else knows what is behind them.
+    /// Whether only others can see into them, so that a change can't be noticed.
     pub(super) fn is_opaque(&self) -> bool {
         self.config.is_some() || matches!(self.identity, Own::Resolver(_))
     }
@@ -246,14 +248,14 @@ impl Tls {
         self.root_files == other.root_files && pair(&self.identity) == pair(&other.identity)
     }
 
-    /// What rustls makes of them.
+    /// Makes rustls's configuration.
     pub(super) fn client_config(&self) -> Result<ClientConfig, BoxError> {
         if let Some(config) = &self.config {
             if !self.roots.is_empty()
                 || !matches!(self.identity, Own::Nobody)
                 || !self.root_files.is_empty()
             {
-                return Err("`Tls::config` says whom to trust and who to be: leave out the settings beside it".into());
+                return Err("`Tls::config` sets trust and identity already: leave out the other settings of both".into());
             }
             let mut config = ClientConfig::clone(config);
             config.resumption = Resumption::disabled();

@@ -1,9 +1,9 @@
-//! The health service's two messages, as protobuf encodes them: a string in one, an enumeration in the other.
+//! The health service's two messages in protobuf: one has a string, the other an enumeration.
 //!
-//! By hand: for two fields, a library of protobuf's and its macros would be built by all who use the client. The tests hold it
-//! against prost.
+//! Encoded by hand: otherwise every user of the client would build a protobuf library and its macros for two fields.
+//! The tests compare it with prost.
 
-/// `HealthCheckRequest`: the service is field 1, after its length, unless it is empty.
+/// Encodes `HealthCheckRequest`: field 1 is the service, after its length, unless it is empty.
 pub(super) fn request(service: &str) -> Vec<u8> {
     let mut message = Vec::new();
     if !service.is_empty() {
@@ -19,17 +19,17 @@ pub(super) fn request(service: &str) -> Vec<u8> {
     message
 }
 
-/// The status in a `HealthCheckResponse`: the last field 1. Other fields are passed over. None if it is malformed, or has groups,
-/// which proto3 doesn't have.
+/// Decodes the status of a `HealthCheckResponse`: the last field 1. Other fields are skipped. None if the message is
+/// malformed, or has groups, which proto3 doesn't have.
 pub(super) fn status(mut message: &[u8]) -> Option<i32> {
     let mut status = 0;
     while !message.is_empty() {
         let key = u32::try_from(varint(&mut message)?).ok()?;
-        // A field's number, and how its value is written: as a varint, as 8 bytes, after its length, as 4 bytes.
+        // A field's number and its wire type: a varint, 8 bytes, length-delimited, or 4 bytes.
         let skipped = match (key >> 3, key & 7) {
             (0, _) => return None,
             (1, 0) => {
-                // An `int32`: the upper half is its sign.
+                // An `int32`: the upper half only extends its sign.
                 status = varint(&mut message)? as i32;
                 0
             }
@@ -45,7 +45,7 @@ pub(super) fn status(mut message: &[u8]) -> Option<i32> {
     Some(status)
 }
 
-/// Seven bits a byte, the lowest first. The tenth byte has room for one.
+/// Seven bits a byte, the lowest first. The tenth byte has room for one bit.
 fn varint(message: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
@@ -74,7 +74,7 @@ mod tests {
         Some(HealthCheckResponse::decode(message).ok()?.status)
     }
 
-    /// Any field but a group.
+    /// Any field except a group.
     fn field() -> impl Strategy<Value = Vec<u8>> {
         let value = prop_oneof![0..5_u64, any::<u64>()];
         let bytes = prop::collection::vec(any::<u8>(), 0..200);
@@ -103,19 +103,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_request_is_what_prost_makes_of_it(service in ".{0,300}") {
+        fn a_request_is_encoded_as_by_prost(service in ".{0,300}") {
             let expected = HealthCheckRequest { service: service.clone() }.encode_to_vec();
             prop_assert_eq!(request(&service), expected);
         }
 
         #[test]
-        fn a_status_is_what_prost_reads(status in any::<i32>()) {
+        fn a_status_is_read_as_by_prost(status in any::<i32>()) {
             let answer = HealthCheckResponse { status }.encode_to_vec();
             prop_assert_eq!(super::status(&answer), by_prost(&answer));
         }
 
         #[test]
-        fn so_it_is_among_fields_of_later_versions_and_where_it_is_cut_off(
+        fn unknown_fields_and_truncated_messages_are_read_as_by_prost(
             fields in prop::collection::vec(field(), 0..6),
             cut in 0..8_usize,
         ) {
@@ -125,7 +125,7 @@ mod tests {
         }
 
         #[test]
-        fn what_prost_refuses_is_refused(answer in prop::collection::vec(any::<u8>(), 0..24)) {
+        fn bytes_that_prost_refuses_are_refused(answer in prop::collection::vec(any::<u8>(), 0..24)) {
             if let Some(status) = status(&answer) {
                 prop_assert_eq!(Some(status), by_prost(&answer));
             }
