@@ -1,4 +1,4 @@
-//! One request, and its attempts one after another.
+//! The future of one request, which makes its attempts one after another.
 
 use std::{
     any::type_name,
@@ -29,7 +29,7 @@ use crate::{
     route::Route,
 };
 
-/// What the clones of a service have in common.
+/// What the clones of a service share.
 #[derive(Clone)]
 pub(super) struct Terms<L> {
     pub(super) policy: L,
@@ -37,12 +37,12 @@ pub(super) struct Terms<L> {
     pub(super) hedges: Option<Arc<Hedges>>,
 }
 
-/// What becomes of a request.
+/// The caller's result.
 type Outcome<S, Req, C> = Result<<C as Completion<<S as Service<Req>>::Response>>::Response, Error>;
 
 type Attempt<S, Req, C> = ResponseFuture<S, Req, Located<C>>;
 
-/// What comes of an attempt.
+/// The result of an attempt.
 type Answer<S, Req, C> = Result<
     (
         Endpoint,
@@ -51,7 +51,7 @@ type Answer<S, Req, C> = Result<
     Error,
 >;
 
-/// What follows from an attempt: another one, or the caller's result.
+/// What follows an attempt: another one, or the caller's result.
 type Next<S, Req, C> = ControlFlow<Outcome<S, Req, C>, Attempt<S, Req, C>>;
 
 pin_project! {
@@ -63,12 +63,12 @@ pin_project! {
     {
         #[pin]
         race: Race<Attempt<S, Req, C>>,
-        // None if it is not to be sent again, whatever comes.
+        // None if the request must never be sent again.
         replay: Option<Replay<S, Req, C, L>>,
     }
 }
 
-/// What it takes to send a request again.
+/// What is needed to send a request again.
 struct Replay<S, Req, C, L>
 where
     S: Service<Req>,
@@ -152,7 +152,7 @@ where
     }
 }
 
-/// Ready with what was set aside, once its hedge, which goes on alone, has had its time.
+/// Ready with the result that was set aside, once the hedge that goes on alone has used up its time.
 fn poll_aside<S, Req, C, L>(
     race: Pin<&mut Race<Attempt<S, Req, C>>>,
     replay: &mut Option<Replay<S, Req, C, L>>,
@@ -194,7 +194,7 @@ where
         ControlFlow::Continue(again.counted_as_retry())
     }
 
-    /// What an attempt has come to.
+    /// How an attempt ended.
     fn ended(&self, result: Answer<S, Req, C>) -> (Ended, Outcome<S, Req, C>) {
         let (fate, endpoint, result) = match result {
             Ok((endpoint, response)) => (Fate::Answered, Some(endpoint), Ok(response)),
@@ -216,7 +216,7 @@ where
             service: self.balance.service().cloned(),
             method: None,
             reason: match &result {
-                Ok(_) => "its answer is to be asked for again".to_owned(),
+                Ok(_) => "its answer is one that is retried".to_owned(),
                 Err(error) => line(error),
             },
         };
