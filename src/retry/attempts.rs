@@ -1,8 +1,9 @@
 //! The attempts of one request: whether there is another one, where it goes, and which result its caller gets.
 //!
 //! ```text
-//!  an attempt has ended ──▶ is another one wanted, are any left, does the budget allow it? │ yes: the request again,
-//!  on a route that avoids the endpoints so far └ no: the most telling result is the caller's
+//!  an attempt has ended ──▶ is another one wanted, are any left, does the budget allow it?
+//!                             │ yes: the request again, on a route that avoids the endpoints so far
+//!                             └ no:  the most telling result is the caller's
 //! ```
 //!
 //! The users of this module say how an attempt ended ([`Ended`]); everything that follows from it is decided here.
