@@ -165,7 +165,7 @@ impl<T, E> Answers<T, E> {
         while self.running.len() < self.terms.concurrency
             && let Some(target) = self.queue.pop_front()
         {
-            // Refresh the target: its name may have been learnt since it was queued.
+            // It may turn out to be the pod that is left out: its name may have been learnt since it was queued.
             if !self.terms.roster.has(&target) {
                 continue;
             }
