@@ -51,8 +51,8 @@ use super::{lock::lock, within::within};
 ///
 /// let server = DnsServer::start().await;
 /// server.set_a("web.default.svc.cluster.local", 5, [Ipv4Addr::new(10, 0, 0, 1)]);
-/// // The server fails the first query, and answers the next one. server.fault("*", RecordType::A,
-/// Fault::SERVFAIL.times(1));
+/// // The server fails the first query, and answers the next one.
+/// server.fault("*", RecordType::A, Fault::SERVFAIL.times(1));
 ///
 /// let dns = Dns::new("web.default.svc.cluster.local.:80".parse()?).name_servers([server.addr()]);
 /// assert!(dns.resolve().await.is_err());
