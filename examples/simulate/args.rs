@@ -1,4 +1,4 @@
-//! What the command line says.
+//! The command line's arguments.
 
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// The scenarios that are asked for. Ends the process, with a message, if there is none of a name.
+    /// The requested scenarios. If a name is unknown, it ends the process with a message.
     pub(crate) fn scenarios(&self) -> Vec<Scenario> {
         let mut all = scenario::all();
         let is_known = |name: &&String| all.iter().any(|scenario| scenario.name == **name);
