@@ -219,10 +219,10 @@ impl Hedges {
 
     /// How long an answer may take, at present, before its request is hedged. `late` is the time after which it is
     /// late.
-    pub(crate) fn patience(&self, late: Duration) -> Duration {
+    pub(crate) fn hedge_delay(&self, late: Duration) -> Duration {
         match self.after {
             Some(_) => late,
-            None => late.mul_f64(self.share.patience()),
+            None => late.mul_f64(self.share.delay_factor()),
         }
     }
 

@@ -58,7 +58,7 @@ pub(crate) trait Contest<F: Future> {
 
     /// How long the first try may take, at present, before there is a second one. `late` is the time after which a
     /// result is late.
-    fn patience(&self, late: Duration) -> Duration;
+    fn hedge_delay(&self, late: Duration) -> Duration;
 
     /// Makes a second try beside `first`, if it is allowed. One that is already paid for takes nothing from the budget.
     fn second(&mut self, first: &F, charge: &mut Charge) -> Option<F>;
@@ -147,12 +147,12 @@ impl Due {
     }
 
     /// How long the first try may take before there is a second one, as far as known now.
-    fn patience<F: Future>(&mut self, contest: &impl Contest<F>) -> Option<Duration> {
+    fn hedge_delay<F: Future>(&mut self, contest: &impl Contest<F>) -> Option<Duration> {
         if let Late::Unknown = self.late {
             self.late = contest.late().map_or(Late::Unknown, Late::After);
         }
         match self.late {
-            Late::After(late) => Some(contest.patience(late)),
+            Late::After(late) => Some(contest.hedge_delay(late)),
             Late::Unknown => None,
         }
     }
@@ -305,12 +305,12 @@ impl<F: Runner> Race<F> {
             match begun {
                 None => {
                     ready!(due.timer.poll(cx));
-                    let Some(patience) = due.patience(&contest) else {
+                    let Some(hedge_delay) = due.hedge_delay(&contest) else {
                         due.put_off_longer();
                         continue;
                     };
-                    if patience > due.waited {
-                        due.put_off(patience);
+                    if hedge_delay > due.waited {
+                        due.put_off(hedge_delay);
                         continue;
                     }
                     let first = this.first.as_ref().get_ref().as_ref();

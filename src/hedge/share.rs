@@ -49,7 +49,7 @@ impl Share {
 
     /// How many times the usual p95 a hedge waits: once if the bucket is full, and longer the emptier it is. So it
     /// settles where just as many requests are late as may be hedged: the slowest ones.
-    pub(crate) fn patience(&self) -> f64 {
+    pub(crate) fn delay_factor(&self) -> f64 {
         let saved = self.saved.load(Relaxed).min(FULL);
         let missing = f64::from(FULL - saved) / f64::from(FULL);
         1.0 + (LONGEST - 1.0) * missing
@@ -92,13 +92,13 @@ mod tests {
     #[test]
     fn the_fewer_hedges_are_saved_up_the_longer_a_hedge_waits() {
         let share = Share::new(0.02);
-        assert_eq!(share.patience(), 1.0);
+        assert_eq!(share.delay_factor(), 1.0);
         (0..5).for_each(|_| assert!(share.withdraw()));
-        assert_eq!(share.patience(), 2.5);
+        assert_eq!(share.delay_factor(), 2.5);
         (0..5).for_each(|_| assert!(share.withdraw()));
-        assert_eq!(share.patience(), 4.0);
+        assert_eq!(share.delay_factor(), 4.0);
         (0..10).for_each(|_| share.give_back());
-        assert_eq!(share.patience(), 1.0);
+        assert_eq!(share.delay_factor(), 1.0);
     }
 
     #[test]
@@ -107,7 +107,7 @@ mod tests {
         (0..10).for_each(|_| assert!(share.withdraw()));
         let requests = |tokens: usize| (0..tokens).all(|_| share.withdraw());
         (0..250).for_each(|_| share.deposit());
-        assert_eq!(share.patience(), 2.5);
+        assert_eq!(share.delay_factor(), 2.5);
         (0..200).for_each(|_| share.deposit());
         assert!(requests(8) && !requests(1));
     }

@@ -38,12 +38,13 @@ pub(super) struct Terms<L> {
 }
 
 /// The caller's result.
-type Outcome<S, Req, C> = Result<<C as Completion<<S as Service<Req>>::Response>>::Response, Error>;
+type CallerResult<S, Req, C> =
+    Result<<C as Completion<<S as Service<Req>>::Response>>::Response, Error>;
 
 type Attempt<S, Req, C> = ResponseFuture<S, Req, Located<C>>;
 
 /// The result of an attempt.
-type Answer<S, Req, C> = Result<
+type AttemptResult<S, Req, C> = Result<
     (
         Endpoint,
         <C as Completion<<S as Service<Req>>::Response>>::Response,
@@ -52,7 +53,7 @@ type Answer<S, Req, C> = Result<
 >;
 
 /// What follows an attempt: another one, or the caller's result.
-type Next<S, Req, C> = ControlFlow<Outcome<S, Req, C>, Attempt<S, Req, C>>;
+type Next<S, Req, C> = ControlFlow<CallerResult<S, Req, C>, Attempt<S, Req, C>>;
 
 pin_project! {
     /// The future of a request that may be sent again. Dropping it cancels the request.
@@ -77,7 +78,7 @@ where
     request: Req,
     balance: Balance<S, C>,
     terms: Arc<Terms<L>>,
-    attempts: Attempts<Outcome<S, Req, C>>,
+    attempts: Attempts<CallerResult<S, Req, C>>,
 }
 
 impl<S, Req, C, L> RetryFuture<S, Req, C, L>
@@ -127,7 +128,7 @@ where
     C: Completion<S::Response> + Clone,
     L: RetryPolicy<Req, C::Response>,
 {
-    type Output = Outcome<S, Req, C>;
+    type Output = CallerResult<S, Req, C>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -157,7 +158,7 @@ fn poll_aside<S, Req, C, L>(
     race: Pin<&mut Race<Attempt<S, Req, C>>>,
     replay: &mut Option<Replay<S, Req, C, L>>,
     cx: &mut Context<'_>,
-) -> Poll<Outcome<S, Req, C>>
+) -> Poll<CallerResult<S, Req, C>>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
@@ -179,7 +180,7 @@ where
     C: Completion<S::Response> + Clone,
     L: RetryPolicy<Req, C::Response>,
 {
-    fn next(&mut self, result: Answer<S, Req, C>) -> Next<S, Req, C> {
+    fn next(&mut self, result: AttemptResult<S, Req, C>) -> Next<S, Req, C> {
         let (ended, result) = self.ended(result);
         let Terms {
             policy, allowance, ..
@@ -195,7 +196,7 @@ where
     }
 
     /// How an attempt ended.
-    fn ended(&self, result: Answer<S, Req, C>) -> (Ended, Outcome<S, Req, C>) {
+    fn ended(&self, result: AttemptResult<S, Req, C>) -> (Ended, CallerResult<S, Req, C>) {
         let (fate, endpoint, result) = match result {
             Ok((endpoint, response)) => (Fate::Answered, Some(endpoint), Ok(response)),
             Err(error) if error.is_unsent() => (Fate::Unsent, None, Err(error)),
@@ -243,9 +244,9 @@ where
         self.balance.late()
     }
 
-    fn patience(&self, late: Duration) -> Duration {
+    fn hedge_delay(&self, late: Duration) -> Duration {
         let hedges = self.terms.hedges.as_ref();
-        hedges.map_or(late, |hedges| hedges.patience(late))
+        hedges.map_or(late, |hedges| hedges.hedge_delay(late))
     }
 
     fn second(
@@ -272,18 +273,18 @@ where
         Some(hedge.counted_as_hedge())
     }
 
-    fn is_good(&self, result: &Answer<S, Req, C>) -> bool {
+    fn is_good(&self, result: &AttemptResult<S, Req, C>) -> bool {
         let is_good = |(_, response): &(_, _)| self.terms.policy.is_good(response);
         result.as_ref().is_ok_and(is_good)
     }
 
-    fn won(&self, result: &Answer<S, Req, C>) {
+    fn won(&self, result: &AttemptResult<S, Req, C>) {
         if result.is_ok() {
             self.balance.count_hedge_won();
         }
     }
 
-    fn set_aside(&mut self, result: Answer<S, Req, C>) -> bool {
+    fn set_aside(&mut self, result: AttemptResult<S, Req, C>) -> bool {
         let (ended, result) = self.ended(result);
         self.attempts.set_aside(result, &ended);
         ended.is_taken_back(self.terms.hedges.as_deref())
@@ -291,7 +292,7 @@ where
 
     fn replace(
         &mut self,
-        result: Answer<S, Req, C>,
+        result: AttemptResult<S, Req, C>,
         other: &Attempt<S, Req, C>,
     ) -> Option<Attempt<S, Req, C>> {
         let (ended, result) = self.ended(result);
