@@ -125,13 +125,13 @@ pub struct DiscoveryExplanation {
         serde(rename = "last_answer_unix_ms", with = "times::maybe_unix_ms", default)
     )]
     pub last_answer: Option<SystemTime>,
-    /// When the source looks next.
+    /// When the source next looks up its endpoints.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "next_look_unix_ms", with = "times::maybe_unix_ms", default)
     )]
     pub next_look: Option<SystemTime>,
-    /// Whether the last look failed.
+    /// Whether the last lookup failed.
     #[cfg_attr(feature = "serde", serde(default))]
     pub is_failing: bool,
     /// The last failure, and when it was. It stays here after the source has answered again.

@@ -145,7 +145,7 @@ impl<S, C> Balance<S, C> {
     where
         C: Clone,
     {
-        // Asked for before discovery's first look, if possible, so that the look includes it.
+        // Asked for before discovery's first lookup, if possible, so that the lookup includes it.
         self.ask_for(&route);
         Pinned::new(self.clone(), route)
     }
