@@ -131,7 +131,7 @@ pub enum AttemptCause {
 pub enum PickReason {
     /// The request is part of a [broadcast](crate::Broadcast), which goes to each endpoint.
     Broadcast,
-    /// This pod was asked for: [`Route::pod`](crate::Route::pod).
+    /// The request asked for this pod: [`Route::pod`](crate::Route::pod).
     Requested,
     /// The pod gets one request on trial, because it was ejected or refused.
     Trial,

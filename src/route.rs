@@ -286,7 +286,7 @@ impl Route {
     }
 }
 
-/// What a request is about, as a [`Route`] tells it: text, bytes, or a number.
+/// The key of a request in its [`Route`]: text, bytes, or a number.
 ///
 /// The number 7 and the text `"7"`, for example from a header, are different keys, with different pods.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

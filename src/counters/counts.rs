@@ -33,8 +33,8 @@ pub struct EndpointCounts {
     pub refused: u64,
     /// Requests that the endpoint's service handed back [unsent](crate::Unsent). They went elsewhere.
     pub handed_back: u64,
-    /// Requests that the endpoint had no connection for: [all were in use](crate::Connections::wait_timeout). They went elsewhere, or
-    /// failed.
+    /// Requests for which the endpoint had no connection: [all were in use](crate::Connections::wait_timeout). They
+    /// went elsewhere, or failed.
     pub busy: u64,
     /// Trial requests: sent to an endpoint that gets no others, to find out whether it is well again.
     pub trials: u64,
@@ -174,7 +174,8 @@ pub struct FailureCounts {
     pub answered: u64,
     /// There was an error instead of an answer: a lost connection, a timeout.
     pub unanswered: u64,
-    /// The caller gave it up after the endpoint had long [answered nobody](crate::OutlierDetection::unresponsive_after).
+    /// The caller cancelled the request after the endpoint had [answered
+    /// nobody](crate::OutlierDetection::unresponsive_after) for long.
     pub given_up: u64,
 }
 

@@ -8,7 +8,7 @@ use std::fmt;
 pub struct Descriptor {
     /// Its name in OpenTelemetry's style: with dots, without its unit.
     pub name: &'static str,
-    /// How it counts.
+    /// Whether it is a counter, a gauge or a histogram.
     pub kind: Kind,
     /// The unit of its values.
     pub unit: Unit,
@@ -42,7 +42,7 @@ pub fn prometheus_label(name: &str) -> String {
     name.replace('.', "_")
 }
 
-/// How a metric counts.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
@@ -64,7 +64,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What a metric counts.
+/// The unit of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unit {

@@ -120,7 +120,7 @@ pub fn observe(metrics: &Metrics, meter: &Meter) -> Observed {
         metrics: metrics.clone(),
         slots: names.map(|(at, slot)| (slot.name.clone(), at)).collect(),
         reading: Mutex::new(Reading {
-            // The SDK forgets a series that isn't observed once, and takes what it is told after that as new in the whole.
+            // The SDK forgets a series that one collection doesn't observe, and takes its next value as entirely new.
             carried: Carried::new(0),
             points: Vec::new(),
             read: None,

@@ -26,8 +26,8 @@ pub(crate) const UNAVAILABLE: [StatusCode; 3] = [
 /// It respects `Retry-After` with 503 or 429, and gRPC's `grpc-retry-pushback-ms`: for that time, but at most 30 s,
 /// retries leave the endpoint alone. A negative pushback ends them.
 ///
-/// With [hedging](crate::RetryLayer::hedge), no 5xx is [good](RetryPolicy::is_good), and no 429; nor is gRPC's `UNAVAILABLE`,
-/// `RESOURCE_EXHAUSTED` or `DEADLINE_EXCEEDED` in the head.
+/// With [hedging](crate::RetryLayer::hedge), these answers aren't [good](RetryPolicy::is_good): any 5xx, 429, and
+/// gRPC's `UNAVAILABLE`, `RESOURCE_EXHAUSTED` or `DEADLINE_EXCEEDED` in the head.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
 pub struct RetryUnavailable;
