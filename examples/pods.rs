@@ -42,11 +42,11 @@ struct Args {
     /// web.default:80, or _http._tcp.web.default, a port's name
     name: Option<Target>,
 
-    /// Go on, and tell what changes
+    /// Go on, and print what changes
     #[arg(long)]
     watch: bool,
 
-    /// The same, as the API server tells it (feature kube)
+    /// Watch by the API server instead (feature kube)
     #[arg(long, requires = "name", conflicts_with_all = ["watch", "nameserver"])]
     watch_api: bool,
 

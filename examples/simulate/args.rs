@@ -33,7 +33,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", default_value = "target/simulation")]
     pub(crate) out: PathBuf,
 
-    /// Tell which scenarios there are, and do nothing
+    /// List the scenarios, and do nothing
     #[arg(long)]
     pub(crate) list: bool,
 }
