@@ -67,8 +67,8 @@ use crate::{
 ///
 /// # How often
 ///
-/// One request is sent again at most [3 times](Self::retries). All requests together have a [budget](Self::budget): 20
-/// % of the requests of any 10 seconds, plus 100. Services made by one layer, and their clones, share it.
+/// One request is sent again at most [3 times](Self::retries). All requests together have a [budget](Self::budget):
+/// 20 % of the requests of any 10 seconds, plus 100. Services made by one layer, and their clones, share it.
 ///
 /// So if everything fails, the endpoints get 1.2 + 10/*r* attempts for each of *r* requests a second: 1.21 at 1,000 a
 /// second, 1.3 at 100. Below 4 a second, the limit for one request is the tighter one.
