@@ -9,7 +9,7 @@ mod log;
 mod text;
 
 pub use log::AttemptLog;
-pub(crate) use log::{Cause, Recording};
+pub(crate) use log::{RecordedTry, Recording};
 
 use std::{net::SocketAddr, slice, time::Duration};
 

@@ -9,7 +9,7 @@ pub(crate) use pod_name::PodName;
 use std::sync::Arc;
 
 use crate::{
-    attempts::{AttemptCause, AttemptLog, Cause, Recording},
+    attempts::{AttemptCause, AttemptLog, RecordedTry, Recording},
     endpoint::Endpoint,
     member::MemberId,
     stable_hash::stable_hash,
@@ -68,7 +68,7 @@ struct Wishes {
     /// Whether this is a hedge, sent because an answer is late.
     second_try: bool,
     /// The log that its attempts are written to, and why there is this one.
-    recorded: Option<Cause>,
+    recorded: Option<RecordedTry>,
 }
 
 /// One endpoint of a balancer, for one life of it: another pod at its address is another target.
@@ -140,7 +140,7 @@ impl Route {
     /// It doesn't change where the request goes.
     pub fn record(self, log: &AttemptLog) -> Self {
         let (log, why) = (log.clone(), AttemptCause::First);
-        self.with(|wishes| wishes.recorded = Some(Cause { log, why }))
+        self.with(|wishes| wishes.recorded = Some(RecordedTry { log, why }))
     }
 
     /// The log that the request's attempts are written to, if there is one.

@@ -155,20 +155,20 @@ impl AttemptWaits {
 
 /// What a route carries about a try of the request: the log to write to, and why there is this try.
 #[derive(Clone)]
-pub(crate) struct Cause {
+pub(crate) struct RecordedTry {
     pub(crate) log: AttemptLog,
     pub(crate) why: AttemptCause,
 }
 
-impl PartialEq for Cause {
+impl PartialEq for RecordedTry {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.log.0, &other.log.0) && self.why == other.why
     }
 }
 
-impl Eq for Cause {}
+impl Eq for RecordedTry {}
 
-impl fmt::Debug for Cause {
+impl fmt::Debug for RecordedTry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.why.fmt(f)
     }
@@ -177,14 +177,14 @@ impl fmt::Debug for Cause {
 /// Writes one try of a request to the log: an attempt for each endpoint that the try goes to. An attempt that hasn't
 /// ended when this is dropped was cancelled.
 pub(crate) struct Recording {
-    cause: Cause,
+    recorded: RecordedTry,
     /// The attempt that hasn't ended.
     open: Option<usize>,
 }
 
 impl Recording {
-    pub(crate) fn new(cause: Cause) -> Self {
-        Self { cause, open: None }
+    pub(crate) fn new(recorded: RecordedTry) -> Self {
+        Self { recorded, open: None }
     }
 
     /// Begins the next attempt, unless it has begun: an endpoint is being looked for.
@@ -193,9 +193,9 @@ impl Recording {
             return;
         }
         let now = Instant::now();
-        let mut log = self.cause.log.lock();
+        let mut log = self.recorded.log.lock();
         let began = *log.began.get_or_insert(now);
-        let cause = mem::replace(&mut self.cause.why, AttemptCause::NotTaken);
+        let cause = mem::replace(&mut self.recorded.why, AttemptCause::NotTaken);
         let is_another = cause == AttemptCause::First && !log.entries.is_empty();
         log.policy = Some(policy);
         self.open = Some(log.entries.len());
@@ -281,7 +281,7 @@ impl Recording {
 
     fn with(&self, write: impl FnOnce(&mut Entry)) {
         if let Some(open) = self.open
-            && let Some(entry) = self.cause.log.lock().entries.get_mut(open)
+            && let Some(entry) = self.recorded.log.lock().entries.get_mut(open)
         {
             write(entry);
         }

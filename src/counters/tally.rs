@@ -266,7 +266,7 @@ struct Endpoints {
     /// From this many on, `forget_gone` is worth its cost.
     enough: usize,
     #[cfg(test)]
-    looks: usize,
+    visited: usize,
 }
 
 /// The least number of endpoints for which a joining endpoint triggers `forget_gone`.
@@ -303,7 +303,7 @@ impl WaitingNow {
     }
 
     /// How many wait, and for how long on average.
-    fn look(&self, now: u64) -> (u64, Duration) {
+    fn read(&self, now: u64) -> (u64, Duration) {
         let word = self.0.get();
         let waiting = word & ((1 << WAITING) - 1);
         let begun = word & !((1 << WAITING) - 1);
@@ -376,7 +376,7 @@ impl BalanceTally {
 
     /// How many requests wait for `cause` now, and for how long on average.
     pub(crate) fn waiting(&self, cause: WaitCause, now: Instant) -> (u64, Duration) {
-        self.waits[cause as usize].now.look(self.age(now))
+        self.waits[cause as usize].now.read(self.age(now))
     }
 
     /// The balancer's age at `now`, in milliseconds.
@@ -484,7 +484,7 @@ impl Endpoints {
         let Self { gone, all, .. } = self;
         #[cfg(test)]
         {
-            self.looks += all.len();
+            self.visited += all.len();
         }
         all.retain_mut(|tally| {
             // `get_mut` synchronises with the last writer's drop; reading the reference count alone wouldn't.
@@ -563,18 +563,18 @@ mod tests {
     #[test]
     fn a_joining_set_costs_linear_time_to_count() {
         let tally = BalanceTally::new(Instant::now());
-        let looks = |tally: &BalanceTally| {
+        let visited = |tally: &BalanceTally| {
             let endpoints = tally.lock();
-            (endpoints.looks, endpoints.all.len())
+            (endpoints.visited, endpoints.all.len())
         };
         let all: Vec<_> = (0..5_000).map(|_| tally.endpoint()).collect();
-        assert!(looks(&tally).0 <= 2 * all.len());
+        assert!(visited(&tally).0 <= 2 * all.len());
         drop(all);
         for _ in 0..20_000 {
             tally.endpoint().picked(false);
         }
-        let (looks, kept) = looks(&tally);
-        assert!(looks <= 50_000, "{looks}");
+        let (visited, kept) = visited(&tally);
+        assert!(visited <= 50_000, "{visited}");
         assert!(
             kept <= 2 * FEW,
             "few of those that have left are kept: {kept}"
