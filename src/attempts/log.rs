@@ -184,7 +184,10 @@ pub(crate) struct Recording {
 
 impl Recording {
     pub(crate) fn new(recorded: RecordedTry) -> Self {
-        Self { recorded, open: None }
+        Self {
+            recorded,
+            open: None,
+        }
     }
 
     /// Begins the next attempt, unless it has begun: an endpoint is being looked for.
