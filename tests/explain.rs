@@ -832,9 +832,9 @@ async fn a_key_s_pod_is_named_and_why_it_is_not_the_key_s_home() {
     assert_eq!(balance.explain_key(7), None, "it goes by no keys");
 }
 
-/// The only endpoint can't be ejected, which isn't a panic.
+/// Without an ejection there is nothing to ignore, so there is no panic.
 #[tokio::test(start_paused = true)]
-async fn a_single_endpoint_that_fails_is_no_panic() {
+async fn refusals_of_all_pods_or_a_failing_single_pod_are_no_panic() {
     for hosts in [1, 3] {
         let logs = Logs::new();
         let set = (1..=hosts).map(endpoint).collect();

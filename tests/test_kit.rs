@@ -1342,7 +1342,7 @@ async fn a_pod_of_a_stateful_set_is_replaced_by_one_with_its_name() {
 }
 
 #[tokio::test]
-async fn a_replaced_pod_s_address_is_the_last_to_be_used_again() {
+async fn replaced_pods_get_new_addresses_even_if_all_others_have_been_used() {
     let cluster = Cluster::start(2).await;
     let old = ips(&cluster);
     // Until all other addresses have been used.
