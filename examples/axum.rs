@@ -1,16 +1,16 @@
-//! The client in axum's handlers: JSON in and out, bodies passed on, and what the client's errors answer.
+//! The client in axum's handlers: JSON in and out, bodies passed on, and answers for the client's errors.
 //!
 //! ```text
-//! cargo run --features json,test-util --example axum     # a cluster of its own; needs nothing but loopback
+//! cargo run --features json,test-util --example axum     # starts its own cluster; needs nothing but loopback
 //! ```
 //!
-//! | the client's error | answers | because |
+//! | the client's error | answer | because |
 //! | --- | --- | --- |
-//! | `is_request` | 400 | the path, or a header, that the caller sent makes no request |
-//! | `is_unexecuted` | 503 | no pod has executed it: no pod is there, or none accepts requests. The caller may ask again |
-//! | `is_timeout` | 504 | a pod had it, and didn't answer in time |
-//! | `status` | the pod's | what `error_for_status` made an error of |
-//! | any other | 502 | the pod failed, or its answer was not what was asked for |
+//! | `is_request` | 400 | the caller's path or a header isn't valid |
+//! | `is_unexecuted` | 503 | no pod executed the request: there is none, or none accepts requests. The caller may ask again |
+//! | `is_timeout` | 504 | a pod got the request, and didn't answer in time |
+//! | `status` | the pod's | `error_for_status` turned the pod's answer into an error |
+//! | any other | 502 | the pod failed, or its answer isn't what was asked for |
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use tower_headless::{
     test_util::{Cluster, Mode},
 };
 
-/// What a handler fails with. With it, `?` does for the client's errors.
+/// A handler's error. It lets `?` convert the client's errors.
 struct Failed(Error);
 
 impl From<Error> for Failed {
@@ -48,18 +48,18 @@ impl IntoResponse for Failed {
             error if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
             error => error.status().unwrap_or(StatusCode::BAD_GATEWAY),
         };
-        // The text names the service and the pod: log it where strangers are answered.
+        // The text names the service and the pod. For strangers, log it instead.
         (status, format!("{error}\n")).into_response()
     }
 }
 
-/// JSON of a pod. The path is given on as it came, percent-encoded.
+/// JSON from a pod. The path is passed on as it came, percent-encoded.
 async fn show(State(pods): State<Client>, uri: Uri) -> Result<Json<Value>, Failed> {
     let cart = pods.get(uri.path()).await?.error_for_status()?;
     Ok(Json(cart.json().await?))
 }
 
-/// JSON to a pod, and its answer back, whatever that is. A POST is sent again only if no pod has executed it.
+/// JSON to a pod, and its answer back, whatever it is. A POST is sent again only if no pod has executed it.
 async fn add(
     State(pods): State<Client>,
     uri: Uri,
@@ -69,7 +69,7 @@ async fn add(
     Ok(answer.into_inner().map(Body::new))
 }
 
-/// A body passed on, both ways, as it comes: no more of it is in memory than a connection holds.
+/// Passes bodies on as they come, both ways: no more is in memory than a connection holds.
 async fn upload(State(pods): State<Client>, uri: Uri, body: Body) -> Result<Response, Failed> {
     let answer = pods.put(uri.path()).body(RequestBody::new(body)).await?;
     Ok(answer.into_inner().map(Body::new))

@@ -1,7 +1,8 @@
-//! A fleet of caches, each request to the pod that has its key: while the fleet grows, shrinks and is restarted, few keys move.
+//! A fleet of caches: each request goes to the pod that has its key. While the fleet grows, shrinks and is restarted,
+//! few keys move.
 //!
 //! ```text
-//! cargo run --features http --example cache    # its pods are its own; needs nothing but loopback
+//! cargo run --features http --example cache    # starts its own pods; needs nothing but loopback
 //! ```
 //!
 //! To learn how the crate is used, read [`Fleet::client`] and [`Fleet::read_all`]. The rest are the pods. It fails if more keys
@@ -33,7 +34,7 @@ use tower_headless::{
 const KEYS: usize = 500;
 const PODS: usize = 5;
 
-/// The largest share of keys that a pod has, to the mean, with this many pods and keys.
+/// The largest number of keys of a pod, relative to the mean, with this many pods and keys.
 const LARGEST: f64 = 1.25;
 
 #[tokio::main]
@@ -110,7 +111,7 @@ fn report(moved: &[(&String, &String)], read: &Read) {
     println!("  {moved} of {KEYS} keys have moved, {misses} had to be fetched");
 }
 
-/// The keys that have moved: from where, and to where.
+/// The keys that have moved: their old and their new pods.
 fn moved<'a>(before: &'a Homes, now: &'a Homes) -> Vec<(&'a String, &'a String)> {
     let pairs = before.values().zip(now.values());
     pairs.filter(|(from, to)| from != to).collect()
@@ -123,10 +124,10 @@ fn ensure(is_so: bool, what: &str) -> Result<(), BoxError> {
     }
 }
 
-/// Which pod has answered, by key.
+/// The pod that answered for each key.
 type Homes = BTreeMap<usize, String>;
 
-/// What came of reading all keys.
+/// The result of reading all keys.
 struct Read {
     homes: Homes,
     /// How many keys were not in the cache that was asked.
@@ -152,7 +153,7 @@ impl Fleet {
 
     /// A client whose requests go by the second part of their path: `/users/42` to the pod of `42`.
     fn client(mut sets: mpsc::UnboundedReceiver<Vec<Endpoint>>) -> Result<Client, BoxError> {
-        // In a cluster it would be `Dns::srv("_http._tcp.cache.default")`, which tells the pods' names.
+        // In a cluster, use `Dns::srv("_http._tcp.cache.default")`, which has the pods' names.
         let discovery =
             StreamDiscovery::new(futures::stream::poll_fn(move |cx| sets.poll_recv(cx)));
         let client = Client::builder("http://cache.default".parse()?)
@@ -180,7 +181,7 @@ impl Fleet {
         Ok(read)
     }
 
-    /// Starts a pod with an empty cache, where there is a port.
+    /// Starts a pod with an empty cache at a free port.
     async fn start(&mut self, number: usize) -> Result<(), BoxError> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let endpoint = Endpoint::new(listener.local_addr()?).with_hostname(pod(number));
@@ -217,10 +218,10 @@ fn pod(number: usize) -> String {
     format!("cache-{number}")
 }
 
-/// A pod: what it is asked for the first time it has from elsewhere, and remembers.
+/// A pod. It fetches what it doesn't know from elsewhere, and remembers it.
 async fn serve(listener: TcpListener) {
     let cache = Arc::new(Mutex::new(HashSet::new()));
-    // They end with the pod.
+    // The connections end with the pod.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let cache = cache.clone();
@@ -231,7 +232,7 @@ async fn serve(listener: TcpListener) {
             let response = Response::new(Full::new(Bytes::from_static(text)));
             async move { Ok::<_, hyper::Error>(response) }
         });
-        // What breaks a connection is its client's to tell.
+        // An error of a connection is its client's to report.
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
         connections.spawn(async move { drop(connection.await) });
     }

@@ -1,12 +1,12 @@
-//! gRPC: a client as tonic generates it, balanced call by call over the pods of a headless Service.
+//! gRPC: a client that tonic generated, balanced call by call over the pods of a headless Service.
 //!
 //! ```text
-//! cargo run --features test-util --example grpc     # a DNS server and three pods of its own; needs nothing but loopback
+//! cargo run --features test-util --example grpc     # starts its own DNS server and three pods; needs nothing but loopback
 //! ```
 //!
-//! gRPC's calls share long-lived connections, so a client that balances connections, or leaves that to Kubernetes,
-//! speaks to one pod for ever. `tower_headless::http::Client` stands in the place of tonic's `Channel` and picks a pod
-//! for each call. The generated client here is that of `tonic-health`; yours goes the same way.
+//! gRPC's calls share long-lived connections. So a client that balances connections, or leaves that to Kubernetes,
+//! speaks to one pod for ever. `tower_headless::http::Client` replaces tonic's `Channel`, and picks a pod for each
+//! call. The generated client here is that of `tonic-health`; use yours in the same way.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -35,27 +35,27 @@ async fn main() -> Result<(), BoxError> {
     let client = cluster
         .client()
         .protocol(Protocol::Http2)
-        // A stream may be silent for hours: ping, so that a pod that has vanished is noticed.
+        // A stream may be silent for hours. Pings notice a pod that has vanished.
         .http2_ping(Some(Duration::from_secs(20)))
         .build()?;
 
-    // `:authority` is the service's name. `HealthClient::with_origin(transport, uri)` makes it another one. An interceptor goes
-    // with `HealthClient::with_interceptor(transport, interceptor)`.
+    // `:authority` is the service's name; `HealthClient::with_origin(transport, uri)` sets another one. For an
+    // interceptor, use `HealthClient::with_interceptor(transport, interceptor)`.
     let mut health = HealthClient::new(client.clone());
 
     // Calls one after the other, over one client: each goes to the next pod.
     let mut calls = BTreeMap::<Endpoint, usize>::new();
     for _ in 0..CALLS {
         let mut request = Request::new(HealthCheckRequest::default());
-        // For the client and the pod: both give up then.
+        // The deadline holds for the client and the pod: both give up then.
         request.set_timeout(Duration::from_secs(1));
         let answer = health.check(request).await?;
-        // Who has answered stands in the extensions.
+        // The pod that answered is in the extensions.
         let pod = answer.extensions().get::<Endpoint>();
         *calls.entry(pod.expect("put there").clone()).or_default() += 1;
     }
 
-    // A stream counts as in flight for as long as it runs, so least connections would see it.
+    // A stream counts as in flight while it runs, so least connections would see it.
     let mut watches = Vec::new();
     for _ in 0..WATCHES {
         let watch = health.watch(HealthCheckRequest::default()).await?;
@@ -84,7 +84,7 @@ async fn main() -> Result<(), BoxError> {
         );
     }
 
-    // A pod's own errors are answers, as far as balancing goes: they arrive as they are.
+    // To the balancer, a pod's own errors are answers: they arrive unchanged.
     let unknown = HealthCheckRequest {
         service: "shop.Orders".to_owned(),
     };
@@ -92,7 +92,7 @@ async fn main() -> Result<(), BoxError> {
     assert_eq!(error.code(), Code::NotFound);
     println!("\nasked for a service that no pod knows: {error}");
 
-    // Errors of the client's are statuses, too.
+    // The client's errors are statuses, too.
     let mut nobody = HealthClient::new(client.pod("health-7"));
     let mut request = Request::new(HealthCheckRequest::default());
     request.set_timeout(Duration::from_millis(100));

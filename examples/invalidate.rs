@@ -1,8 +1,8 @@
-//! A cache in each pod, and an entry that has to go from all of them: one broadcast, and what to do about pods that don't
-//! answer.
+//! Each pod has a cache, and an entry must be dropped from all of them: one broadcast, and what to do about pods that
+//! don't answer.
 //!
 //! ```text
-//! cargo run --features http --example invalidate    # its pods are its own; needs nothing but loopback
+//! cargo run --features http --example invalidate    # starts its own pods; needs nothing but loopback
 //! ```
 //!
 //! To learn how the crate is used, read [`invalidate`] and [`read`]. The rest are the pods.
@@ -82,7 +82,7 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Has an entry dropped from every cache, and tells which pods may still have it.
+/// Drops an entry from every cache, and returns the pods that may still have it.
 async fn invalidate(client: &Client) -> Result<Vec<String>, BoxError> {
     let purge = client.post("/purge").body("/users/42").broadcast();
     let mut answers = purge.endpoint_timeout(Duration::from_secs(1)).await?;
@@ -120,7 +120,7 @@ fn name(pod: &Endpoint) -> String {
     pod.hostname().unwrap_or_default().to_owned()
 }
 
-/// A pod that remembers what the origin has told it.
+/// A pod that remembers the origin's value.
 struct Cache {
     origin: Arc<AtomicU32>,
     entries: Mutex<HashMap<String, u32>>,
@@ -175,7 +175,7 @@ async fn start(cache: Arc<Cache>) -> Result<Endpoint, BoxError> {
                 async move { cache.answer(request).await }
             });
             tokio::spawn(async move {
-                // What breaks a connection is its client's to tell.
+                // An error of a connection is its client's to report.
                 let _ = http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), answer)
                     .await;

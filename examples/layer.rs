@@ -1,11 +1,12 @@
-//! Tower's middleware around the client; and the balancer alone, over an HTTP client that you have already.
+//! Tower's middleware around the client; and the balancer alone, over an HTTP client of your own.
 //!
 //! ```text
 //! cargo run --features test-util --example layer                              # needs nothing but loopback
 //! RUST_LOG=tower_http=debug cargo run --features test-util --example layer    # what TraceLayer sees
 //! ```
 //!
-//! Both send the same requests. Half-way one of three pods is killed, and DNS goes on telling of it: see what that costs.
+//! Both send the same requests. Half-way, one of three pods is killed while DNS goes on naming it. The output shows
+//! what that costs.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -46,18 +47,18 @@ async fn main() -> Result<(), BoxError> {
     over_a_legacy_client(&Cluster::start(3).await).await
 }
 
-/// The client at the bottom, layers above it: they see one service, whichever pod it is.
+/// The client with layers around it. They see one service, whichever pod answers.
 async fn around_the_client(cluster: &Cluster) -> Result<(), BoxError> {
     // In a cluster: `Client::builder("http://web.default:80".parse()?)`.
     let client = cluster.client().build()?;
     let stack = ServiceBuilder::new()
-        // Spans and events for each request. One that is sent again is one request here.
+        // Spans and events for each request. A request that is retried is one request here.
         .layer(TraceLayer::new_for_http())
-        // To the head of the response. The client's own `timeout` goes on to the end of the body.
+        // This ends at the head of the response. The client's own `timeout` lasts to the end of the body.
         .timeout(Duration::from_secs(2))
-        // Requests beyond these wait, in `poll_ready`, which the timeout above doesn't count.
+        // Further requests wait in `poll_ready`, which the timeout above doesn't count.
         .concurrency_limit(100)
-        // `TraceLayer` puts a body of its own in the place of the client's, which knows its pod.
+        // `TraceLayer` replaces the client's body, which knows its pod, by its own.
         .map_response(|mut response: Response<ResponseBody>| {
             if let Some(pod) = response.body().endpoint().cloned() {
                 response.extensions_mut().insert(pod);
@@ -68,25 +69,26 @@ async fn around_the_client(cluster: &Cluster) -> Result<(), BoxError> {
     send(cluster, stack).await
 }
 
-/// The balancer as a layer, for those who have a client already and want to keep it.
+/// The balancer as a layer, if you want to keep your own client.
 ///
-/// The legacy client connects where its URI says, so requests get their pod's address. What that loses, against
-/// `tower_headless::http::Client`:
+/// The legacy client connects to the URI's host, so each request's URI gets the pod's address. Compared with
+/// `tower_headless::http::Client`, that has these drawbacks:
 ///
-/// - **A refused connection eats the request.** The legacy client connects when it has the request already, and doesn't
-///   give it back: the error is the caller's. The balancer doesn't learn that the pod refuses, and sends it more. (For
-///   requests that can be copied, `reqwest.rs` shows a way out.)
-/// - **Nothing is sent again** that died with its pod, GETs neither. `tower::retry` above the balancer does that.
-/// - **`Host` has to be set by hand**, since the URI names the pod. HTTP/2's `:authority`, and the name that a certificate
-///   has to have, still come from the URI: there, pods are spoken to by their addresses.
-/// - **Connections are pooled by the URI's host.** One client for all would keep those of pods that have left. One for
-///   each, as here, goes with its pod.
-/// - **Connecting takes as long as it takes**, minutes where a node has vanished, unless `HttpConnector` is told otherwise.
-/// - **Responses don't say whose they are**, unless they are made to.
+/// - **A refused connection consumes the request.** The legacy client connects after it got the request, and doesn't
+///   give it back, so the caller gets the error. The balancer doesn't learn that the pod refuses, and sends it more.
+///   (For requests that can be copied, `reqwest.rs` shows a way out.)
+/// - **Requests that die with their pod aren't sent again**, not even GETs. `tower::retry` above the balancer does
+///   that.
+/// - **`Host` has to be set by hand**, because the URI names the pod. HTTP/2's `:authority`, and the name that a
+///   certificate must have, still come from the URI, so they are the pod's address.
+/// - **Connections are pooled by the URI's host.** One client for all pods would keep the connections of pods that have
+///   left. One client for each pod, as here, goes with its pod.
+/// - **Connecting has no timeout**: it takes minutes if a node has vanished, unless you set one on `HttpConnector`.
+/// - **Responses don't name their pod**, unless you add it.
 async fn over_a_legacy_client(cluster: &Cluster) -> Result<(), BoxError> {
     // In a cluster: `Dns::new("web.default:80".parse()?)`.
     let balance = Balance::builder(cluster.discovery())
-        // Requests count as in flight to the end of the body. The client above always counts so.
+        // Requests count as in flight to the end of the body, as they always do with the client above.
         .completion(OnBodyEnd::new())
         .into_layer();
     let stack = ServiceBuilder::new()
@@ -105,7 +107,7 @@ async fn over_a_legacy_client(cluster: &Cluster) -> Result<(), BoxError> {
     send(cluster, stack).await
 }
 
-/// The same request with the pod's address in its URI; the service's name stays in `Host`.
+/// Puts the pod's address into the request's URI. The service's name stays in `Host`.
 fn to_pod(pod: &Endpoint, mut request: HttpRequest) -> HttpRequest {
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     if let Some(service) = parts.authority.take() {
@@ -119,7 +121,7 @@ fn to_pod(pod: &Endpoint, mut request: HttpRequest) -> HttpRequest {
     request
 }
 
-/// Sends requests, kills a pod half-way, and shows who has answered.
+/// Sends requests, kills a pod half-way, and shows which pods answered.
 async fn send<S, B>(cluster: &Cluster, service: S) -> Result<(), BoxError>
 where
     S: Service<HttpRequest, Response = Response<B>, Error = BoxError> + Clone,

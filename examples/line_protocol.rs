@@ -1,11 +1,11 @@
-//! A protocol of your own over TCP, balanced: a line there, a line back. `-h` says what it shows.
+//! Balances a protocol of your own over TCP: a line there, a line back. `-h` says what it shows.
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::{net::TcpListener, net::TcpStream, sync::Mutex, task::JoinSet, time::sleep};
 use tower::service_fn;
 use tower_headless::{Balance, BoxError, Connections, Endpoint, Route, StaticEndpoints, Unsent};
 
-/// One request over one connection. It has one at a time, so nobody ever waits for the lock.
+/// Sends one request over a connection. A connection has one request at a time, so nobody waits for the lock.
 async fn ask(stream: Arc<Mutex<BufReader<TcpStream>>>, line: String) -> Result<String, BoxError> {
     let (mut stream, mut answer) = (stream.lock().await, String::new());
     if stream.get_ref().try_read(&mut [0]).is_ok() {
@@ -43,7 +43,7 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A pod, until this is dropped: it answers each line with the ends of its connection.
+/// Starts a pod, which runs until the result is dropped. It answers each line with the addresses of its connection.
 async fn pod() -> io::Result<(SocketAddr, JoinSet<io::Result<()>>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;

@@ -1,11 +1,11 @@
-//! An HTTP pod as a process of its own, for trying a client against: HTTP/1.1 and HTTP/2 on one port.
+//! An HTTP pod as a process of its own, to try a client against: HTTP/1.1 and HTTP/2 on one port.
 //!
 //! ```text
 //! cargo run --example pod --features test-util -- 127.0.0.1:8080
 //! cargo run --example pod --features test-util,tls-ring -- 127.0.0.1:8443 --tls cert.pem key.pem
 //! ```
 //!
-//! SIGTERM stops it as a good pod stops: it accepts no more, tells its connections so, and finishes the requests it has.
+//! SIGTERM stops it gracefully: it accepts no more connections, tells its clients so, and finishes the requests it has.
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -48,7 +48,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> Result<(), BoxError> {
-    // Before the pod says that it is there: who has read that may send it.
+    // Installed before the pod says that it listens, because SIGTERM may come right after that.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut builder = Pod::builder().address(args.address);
     if let Some(files) = &args.tls {
@@ -74,7 +74,7 @@ fn secure(_: PodBuilder, _: &[PathBuf]) -> Result<PodBuilder, BoxError> {
     Err("--tls needs the feature tls-ring or tls-aws-lc".into())
 }
 
-/// Returns on SIGTERM, which is kubelet's way, and on ^C.
+/// Returns on SIGTERM, which kubelet sends, and on ^C.
 async fn stopped(terminate: &mut Signal) {
     tokio::select! {
         _ = terminate.recv() => {}

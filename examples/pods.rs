@@ -1,14 +1,14 @@
 //! `nslookup` done right: the pods behind a headless Service's name, as the balancer finds them.
 //!
 //! ```text
-//! cargo run --features test-util --example pods                                       # a DNS server of its own
+//! cargo run --features test-util --example pods                                       # starts its own DNS server
 //! cargo run --features test-util --example pods -- nginx-headless.default:80
 //! cargo run --features test-util --example pods -- _http._tcp.nginx-headless.default  # a port by its name, pods' hostnames
-//! cargo run --features test-util --example pods -- nginx-headless:80 --watch          # go on, and tell what changes
-//! cargo run --features test-util,kube-latest --example pods -- nginx-headless:80 --watch-api   # as the API server tells it
+//! cargo run --features test-util --example pods -- nginx-headless:80 --watch          # goes on, and prints what changes
+//! cargo run --features test-util,kube-latest --example pods -- nginx-headless:80 --watch-api   # asks the API server
 //! ```
 //!
-//! To learn how the crate is used, read [`look`], [`watch`] and [`slices`]: that is all of it.
+//! To learn how the crate is used, read [`look`], [`watch`] and [`slices`].
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -34,7 +34,7 @@ server in this process, which --watch scales. Exits with 1 without an answer.";
 #[command(
     name = "pods",
     about = ABOUT,
-    // As clap's own, without headlines.
+    // clap's own template, without headlines.
     help_template = "{about}\n\n{usage-heading} {usage}\n\n{positionals}\n\n{options}",
     override_usage = "cargo run --features test-util --example pods -- [OPTIONS] [NAME]"
 )]
@@ -42,11 +42,11 @@ struct Args {
     /// web.default:80, or _http._tcp.web.default, a port's name
     name: Option<Target>,
 
-    /// Go on, and tell what changes
+    /// Go on, and print what changes
     #[arg(long)]
     watch: bool,
 
-    /// The same, as the API server tells it (feature kube)
+    /// Watch by the API server instead (feature kube)
     #[arg(long, requires = "name", conflicts_with_all = ["watch", "nameserver"])]
     watch_api: bool,
 
@@ -79,7 +79,7 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // RUST_LOG=tower_headless=debug shows what discovery thinks; without it, what is wrong.
+    // RUST_LOG=tower_headless=debug shows what discovery does; without it, only what is wrong.
     let warnings = "tower_headless=warn".parse().expect("a directive");
     let filter = EnvFilter::builder().with_default_directive(warnings);
     tracing_subscriber::fmt()
@@ -117,7 +117,7 @@ async fn show(args: &Args, target: &Target, dns: Dns) -> Result<(), LookupError>
     look(target, &dns).await
 }
 
-/// One look, told in full.
+/// Looks once, and prints everything about the answer.
 async fn look(target: &Target, dns: &Dns) -> Result<(), LookupError> {
     let started = Instant::now();
     let found = dns.resolve().await?;
@@ -137,7 +137,7 @@ async fn look(target: &Target, dns: &Dns) -> Result<(), LookupError> {
     Ok(())
 }
 
-/// Every change of the set, as a balancer would hear of it, until interrupted.
+/// Prints every change of the set, as a balancer would see it, until interrupted.
 async fn watch(discovery: impl Discovery, zone: &str) {
     let started = Instant::now();
     let mut changes = MembershipStream::new(discovery);
@@ -158,7 +158,7 @@ async fn watch(discovery: impl Discovery, zone: &str) {
     }
 }
 
-/// The same, by the API server's word. What goes wrong is logged: a right that is missing, with the Role that helps.
+/// Watches by the API server. Failures are logged; if a right is missing, with the Role that grants it.
 async fn watch_api(args: &Args, target: &Target) -> Result<(), BoxError> {
     watch(slices(args, target)?, &args.zone).await;
     Ok(())
@@ -177,7 +177,7 @@ fn slices(_: &Args, _: &Target) -> Result<impl Discovery + use<>, BoxError> {
     Err::<tower_headless::StaticEndpoints, _>(error.into())
 }
 
-/// What marks the pods that are meant for clients in `zone`.
+/// The mark of pods that are meant for clients in `zone`.
 fn mark(pod: &Endpoint, zone: &str) -> &'static str {
     if pod.zone_hints().any(|hint| hint == zone) {
         "  near"
@@ -212,7 +212,7 @@ fn count(pods: usize) -> String {
 
 const SERVICE: &str = "nginx-headless.default.svc.cluster.local.";
 
-/// A StatefulSet of three pods, looked at as from a pod of its namespace; with `--watch` it is scaled 3 → 5 → 2.
+/// Shows a StatefulSet of three pods, as seen from a pod of its namespace. With `--watch` it is scaled 3 → 5 → 2.
 async fn story(args: &Args) -> Result<(), LookupError> {
     let server = DnsServer::start().await;
     publish(&server, 3);
@@ -233,7 +233,7 @@ async fn story(args: &Args) -> Result<(), LookupError> {
         }
         println!();
     }
-    // What is left is the system's to clean up.
+    // If this fails, the system cleans up.
     let _ = std::fs::remove_file(&conf);
     result
 }

@@ -1,13 +1,13 @@
-//! A policy of one's own, over three pods: canaries get a twentieth of the requests, and the others share the rest by least
-//! load.
+//! A policy of your own, over three pods: canaries get a twentieth of the requests, and the others share the rest by
+//! least load.
 //!
 //! ```sh
 //! cargo run --example policy
 //! cargo run --example policy -- least-connections
 //! ```
 //!
-//! The policy is the 40 lines between the two rules. What the balancer does around it (pods that refuse, are ejected or new,
-//! near pods first) it does for this one as for its own.
+//! The policy is the 40 lines between the two rules. Everything else (pods that refuse, are ejected or new, near pods
+//! first) works as with the crate's own policies.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,8 @@ use tower_headless::{
 };
 
 // -----------------------------------------------------------------------------------------------------------------------------
-/// Pods whose names begin with "canary" get this share of the requests; the others get the rest, under another policy.
+/// Gives pods whose names begin with "canary" a fixed share of the requests. The others get the rest, under another
+/// policy.
 struct Canaries<P> {
     share: f64,
     rest: P,
@@ -78,7 +79,7 @@ async fn main() -> Result<(), BoxError> {
     let pod =
         |host: u8, name: &str| Endpoint::new(([10, 244, 0, host], 80).into()).with_pod_name(name);
     let pods = [pod(1, "web-1"), pod(2, "web-2"), pod(3, "canary-1")];
-    // As a configuration would have it.
+    // Parsed as from a configuration.
     let rest = args.get_one("POLICY").cloned();
     let rest = rest.unwrap_or_else(|| BuiltInPolicy::from(PowerOfTwo::new()));
     let mut balance = Balance::builder(StaticEndpoints::from_iter(pods))

@@ -1,6 +1,7 @@
 //! Replicas of redis: reads to any, writes to the primary by name, over the `redis` crate. `-h` says what it shows.
 //!
-//! Redis rather than memcached: its pods have the same data. Memcached's share the keys out (`ConsistentHash`, `examples/cache.rs`).
+//! It is redis rather than memcached because redis' pods have the same data. Memcached's pods divide the keys: see
+//! `ConsistentHash` and `examples/cache.rs`.
 use std::{collections::BTreeMap, io, net, process, sync::Arc, task, time::Duration};
 
 use futures::{FutureExt, StreamExt, TryFutureExt, future::BoxFuture, stream};
@@ -10,7 +11,7 @@ use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneService};
 use tower_headless::{Balance, BoxError, Connections, Endpoint, Error, RetryFailed, RetryLayer};
 use tower_headless::{StaticEndpoints, Unsent};
 
-/// A pod's connection, which all requests share, and the task that drives it.
+/// A pod's connection, which all requests share, with the task that drives it.
 #[derive(Clone)]
 struct Connection {
     pod: Endpoint,
@@ -35,7 +36,8 @@ async fn connect(pod: Endpoint) -> Result<Connection, BoxError> {
     })
 }
 
-/// Its errors are those that break a connection. What redis answers is a response, errors such as `WRONGTYPE` too.
+/// Its errors are broken connections. Everything that redis answers is a response, including errors such as
+/// `WRONGTYPE`.
 impl Service<Cmd> for Connection {
     type Response = (Endpoint, Value);
     type Error = BoxError;
@@ -50,7 +52,7 @@ impl Service<Cmd> for Connection {
         let mut this = self.clone();
         let answer = async move {
             match this.redis.send_packed_command(&command).await? {
-                // A replica without data has executed nothing: elsewhere, whatever it was.
+                // A replica without data has executed nothing, so any command may go elsewhere.
                 Value::ServerError(it) if ["LOADING", "MASTERDOWN"].contains(&it.code()) => {
                     Err(Unsent::new(command, RedisError::from(it)).into())
                 }
@@ -68,7 +70,7 @@ async fn main() -> Result<(), BoxError> {
         .override_usage("cargo run --example redis")
         .get_matches();
     let pods = pods()?;
-    // In a cluster `Dns::srv("_redis._tcp.redis.default".parse()?)`, which tells the pods' names.
+    // In a cluster, use `Dns::srv("_redis._tcp.redis.default".parse()?)`, which has the pods' names.
     let balance = Balance::builder(StaticEndpoints::from_iter(pods.clone()))
         .build_connected(Connections::multiplexed(service_fn(connect)));
     let primary = balance.pod("redis-0");
@@ -103,7 +105,7 @@ async fn main() -> Result<(), BoxError> {
 
 type Answers = BTreeMap<String, u32>;
 
-/// Reads, eight at a time, until it is enough: how often each pod has answered what.
+/// Reads, eight at a time, until `enough` says so. Returns how often each pod gave each answer.
 async fn read(
     reads: &BoxCloneService<Cmd, (Endpoint, Value), Error>,
     mut is_enough: impl FnMut(u32, &Answers) -> io::Result<bool>,
@@ -121,7 +123,7 @@ async fn read(
     Ok(counts)
 }
 
-/// Three pods, as a StatefulSet's: names, addresses that are this process's own, and one port.
+/// Three pods like a StatefulSet's: names, addresses that only this process uses, and one port.
 fn pods() -> io::Result<Vec<Endpoint>> {
     let [.., a, b] = process::id().to_be_bytes();
     let ip = |i: u8| net::Ipv4Addr::new(127, a, b, i + 1);
@@ -130,7 +132,7 @@ fn pods() -> io::Result<Vec<Endpoint>> {
     Ok((0..3).map(pod).collect())
 }
 
-/// Runs a pod until this is dropped: the primary, or a replica, which serves nothing before it has its data.
+/// Runs a pod until the result is dropped: the primary, or a replica, which serves nothing before it has its data.
 fn start(pod: &Endpoint, primary: Option<&Endpoint>) -> Result<Child, BoxError> {
     let at = pod.address();
     let mut args = format!(

@@ -1,25 +1,26 @@
-//! For those who have reqwest and want to keep it: one `reqwest::Client` for each pod, under the balancer.
+//! How to keep reqwest: one `reqwest::Client` for each pod, under the balancer.
 //!
 //! ```text
-//! cargo run --features test-util --example reqwest     # a cluster of its own; needs nothing but loopback
+//! cargo run --features test-util --example reqwest     # starts its own cluster; needs nothing but loopback
 //! ```
 //!
-//! reqwest resolves names by itself and keeps to the connections that it has, so a client of its own speaks to few pods
-//! of a headless Service and learns late of others. Here each pod has a client that takes the service's name for that
-//! pod's address: `Host` (and TLS's server name) is the service's, while the pod is dialled.
+//! reqwest resolves names by itself, and reuses its connections. So a plain reqwest client speaks to few pods of a
+//! headless Service, and learns of others late. Here each pod has a client that resolves the service's name to that
+//! pod's address: it connects to the pod, while `Host` (and TLS's server name) is the service's.
 //!
-//! What that doesn't do:
+//! Limits:
 //!
-//! - The URL's host has to be exactly the service's name. Any other is looked up by reqwest as ever, and so are other
-//!   hosts that a redirect leads to.
-//! - The port is that of the URL, for all pods: reqwest ignores the one that discovery has found. So no SRV records.
-//! - reqwest connects when it has the request already. What is refused goes to another pod only if the request could be
-//!   copied before: not if its body is a stream. Each request is copied for that.
+//! - The URL's host has to be exactly the service's name. reqwest looks up any other host itself, also one that a
+//!   redirect leads to.
+//! - All pods have the URL's port, because reqwest ignores the port that discovery found. So ports from SRV records
+//!   don't work.
+//! - reqwest connects after it got the request. So a refused request goes to another pod only if it was copied before,
+//!   which isn't possible if its body is a stream. Each request is copied for that.
 //! - A request that dies with its pod is not sent again. `tower::retry` above the balancer can do that; reqwest's own
 //!   retries go to the same pod.
-//! - Cookies, and all else that a client keeps, are kept for each pod apart.
+//! - Cookies, and everything else that a client keeps, are kept for each pod separately.
 //!
-//! `tower_headless::http::Client` has none of these limits, and none of reqwest's comforts.
+//! `tower_headless::http::Client` has none of these limits, but lacks some of reqwest's features.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -53,13 +54,13 @@ async fn main() -> Result<(), BoxError> {
     let mut answers = BTreeMap::<String, [usize; 2]>::new();
     for i in 0..REQUESTS {
         if i == REQUESTS / 2 {
-            cluster.kill(0).await; // DNS goes on telling of it
+            cluster.kill(0).await; // DNS goes on naming it
         }
         let request = reqwest::Request::new(reqwest::Method::GET, url.parse()?);
         let response = balance.clone().oneshot(request).await?;
         // Back to reqwest's own type, for `text`, `json` and the like.
         let response = reqwest::Response::from(response.map(reqwest::Body::wrap));
-        // These pods say who they are.
+        // These pods name themselves.
         let pod = response.headers()["x-pod"].to_str()?.to_owned();
         response.error_for_status()?.text().await?;
         answers.entry(pod).or_default()[i / (REQUESTS / 2)] += 1;
@@ -73,13 +74,13 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A client that takes the service's name for this pod's address.
+/// A client that resolves the service's name to this pod's address.
 fn client_of(pod: &Endpoint) -> reqwest::Client {
     let client = reqwest::Client::builder()
         .resolve(SERVICE, pod.address())
-        // A proxy would look the name up for itself.
+        // A proxy would resolve the name itself.
         .no_proxy()
-        // A node that has vanished refuses nothing: without this it costs minutes.
+        // A node that has vanished doesn't refuse: without this timeout, connecting takes minutes.
         .connect_timeout(Duration::from_secs(1))
         .build();
     client.expect("without TLS there is nothing that could fail")
@@ -92,7 +93,7 @@ async fn send(
     let copy = request.try_clone();
     match (client.execute(request).await, copy) {
         (Ok(response), _) => Ok(response.into()),
-        // Refused: no byte of it was sent. Handed back, it goes to another pod, and this one is passed over.
+        // Refused before a byte was sent. If it is handed back, it goes to another pod, and this pod is passed over.
         (Err(error), Some(copy)) if error.is_connect() => Err(Unsent::new(copy, error).into()),
         (Err(error), _) => Err(error.into()),
     }

@@ -1,12 +1,13 @@
-//! A key-value store of three pods, `kv-0` to `kv-2`: its clients write to one pod by name, read from any, and read from most
-//! of them what must not be stale. Meanwhile `kv-1` is rescheduled: it goes, and comes back at another address.
+//! A key-value store of three pods, `kv-0` to `kv-2`. Its clients write to one pod by name, and read from any pod, or
+//! from most pods if the value must not be stale. Meanwhile `kv-1` is rescheduled: it goes, and comes back at another
+//! address.
 //!
 //! ```text
-//! cargo run --features test-util --example statefulset    # its pods and its DNS are its own; needs nothing but loopback
+//! cargo run --features test-util --example statefulset    # starts its own pods and DNS; needs nothing but loopback
 //! ```
 //!
-//! To learn how the crate is used, read [`write`], [`read`] and [`read_newest`], and [`Node::copy`] for a pod that talks to its
-//! peers. The rest are the pods.
+//! To learn how the crate is used, read [`write`], [`read`] and [`read_newest`], and [`Node::copy`] for a pod that
+//! talks to its peers. The rest is the pods.
 
 use std::{
     collections::HashMap,
@@ -34,7 +35,8 @@ const SERVICE: &str = "kv.default.svc.cluster.local";
 const PODS: [&str; 3] = ["kv-0", "kv-1", "kv-2"];
 const PRIMARY: &str = "kv-0";
 
-/// Any two sets of so many pods have one in common: whoever asks so many meets one that has the last write.
+/// Any two sets of this many pods have a pod in common. So a client that asks this many meets one that has the last
+/// write.
 const MOST: usize = PODS.len() / 2 + 1;
 
 #[tokio::main]
@@ -74,7 +76,8 @@ async fn main() -> Result<(), BoxError> {
 
 // ---------------------------------------------------------------- the client
 
-/// To the primary and to no other pod. It is waited for while it is away; with `own_host` it can tell that it is meant.
+/// Writes to the primary and to no other pod. If it is away, the request waits. With `own_host` the pod can check that
+/// the request is meant for it.
 async fn write(client: &Client, key: &str, value: u64) -> Result<(), BoxError> {
     let primary = client.pod(PRIMARY).own_host();
     let request = primary.put(key).body(value.to_string());
@@ -82,15 +85,15 @@ async fn write(client: &Client, key: &str, value: u64) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// From any pod. The fastest way; the answer may be older than the last write.
+/// Reads from any pod. This is the fastest way, but the answer may be older than the last write.
 async fn read(client: &Client, key: &str) -> Result<u64, BoxError> {
     let value = answer(client.get(key).await?).await?;
     Ok(value.parse()?)
 }
 
-/// From most pods, of all that there are. One of them has the last write, so no answer is older.
+/// Reads from most of all pods. One of them has the last write, so the result isn't older.
 async fn read_newest(client: &Client, key: &str) -> Result<u64, BoxError> {
-    // Of a number that is ours: most of those that are known just now may be too few.
+    // A fixed quorum, not `majority`: a majority of the pods that are known just now may be too few.
     let answers = client.get(key).broadcast().quorum(MOST).await?;
     let mut newest = 0;
     for (_, response) in answers {
@@ -109,7 +112,7 @@ async fn answer(response: impl Into<PodResponse>) -> Result<String, BoxError> {
     }
 }
 
-/// Writes, and reads what it has written: how many times, and how many reads from any pod were stale.
+/// Writes, and reads back. Returns how many times, and how many reads from any pod were stale.
 async fn write_and_read(client: Client, done: Arc<AtomicBool>) -> Result<(u64, u64), BoxError> {
     let (mut written, mut stale) = (0, 0);
     while !done.load(Ordering::Relaxed) {
@@ -121,7 +124,7 @@ async fn write_and_read(client: Client, done: Arc<AtomicBool>) -> Result<(u64, u
     Ok((written, stale))
 }
 
-/// Reads from one pod, which may be away for a while: how many times.
+/// Reads from one pod, which may be away for a while. Returns how many times.
 async fn read_of(pod: &str, client: Client, done: Arc<AtomicBool>) -> Result<u64, BoxError> {
     let pod = client.pod(pod).own_host();
     let mut reads = 0;
@@ -136,9 +139,9 @@ async fn read_of(pod: &str, client: Client, done: Arc<AtomicBool>) -> Result<u64
 
 struct Node {
     name: &'static str,
-    /// What stays of a pod that is rescheduled. Of two values the greater is the newer.
+    /// Survives a rescheduling. Of two values, the greater is the newer.
     volume: Mutex<HashMap<String, u64>>,
-    /// For its peers.
+    /// The client for its peers.
     client: Arc<OnceLock<Client>>,
 }
 
@@ -175,11 +178,11 @@ impl Node {
         }
     }
 
-    /// Done when most pods have it.
+    /// Stores a value, and returns when most pods have it.
     async fn put(&self, key: &str, value: u64) -> Result<(), BoxError> {
         self.keep(key, value);
         if self.name == PRIMARY {
-            // With this one and one of the two others it has most of them. The last one's copy goes on by itself.
+            // This pod and one of the two others are most of them. The last copy goes on in the background.
             let copies = PODS.into_iter().filter(|pod| *pod != PRIMARY);
             let copies = copies.map(|pod| Box::pin(self.copy(pod, key, value)));
             select_ok(copies).await?;
@@ -187,7 +190,7 @@ impl Node {
         Ok(())
     }
 
-    /// To this peer. If it is away, the write waits for it, and finds it wherever it comes back.
+    /// Copies a value to a peer. If the peer is away, the write waits for it, and finds it wherever it comes back.
     fn copy(&self, pod: &str, key: &str, value: u64) -> impl Future<Output = Result<(), BoxError>> {
         let pod = self.client.get().map(|it| it.pod(pod).own_host());
         let request = pod.map(|it| it.put(key).body(value.to_string()));
@@ -209,7 +212,7 @@ impl Node {
     }
 }
 
-/// A StatefulSet and its headless Service, and a client of it.
+/// Starts a StatefulSet with its headless Service, and a client of it.
 async fn start() -> Result<(Cluster, Client), BoxError> {
     let client = Arc::new(OnceLock::new());
     let node = |name| Node {
@@ -220,7 +223,7 @@ async fn start() -> Result<(Cluster, Client), BoxError> {
     let nodes: HashMap<_, _> = PODS.map(|name| (name, Arc::new(node(name)))).into();
     let cluster = Cluster::builder()
         .service(SERVICE)
-        // Asked by the name of its port, DNS tells the pods' names.
+        // With a named port, DNS has the pods' names.
         .port_name("http")
         .stateful_set("kv")
         .answer(move |pod, request| {

@@ -1,29 +1,29 @@
-//! What came of one request, attempt by attempt: plain data, and how a request that is asked to writes it.
+//! The attempts of one request and their outcomes: plain data, and the log that a request writes it to.
 //!
 //! | file | what lives there |
 //! | --- | --- |
-//! | `attempts/log.rs` | where a request's attempts are written, and who writes there |
-//! | `attempts/text.rs` | all of it as text for a terminal |
+//! | `attempts/log.rs` | the log of a request's attempts, and its writer |
+//! | `attempts/text.rs` | attempts as text for a terminal |
 
 mod log;
 mod text;
 
 pub use log::AttemptLog;
-pub(crate) use log::{Cause, Recording};
+pub(crate) use log::{RecordedTry, Recording};
 
 use std::{net::SocketAddr, slice, time::Duration};
 
 #[cfg(feature = "serde")]
 use crate::times;
 
-/// What came of one request, attempt by attempt, in the order in which they began.
+/// The attempts of one request, with their outcomes, in the order in which they began.
 ///
-/// A pod that refuses a request before it has it is an attempt here, too. Nothing is kept unless it is asked for:
+/// A pod that refuses a request before it gets it counts as an attempt, too. Nothing is kept unless you ask for it:
 ///
-/// | of | asked for by | found in |
+/// | attempts of | ask with | find them in |
 /// | --- | --- | --- |
 /// | an HTTP request | [`RequestBuilder::attempts`](crate::http::RequestBuilder::attempts) | [`Response::attempts`](crate::http::Response::attempts), [`Error::attempts`](crate::http::Error::attempts), the response's extensions |
-/// | all of a client's | [`ClientBuilder::request_attempts`](crate::http::ClientBuilder::request_attempts) | the same |
+/// | all requests of a client | [`ClientBuilder::request_attempts`](crate::http::ClientBuilder::request_attempts) | the same |
 /// | a request of any protocol | [`Route::record`](crate::Route::record) | the [`AttemptLog`] |
 ///
 /// Its `Display` is a few lines of up to 80 columns. With the feature `serde` it can be written and read as JSON and the like; the
@@ -32,12 +32,12 @@ use crate::times;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Attempts {
-    /// The policy's name, as [`BuiltInPolicy`](crate::BuiltInPolicy) has it; `custom` for one of your own. None before the first
-    /// attempt.
+    /// The policy's name, as [`BuiltInPolicy`](crate::BuiltInPolicy) has it; `custom` for one of your own. `None`
+    /// before the first attempt.
     pub policy: Option<String>,
-    /// Another attempt was wanted, and the retry budget was spent.
+    /// Whether another attempt was wanted, but the retry budget was spent.
     pub is_budget_spent: bool,
-    /// How many more attempts there were than are listed: the first hundred are.
+    /// How many attempts are not listed: only the first hundred are.
     #[cfg_attr(feature = "serde", serde(default))]
     pub omitted: u64,
     /// The attempts.
@@ -65,29 +65,30 @@ impl<'a> IntoIterator for &'a Attempts {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Attempt {
-    /// The pod's hostname or its own name, where it is known.
+    /// The pod's hostname or its own name, if known.
     pub name: Option<String>,
-    /// The pod's address. None if no pod was found for the attempt.
+    /// The pod's address. `None` if no pod was found for the attempt.
     pub address: Option<SocketAddr>,
     /// Why there was this attempt.
     pub cause: AttemptCause,
-    /// Why it went to this pod. None if no pod was found for it.
+    /// Why it went to this pod. `None` if no pod was found for it.
     pub why: Option<PickReason>,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: AttemptOutcome,
-    /// When it began, counted from when the request did.
+    /// When it began, counted from the request's beginning.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "began_seconds", with = "times::seconds")
     )]
     pub began: Duration,
-    /// How long it took, from its beginning to its [outcome](Self::outcome), with all waits. A response's body isn't waited for.
+    /// How long it took, from its beginning to its [outcome](Self::outcome), waits included. The response's body is not
+    /// included.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "took_seconds", with = "times::seconds")
     )]
     pub took: Duration,
-    /// How long it waited before the pod had it.
+    /// How long it waited before the pod got it.
     pub waits: AttemptWaits,
 }
 
@@ -102,23 +103,24 @@ pub struct Attempt {
 pub enum AttemptCause {
     /// It is the request's first.
     First,
-    /// The pod of the attempt before didn't take the request: it refused it unsent, was busy, or left.
+    /// The pod of the attempt before didn't take the request: it refused, was busy, or left.
     NotTaken,
-    /// A retry: the answer before was one to be asked for again, as 503 is.
+    /// A retry: the previous answer was one that is retried, such as a 503.
     RetryAnswered,
     /// A retry: the request was lost.
     RetryLost,
-    /// A retry: the pod before said that it hadn't processed the request.
+    /// A retry: the previous pod said that it hadn't processed the request.
     RetryUnprocessed,
     /// A retry: no pod had taken the request.
     RetryUnsent,
-    /// A [hedge](crate::Hedge): the answer of the attempt before was late.
+    /// A [hedge](crate::Hedge): the attempt before was late.
     Hedge,
-    /// A further request in the same log: one that a layer has made, as for a redirect.
+    /// Another request in the same log, made by a layer, for example for a redirect.
     Another,
 }
 
-/// Why an attempt went to its pod, as it could be told just after the pick. The first that applies, in this order.
+/// Why an attempt went to its pod, as known just after the pick. If several apply, it is the first of them in this
+/// order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -127,38 +129,38 @@ pub enum AttemptCause {
 )]
 #[non_exhaustive]
 pub enum PickReason {
-    /// Each endpoint gets this request: it is a [broadcast](crate::Broadcast).
+    /// The request is part of a [broadcast](crate::Broadcast), which goes to each endpoint.
     Broadcast,
-    /// This pod was asked for: [`Route::pod`](crate::Route::pod).
+    /// The request asked for this pod: [`Route::pod`](crate::Route::pod).
     Requested,
-    /// It gets one request on trial, for it was ejected or refused.
+    /// The pod gets one request on trial, because it was ejected or refused.
     Trial,
-    /// It is preferred, as the pod of a session is: [`Route::prefer`](crate::Route::prefer).
+    /// The request prefers this pod, for example as the pod of its session: [`Route::prefer`](crate::Route::prefer).
     Preferred,
-    /// The request avoids it, as it has failed there, but no other pod was left.
+    /// The request avoids this pod because it failed there, but no other pod was left.
     Avoided,
-    /// It is ejected, but no better pod was left.
+    /// The pod is ejected, but no better pod was left.
     LastResort,
-    /// The request's key leads to it.
+    /// It is the pod of the request's key.
     Key,
-    /// The key's own pod is out, or has too much to do; this one is the key's next.
+    /// The key's own pod is out or too busy. This pod is the key's next.
     NextForKey,
     /// It is the only pod that gets requests.
     Only,
-    /// It was chosen among those where the request hasn't been: of two at random, the one with fewer requests.
+    /// It was chosen among the pods that the request hasn't been to: of two random ones, the one with fewer requests.
     Elsewhere,
-    /// Too few pods are healthy, so that ejected ones get requests, too. Known only where the balancer
+    /// Too few pods are healthy, so ejected ones get requests, too. Known only if the balancer
     /// [counts](crate::BalanceBuilder::counters).
     Panic,
     /// The policy chose it among the near ones.
     Near,
-    /// The policy chose it among the far ones: the near ones have too little room.
+    /// The policy chose it among the far ones, because the near ones have too little room.
     Far,
     /// The policy chose it.
     Policy,
 }
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -171,45 +173,45 @@ pub enum AttemptOutcome {
     UnderWay,
     /// The pod has answered.
     Answered {
-        /// HTTP's status, where it is HTTP.
+        /// The HTTP status; `None` if the protocol isn't HTTP.
         status: Option<u16>,
     },
-    /// The pod refused it before it had it: it couldn't be connected to, or handed it back unsent.
+    /// The pod refused the request before it got it: it couldn't be connected to, or handed the request back unsent.
     Refused {
         /// Why, in one line.
         error: String,
     },
-    /// The pod had no room for it.
+    /// The pod had no room for the request.
     Busy {
         /// Why, in one line.
         error: String,
     },
-    /// The pod left the set before it was ready for it.
+    /// The pod left the set before it was ready for the request.
     Left,
-    /// The pod said that it hasn't processed it.
+    /// The pod said that it hadn't processed the request.
     Unprocessed {
         /// Why, in one line.
         error: String,
     },
-    /// The pod had it, and failed. It may have been executed.
+    /// The pod got the request, and failed. It may have executed the request.
     Lost {
         /// Why, in one line.
         error: String,
     },
-    /// No pod had it: its wait was over, or there was nothing to wait for.
+    /// No pod got the request: its wait ran out, or there was nothing to wait for.
     Unsent {
         /// Why, in one line.
         error: String,
     },
-    /// Cancelled: the result of another attempt is its caller's.
+    /// Cancelled, because the caller got another attempt's result.
     Overtaken,
-    /// Cancelled: the request's time was up, or that of a hedge which went on alone.
+    /// Cancelled, because the request timed out, or a hedge that went on alone did.
     TimedOut,
     /// Cancelled by its caller, or by a layer.
     Cancelled,
 }
 
-/// How long an attempt waited before a pod had it, by what for.
+/// How long an attempt waited before a pod got it, by cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -232,7 +234,7 @@ pub struct AttemptWaits {
         serde(rename = "connection_seconds", with = "times::seconds")
     )]
     pub connection: Duration,
-    /// For the one pod that was asked for, which was away or refused.
+    /// For the requested pod, which was away or refused.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "pod_seconds", with = "times::seconds")

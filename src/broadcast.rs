@@ -1,4 +1,5 @@
-//! The same request to every endpoint: for cache invalidation, configuration, scatter and gather, quorum reads.
+//! Broadcasts: one request goes to every endpoint, for cache invalidation, configuration, scatter and gather, quorum
+//! reads.
 //!
 //! ```text
 //!  the set when it begins ──▶ queue ──▶ so many at once ──▶ each to its own endpoint, for one life of it ──▶ Answers
@@ -6,7 +7,7 @@
 //!                                        └── all out of time: an error for each that is left ──────────────▶ Answers
 //! ```
 //!
-//! Nothing is spawned: all of it is the stream's, and ends where that is dropped.
+//! Nothing is spawned: the stream does all the work, and dropping it ends the broadcast.
 
 mod answers;
 mod outcomes;
@@ -38,41 +39,42 @@ use crate::{
 /// How many endpoints are asked at once.
 const CONCURRENCY: usize = 64;
 
-/// How long each has to answer.
+/// How long each endpoint has to answer.
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A request to every endpoint, in the making: [`Balance::broadcast`], `http::Client::broadcast`.
+/// A request to every endpoint, not sent yet: [`Balance::broadcast`], `http::Client::broadcast`.
 ///
-/// Awaiting it begins it, and gives the [`Answers`] as they come; [`all`](Self::all), [`first`](Self::first),
-/// [`quorum`](Self::quorum) and [`majority`](Self::majority) wait for what they are named after.
+/// Awaiting it sends it, and gives the [`Answers`] as they come. [`all`](Self::all), [`first`](Self::first),
+/// [`quorum`](Self::quorum) and [`majority`](Self::majority) wait for so many answers.
 ///
-/// - **Whom it asks**: every endpoint of the set at the time when it begins, in the order of their addresses, whatever the
-///   policy prefers: near or far, and also those that are ejected or fail their checks. Those that
-///   [join](Self::include_joining) while it runs are asked by choice, and one may be [left out](Self::leave_out).
-///   With a [subset](crate::Subset), these are all pods that discovery finds: those outside of the subset join the set for as
-///   long as the broadcast runs.
-/// - **Each endpoint answers for itself**: no other one gets its request, and no other pod that gets its address meanwhile. One
-///   that leaves before it has got the request is an error that [is gone](Error::is_gone).
-/// - **One that refuses connections** is tried again for as long as the [ready timeout](crate::BalanceBuilder::ready_timeout),
-///   and is an error after that which [is unreachable](Error::is_unreachable). With a balancer that
-///   [fails fast](crate::BalanceBuilder::fail_fast) it is one at once.
-/// - **Time**: each endpoint has its [own](Self::endpoint_timeout), from when it is asked, and all of them may have a
-///   [deadline](Self::deadline). Each that hasn't answered by then is an error that [is a timeout](Error::is_timeout): also one that
-///   refuses connections, if that time is shorter than the ready timeout. Its refusal is the error's source then.
-/// - **How many at once**: [64](Self::concurrency). A slow one holds up nobody else, as long as there are fewer slow ones than
+/// - **Whom it asks**: every endpoint of the set when it begins, in the order of their addresses, whatever the policy
+///   prefers: near or far, ejected or failing its checks. Optionally it also asks those that
+///   [join](Self::include_joining) while it runs, and one pod may be [left out](Self::leave_out). With a
+///   [subset](crate::Subset), it asks all pods that discovery finds: those outside of the subset join the set while the
+///   broadcast runs.
+/// - **Each endpoint answers for itself**: no other endpoint gets its request, nor a new pod at its address. If it
+///   leaves before it got the request, its error [is gone](Error::is_gone).
+/// - **An endpoint that refuses connections** is tried again up to the [ready
+///   timeout](crate::BalanceBuilder::ready_timeout). After that its error [is unreachable](Error::is_unreachable). If
+///   the balancer [fails fast](crate::BalanceBuilder::fail_fast), that comes at once.
+/// - **Time**: each endpoint has a [timeout of its own](Self::endpoint_timeout), from when it is asked, and all of them
+///   together may have a [deadline](Self::deadline). If an endpoint hasn't answered by then, its error [is a
+///   timeout](Error::is_timeout). So is that of an endpoint that refuses connections, if the time is shorter than the
+///   ready timeout; its refusal is then the error's source.
+/// - **How many at once**: [64](Self::concurrency). Slow endpoints hold up no others while there are fewer of them than
 ///   that.
 ///
-/// The requests count as in flight, and what comes of them counts for their endpoints' health, as with any others.
+/// The requests count as in flight, and their outcomes count for their endpoints' health, as with any other requests.
 ///
 /// # Errors
 ///
-/// While discovery has found no endpoint yet, it waits for the first as a request does, up to the ready timeout or the deadline, and
-/// fails with the same error; at once if discovery says that there are none. Nothing was sent then. What happens to the request
-/// at an endpoint is that endpoint's answer, and no error of the whole.
+/// If discovery has found no endpoint yet, the broadcast waits for the first as a request does, up to the ready timeout
+/// or the deadline, and fails with the same error. If discovery says that there are none, it fails at once. Nothing was
+/// sent then. A failure at an endpoint is that endpoint's answer, not an error of the whole broadcast.
 ///
 /// # Cancellation
 ///
-/// Dropping this, its future, or the [`Answers`] cancels the requests that are under way, and asks nobody else.
+/// Dropping it, its future, or the [`Answers`] cancels the requests that are under way, and asks nobody else.
 #[must_use = "a broadcast begins when it is awaited"]
 pub struct Broadcast<T, E = Error> {
     plan: Result<Plan<T, E>, E>,
@@ -90,7 +92,7 @@ struct Plan<T, E> {
 }
 
 impl<S, C: Clone> Balance<S, C> {
-    /// The same request to every endpoint. See [`Broadcast`].
+    /// Sends a request to every endpoint. See [`Broadcast`].
     ///
     /// ```
     /// use futures::StreamExt;
@@ -123,7 +125,7 @@ impl<S, C: Clone> Balance<S, C> {
         self.broadcast_with(move |_| request.clone())
     }
 
-    /// A request to every endpoint, made for each by `request`, when its turn comes.
+    /// Sends a request to every endpoint. `request` makes each one when its endpoint's turn comes.
     pub fn broadcast_with<Req>(
         &self,
         mut request: impl FnMut(&Endpoint) -> Req + Send + 'static,
@@ -173,7 +175,7 @@ impl<T, E> Broadcast<T, E> {
         Self::of(Ok(Plan { roster, ask, kind }))
     }
 
-    /// One that can't be: it fails when it is awaited, and asks nobody.
+    /// A broadcast that can't be sent: it fails when it is awaited, and asks nobody.
     #[cfg(feature = "http")]
     pub(crate) fn failed(error: E) -> Self {
         Self::of(Err(error))
@@ -189,36 +191,38 @@ impl<T, E> Broadcast<T, E> {
         }
     }
 
-    /// How many endpoints are asked at once; 64 by default, 1 at least.
+    /// How many endpoints are asked at once; 64 by default, at least 1.
     pub fn concurrency(mut self, endpoints: usize) -> Self {
         self.concurrency = endpoints.max(1);
         self
     }
 
-    /// How long each endpoint has, from when it is asked until its answer begins; 30 s by default. `Duration::MAX`: for ever.
+    /// How long each endpoint has, from when it is asked until its answer begins; 30 s by default. `Duration::MAX`
+    /// means for ever.
     pub fn endpoint_timeout(mut self, timeout: Duration) -> Self {
         self.endpoint_timeout = timeout;
         self
     }
 
-    /// How long all of it may take, from when it is awaited; for ever by default.
+    /// How long the whole broadcast may take, from when it is awaited; for ever by default.
     pub fn deadline(mut self, after: Duration) -> Self {
         self.deadline = Some(after);
         self
     }
 
-    /// Whether endpoints are asked, too, that join the set before the last one has answered. They are not by default.
+    /// Whether to ask also the endpoints that join the set before the last one has answered; `false` by default.
     pub fn include_joining(mut self, include: bool) -> Self {
         self.include_joining = include;
         self
     }
 
-    /// Leaves one pod out, as a peer does itself: by its name or address, or else as [`PodId`] says. So
-    /// [`majority`](Self::majority) is one of the others. Where there is no other one, it fails as it does without endpoints; so it
-    /// does with an empty name, as that of a variable that isn't set, and says so.
+    /// Leaves one pod out, such as the caller itself: by its name or address, or else as [`PodId`] says.
+    /// [`majority`](Self::majority) then means a majority of the others. If there is no other pod, the broadcast fails
+    /// as it does without endpoints. It also fails with an empty name, such as that of a variable that isn't set, and
+    /// says so.
     ///
-    /// With A and AAAA records alone, the address (`status.podIP`) is the better one: until a name has been looked up, it leaves
-    /// nobody out.
+    /// With A and AAAA records alone, use the address (`status.podIP`): a name leaves nobody out until it has been
+    /// looked up.
     pub fn leave_out(mut self, pod: impl Into<PodId>) -> Self {
         if let Ok(plan) = &mut self.plan {
             plan.roster.leave_out(pod.into());
@@ -226,11 +230,11 @@ impl<T, E> Broadcast<T, E> {
         self
     }
 
-    /// Finds whom to ask.
+    /// Finds the endpoints to ask.
     async fn begin(self) -> Result<Answers<T, E>, E> {
         let plan = self.plan?;
         let mut deadline = self.deadline.map(Deadline::after);
-        // Before the look at the set, so that no change falls between the two.
+        // Subscribed before the set is read, so that no change is missed.
         let changes = self.include_joining.then(|| plan.roster.changes());
         let service = plan.roster.service().cloned();
         let mut gathering = plan.roster.gather();
@@ -264,22 +268,22 @@ impl<T, E> Broadcast<T, E> {
         Ok(answers)
     }
 
-    /// Waits until every endpoint has answered, or has no time left, and tells which have failed.
+    /// Waits until every endpoint has answered or timed out, and says which have failed.
     ///
     /// # Errors
     ///
-    /// If there is no endpoint to be asked. That endpoints fail is no error: see [`Collected::failed`].
+    /// If there is no endpoint to ask. A failed endpoint is not an error here: see [`Collected::failed`].
     pub async fn all(self) -> Result<Collected<T, E>, E> {
         self.first(usize::MAX).await
     }
 
-    /// Waits for so many successes, and cancels the rest. If there are fewer, every endpoint has answered by then, or failed.
+    /// Waits for this many successes, and cancels the rest. If it gives fewer, every endpoint has answered or failed.
     ///
-    /// All of them are asked meanwhile, not only so many. For 0 there is nothing to wait for, and nobody is asked.
+    /// It asks all endpoints, not only so many. With 0 it asks nobody.
     ///
     /// # Errors
     ///
-    /// If there is no endpoint to be asked. That endpoints fail is no error: see [`Collected::failed`].
+    /// If there is no endpoint to ask. A failed endpoint is not an error here: see [`Collected::failed`].
     pub async fn first(self, successes: usize) -> Result<Collected<T, E>, E> {
         let mut collected = Collected::default();
         if successes == 0 {
@@ -294,12 +298,12 @@ impl<T, E> Broadcast<T, E> {
         Ok(collected)
     }
 
-    /// Waits for so many successes, and cancels the rest. Fails as soon as there can't be so many any more, and then
-    /// cancels the rest, too. 0 successes are there at once, and nobody is asked.
+    /// Waits for this many successes, and cancels the rest. It fails as soon as too few endpoints are left to succeed,
+    /// and then cancels the rest, too. With 0 it succeeds at once, and asks nobody.
     ///
     /// # Errors
     ///
-    /// If there is no endpoint to be asked, or too few of them are there or succeed. The error has all failures until then.
+    /// If there is no endpoint to ask, or too few exist or succeed. The error has all failures so far.
     pub async fn quorum(self, successes: usize) -> Result<Vec<(Endpoint, T)>, QuorumError<E>> {
         match successes {
             0 => self.plan.map(|_| Vec::new()).map_err(QuorumError::unbegun),
@@ -307,11 +311,12 @@ impl<T, E> Broadcast<T, E> {
         }
     }
 
-    /// [`quorum`](Self::quorum) of more than half of the endpoints that there are when it begins.
+    /// Waits for successes from more than half of the endpoints that there are when it begins; see
+    /// [`quorum`](Self::quorum).
     ///
     /// # Errors
     ///
-    /// As [`quorum`](Self::quorum).
+    /// Those of [`quorum`](Self::quorum).
     pub async fn majority(self) -> Result<Vec<(Endpoint, T)>, QuorumError<E>> {
         self.quorum_of(|endpoints| endpoints / 2 + 1).await
     }

@@ -1,16 +1,16 @@
-//! What is counted of requests, endpoint by endpoint and for a balancer as a whole.
+//! Counters of requests and connections, for each endpoint and for a balancer as a whole.
 //!
 //! | file | what lives there |
 //! | --- | --- |
-//! | `counters/tally.rs` | the counters themselves: relaxed atomics, which requests write |
-//! | `counters/connections.rs` | those of connections, which pools write |
-//! | `counters/count.rs` | one of them |
-//! | `counters/counts.rs` | the same as plain numbers, for whoever reads |
-//! | `counters/latencies.rs` | the histogram of both |
+//! | `counters/tally.rs` | the counters that requests write: relaxed atomics |
+//! | `counters/connections.rs` | the counters that connection pools write |
+//! | `counters/count.rs` | a single counter |
+//! | `counters/counts.rs` | plain numbers, for readers |
+//! | `counters/latencies.rs` | the latency histogram, as atomics and as plain numbers |
 //!
-//! A request writes two words of its own endpoint, and no word that all endpoints share. Nothing is summed up before somebody
-//! reads. An endpoint's counters are kept by the balancer's from the endpoint's first moment, and added to its sums once the
-//! last request of an endpoint that has left has ended: so totals never go down.
+//! A request writes two words of its own endpoint, and no word that all endpoints share. Sums are made only when
+//! somebody reads. The balancer keeps an endpoint's counters from the moment it joins. When an endpoint has left and
+//! its last request has ended, its counters are added to the balancer's sums, so totals never go down.
 
 #[cfg_attr(
     not(feature = "http"),

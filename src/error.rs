@@ -1,8 +1,9 @@
-//! What can go wrong, and whether the request had left this process when it did.
+//! [`Error`]: why a request failed, and whether it had left this process by then.
 //!
-//! The rule of all texts: `{}` is one line for whoever is woken at night. It says which service and which pod, what happened, for
-//! how long it was waited and by which setting, and the innermost cause. `{:#}` says all causes, each once. The cause is reached
-//! by `source()` all the same, so that printers of chains say the innermost one twice, but none more often.
+//! The rule for all texts: `{}` is one line for an engineer who is woken at night. It names the service, the pod, what
+//! happened, how long the request waited and by which setting, and the innermost cause. `{:#}` names all causes, each
+//! once. `source()` leads to the cause as well. So code that prints the whole chain prints the innermost cause twice,
+//! and no other more than once.
 
 #[cfg(feature = "test-util")]
 mod made;
@@ -18,16 +19,16 @@ pub use tower::BoxError;
 
 use crate::endpoint::Endpoint;
 
-/// An error that several callers can be shown.
+/// An error that several callers can share.
 pub(crate) type SharedError = Arc<dyn StdError + Send + Sync>;
 
 /// The text of an error and of its sources, each once: some errors already have their source's text in their own.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
-    // The crate's own errors say all of it then, in the right order.
+    // With `{:#}` the crate's own errors name all their causes, in the right order.
     with_causes(format!("{error:#}"), error.source())
 }
 
-/// The text, and what it doesn't say of these causes.
+/// The text, plus those of the causes that it doesn't contain.
 fn with_causes(mut text: String, mut next: Option<&(dyn StdError + 'static)>) -> String {
     while let Some(source) = next {
         let words = source.to_string();
@@ -39,7 +40,7 @@ fn with_causes(mut text: String, mut next: Option<&(dyn StdError + 'static)>) ->
     text
 }
 
-/// The text of an error and of its sources, each once, in one line: of each the first one, where a longer text begins.
+/// The text of an error and of its sources, each once, in one line: of each text only the first line.
 pub(crate) fn line(error: &(dyn StdError + 'static)) -> String {
     let first = |text: &str| {
         let line = text.trim().lines().next().unwrap_or_default();
@@ -56,7 +57,7 @@ pub(crate) fn line(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// Whether a text has this cause in it, as a whole: after a colon, say, and not as a part of a pod's name.
+/// Whether the text contains this cause as a whole: after a colon, for example, and not as part of a pod's name.
 fn says(text: &str, cause: &str) -> bool {
     const BEFORE: [&str; 4] = [": ", "; ", "(", "\n"];
     const AFTER: [&str; 7] = [": ", ":\n", ";", ",", " (", ")", "\n"];
@@ -68,7 +69,7 @@ fn says(text: &str, cause: &str) -> bool {
     cause.is_empty() || text.match_indices(cause).any(is_whole)
 }
 
-/// The text of the innermost cause, in one line. An error that has its source's text in its own is told as a whole.
+/// The text of the innermost cause, in one line. An error whose own text contains its source's is taken whole.
 pub(crate) fn cause(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -83,7 +84,7 @@ pub(crate) fn cause(error: &(dyn StdError + 'static)) -> String {
     line.trim_end_matches([':', ' ']).to_owned()
 }
 
-/// Writes what went wrong and why: the innermost cause in one line; all causes with `{:#}`.
+/// Writes what went wrong and why: with the innermost cause, in one line; with `{:#}`, all causes.
 pub(crate) fn tell(
     f: &mut fmt::Formatter<'_>,
     what: &str,
@@ -107,7 +108,7 @@ pub(crate) fn tell(
     }
 }
 
-/// What an error begins with: the service's name, if it is known.
+/// The beginning of an error's text, with the service's name if known.
 pub(crate) fn opening(service: Option<&str>, is_unsent: bool) -> String {
     match (service, is_unsent) {
         (Some(service), true) => format!("request to {service} was not sent: "),
@@ -118,21 +119,21 @@ pub(crate) fn opening(service: Option<&str>, is_unsent: bool) -> String {
 
 /// Why a balanced request failed.
 ///
-/// Its text is one line: which [service](Self::service), which pod, what happened, and the innermost cause. `{:#}` tells all
-/// causes, each once.
+/// Its text is one line: the [service](Self::service), the pod, what happened, and the innermost cause. `{:#}` names
+/// all causes, each once.
 ///
-/// Opaque: ask it with the `is_*` methods. [`source`](StdError::source) leads to the cause: the endpoint service's own
+/// It is opaque: use the `is_*` methods. [`source`](StdError::source) leads to the cause: the endpoint service's own
 /// error, the last refusal of a connection, or the failed DNS lookup.
 ///
-/// | kind | asked by | unsent? | worth a retry? |
+/// | kind | method | unsent? | worth a retry? |
 /// | --- | --- | --- | --- |
-/// | discovery has found nothing yet, or the service has no pods | [`is_no_endpoints`](Self::is_no_endpoints) | yes | later: it was waited for; see to the service's name and its pods |
-/// | all pods refuse, or fail their health checks | [`is_unreachable`](Self::is_unreachable) | yes | later: it was waited for; see to the pods |
-/// | all connections to the pods are in use, or to the one that was asked for | [`is_unreachable`](Self::is_unreachable), [`is_busy`](Self::is_busy) | yes | later: it was waited for; allow more connections, or fewer requests |
-/// | the one pod that was asked for refuses | [`is_unreachable`](Self::is_unreachable) | yes | later |
-/// | the one pod that was asked for isn't there | [`is_unreachable`](Self::is_unreachable), [`is_absent`](Self::is_absent) | yes | later, if the name is right |
+/// | discovery has found nothing yet, or the service has no pods | [`is_no_endpoints`](Self::is_no_endpoints) | yes | later (the request has waited already); check the service's name and its pods |
+/// | all pods refuse, or fail their health checks | [`is_unreachable`](Self::is_unreachable) | yes | later (the request has waited already); check the pods |
+/// | all connections to the pods, or to the requested one, are in use | [`is_unreachable`](Self::is_unreachable), [`is_busy`](Self::is_busy) | yes | later (the request has waited already); allow more connections, or fewer requests |
+/// | the requested pod refuses | [`is_unreachable`](Self::is_unreachable) | yes | later |
+/// | the requested pod isn't there | [`is_unreachable`](Self::is_unreachable), [`is_absent`](Self::is_absent) | yes | later, if the name is right |
 /// | a broadcast's pod has left | [`is_gone`](Self::is_gone) | yes | no: there is no such pod |
-/// | a broadcast's pod hasn't answered in time | [`is_timeout`](Self::is_timeout) | [asks it](Self::is_unsent) | if it is unsent, or may be executed twice |
+/// | a broadcast's pod hasn't answered in time | [`is_timeout`](Self::is_timeout) | see [`is_unsent`](Self::is_unsent) | if it is unsent, or may be executed twice |
 /// | a pod's service failed | [`is_endpoint`](Self::is_endpoint) | no | if it may be executed twice: [`RetryLayer`](crate::RetryLayer) does so |
 /// | the balancer is closed | [`is_closed`](Self::is_closed) | yes | in another balancer |
 /// | there is no tokio runtime | [`is_no_runtime`](Self::is_no_runtime) | yes | no: call it within one |
@@ -141,7 +142,7 @@ pub(crate) fn opening(service: Option<&str>, is_unsent: bool) -> String {
 #[derive(Debug)]
 pub struct Error(
     Box<Kind>,
-    /// The service's name, where it is known.
+    /// The service's name, if known.
     Option<Arc<str>>,
 );
 
@@ -181,7 +182,7 @@ enum Kind {
         after: Duration,
         setting: &'static str,
         is_unsent: bool,
-        /// Why it refused the request until then.
+        /// Why it refused the request until then, if it did.
         source: Option<SharedError>,
     },
     #[error("pod {endpoint} failed")]
@@ -210,14 +211,14 @@ fn all_busy(endpoints: usize, last: &Refusal) -> String {
     }
 }
 
-/// What an endpoint has refused a request with, or why it is busy.
+/// Why an endpoint refused a request, or is busy.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal {
     pub(crate) endpoint: Endpoint,
     pub(crate) why: SharedError,
 }
 
-/// The endpoint whose refusal is the cause.
+/// Displays the endpoint whose refusal is the cause.
 struct LastOf<'a>(&'a Option<Refusal>);
 
 impl fmt::Display for LastOf<'_> {
@@ -229,18 +230,19 @@ impl fmt::Display for LastOf<'_> {
     }
 }
 
-/// The ways to have no endpoints.
+/// Why there are no endpoints.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum NoEndpoints {
-    /// Discovery has not answered yet, or its answers are not believed yet; for the ready timeout, if that was waited for.
+    /// Discovery has not answered yet, or its answers are not believed yet. Holds the ready timeout if the request has
+    /// waited for it.
     NotDiscovered(Option<Duration>),
     /// Discovery says that there are none.
     Empty,
-    /// The only one is left out.
+    /// The only endpoint is left out.
     LeftOut,
 }
 
-/// What is known of a pod that doesn't get its request.
+/// The state of a requested pod that doesn't get its request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PodState {
     #[error("accepts no requests at {}", .0.address())]
@@ -257,7 +259,7 @@ pub(crate) enum PodState {
     Ambiguous([Box<str>; 2]),
 }
 
-/// A pod by what it was asked for; an empty name shows.
+/// Displays the requested pod. An empty name shows as `""`.
 struct Named<'a>(&'a str);
 
 impl fmt::Display for Named<'_> {
@@ -266,17 +268,17 @@ impl fmt::Display for Named<'_> {
     }
 }
 
-/// What is there while a pod is away.
+/// What the set has while a pod is away.
 #[derive(Debug)]
 pub(crate) struct Away {
     endpoints: usize,
     /// Some of their names.
     names: Vec<Box<str>>,
-    /// Where it was last, and how long ago it left.
+    /// Where the pod was last, and how long ago it left.
     last: Option<(Endpoint, Duration)>,
 }
 
-/// How many names an error tells.
+/// How many names an error's text has.
 const NAMED: usize = 4;
 
 impl Away {
@@ -331,7 +333,7 @@ impl Error {
         Kind::Unreachable { endpoints, last }.into()
     }
 
-    /// Of so many endpoints none has room, and this one was the last to be waited for.
+    /// None of `endpoints` endpoints has room; `last` is the one that the request waited for last.
     pub(crate) fn busy(endpoints: usize, last: Refusal) -> Self {
         Kind::Busy { endpoints, last }.into()
     }
@@ -353,8 +355,8 @@ impl Error {
         Kind::Gone(endpoint).into()
     }
 
-    /// Of an endpoint that has not answered in the time of a `setting`; `is_unsent` if it has not got the request, and perhaps
-    /// why not.
+    /// An endpoint has not answered within the time of `setting`. `is_unsent` if it did not get the request; `source`
+    /// says why not, if known.
     pub(crate) fn no_answer(
         endpoint: Endpoint,
         (after, setting): (Duration, &'static str),
@@ -383,13 +385,13 @@ impl Error {
         Kind::NoRuntime.into()
     }
 
-    /// The same of a request to this service. One that knows its service keeps it.
+    /// Adds the service's name, unless the error has one.
     pub(crate) fn of_service(mut self, service: Option<&Arc<str>>) -> Self {
         self.1 = self.1.or_else(|| service.cloned());
         self
     }
 
-    /// The same of a request that has not waited for as long as the ready timeout.
+    /// Removes the ready timeout from the text, for a request that has not waited that long.
     #[cfg(feature = "http")]
     pub(crate) fn so_far(mut self) -> Self {
         if let Kind::NoEndpoints { why, .. } = &mut *self.0
@@ -400,7 +402,7 @@ impl Error {
         self
     }
 
-    /// The service's name, to be shared.
+    /// The service's name, as a shared string.
     #[cfg(feature = "http")]
     pub(crate) fn shared_service(&self) -> Option<&Arc<str>> {
         self.1.as_ref()
@@ -411,13 +413,13 @@ impl Error {
         tell(f, &format!("{opening}{}", self.0), self.source())
     }
 
-    /// The service that the request was for, as discovery or [`BalanceBuilder::name`](crate::BalanceBuilder::name) names it;
-    /// none if neither does.
+    /// The service that the request was for, as discovery or [`BalanceBuilder::name`](crate::BalanceBuilder::name)
+    /// names it; `None` if neither does.
     pub fn service(&self) -> Option<&str> {
         self.1.as_deref()
     }
 
-    /// The endpoint that failed and its service's own error, where [`is_endpoint`](Self::is_endpoint).
+    /// The endpoint that failed and its service's own error, if [`is_endpoint`](Self::is_endpoint).
     #[cfg(feature = "http")]
     pub(crate) fn into_endpoint_failure(self) -> Result<(Endpoint, BoxError), Self> {
         let Self(kind, service) = self;
@@ -427,17 +429,17 @@ impl Error {
         }
     }
 
-    /// Discovery knows no endpoint: it has not answered yet, or the service is scaled to zero.
+    /// Whether discovery knows no endpoint: it has not answered yet, or the service is scaled to zero.
     ///
     /// The source, if any, is discovery's last error. Discovery goes on; a later request may succeed.
     pub fn is_no_endpoints(&self) -> bool {
         matches!(*self.0, Kind::NoEndpoints { .. })
     }
 
-    /// There are endpoints, but every one of them refuses connections, or fails its [health check](crate::HealthCheck); or the
-    /// one [pod](crate::Route::pod) that was asked for does, or isn't there; or one endpoint of a
-    /// [broadcast](crate::Balance::broadcast) does. The source is the last refusal, or tells which
-    /// check failed and why.
+    /// Whether every endpoint refuses connections or fails its [health check](crate::HealthCheck). It is also `true` if
+    /// the requested [pod](crate::Route::pod) does so or isn't there, or if one endpoint of a
+    /// [broadcast](crate::Balance::broadcast) does so. The source is the last refusal, or says which check failed and
+    /// why.
     pub fn is_unreachable(&self) -> bool {
         matches!(
             *self.0,
@@ -448,11 +450,11 @@ impl Error {
         )
     }
 
-    /// There are endpoints that accept requests, or the one that was asked for does, but all their connections were in use for
-    /// as long as the request could wait: with [`Connections::pooled`](crate::Connections::pooled). The source tells how many.
+    /// Whether endpoints (or the requested one) accept requests, but all their connections were in use for as long as
+    /// the request could wait: with [`Connections::pooled`](crate::Connections::pooled). The source says how many.
     ///
-    /// Such an error [is unreachable](Self::is_unreachable), too: to its caller it is the same (503, say). But nothing is wrong with
-    /// the endpoints, and they get requests as before.
+    /// Such an error [is unreachable](Self::is_unreachable), too, because it means the same to the caller (a 503, say).
+    /// But nothing is wrong with the endpoints, and they get requests as before.
     pub fn is_busy(&self) -> bool {
         match &*self.0 {
             Kind::Busy { .. } => true,
@@ -461,15 +463,16 @@ impl Error {
         }
     }
 
-    /// The one [pod](crate::Balance::pod) that was asked for isn't in the set, or can't be told apart from others. The error's
-    /// text says where it was last and which pods there are. An empty name is of no pod, and nothing is waited for.
+    /// Whether the requested [pod](crate::Balance::pod) isn't in the set, or can't be told apart from others. The
+    /// error's text says where it was last and which pods there are. No pod has an empty name, so a request for one
+    /// fails without waiting.
     pub fn is_absent(&self) -> bool {
         self.absent_or_refusing()
             .is_some_and(|(_, state)| !matches!(state, PodState::Refuses(_) | PodState::Busy(_)))
     }
 
-    /// The one [pod](crate::Balance::pod) that was asked for, where it [is absent](Self::is_absent), [is busy](Self::is_busy) or accepts no
-    /// requests.
+    /// The requested [pod](crate::Balance::pod), if it [is absent](Self::is_absent), [is busy](Self::is_busy) or
+    /// accepts no requests.
     pub fn pod(&self) -> Option<&str> {
         self.absent_or_refusing().map(|(pod, _)| pod)
     }
@@ -481,40 +484,40 @@ impl Error {
         }
     }
 
-    /// The endpoint left the set before it got its part of a [broadcast](crate::Balance::broadcast).
+    /// Whether the endpoint left the set before it got its request of a [broadcast](crate::Balance::broadcast).
     pub fn is_gone(&self) -> bool {
         matches!(*self.0, Kind::Gone(_))
     }
 
-    /// The endpoint has not answered a [broadcast](crate::Balance::broadcast) within the time that it had, or that all of them
-    /// had together.
+    /// Whether the endpoint has not answered a [broadcast](crate::Balance::broadcast) within its own time, or within
+    /// the time for all.
     ///
-    /// Where [`is_unsent`](Self::is_unsent), it has not got the request: its turn had not come, or it did not accept it. If it
-    /// refused connections, the source is its last refusal. Else it may have executed the request.
+    /// If [`is_unsent`](Self::is_unsent), it did not get the request: its turn had not come, or it did not accept it.
+    /// If it refused connections, the source is its last refusal. If not unsent, it may have executed the request.
     pub fn is_timeout(&self) -> bool {
         matches!(*self.0, Kind::NoAnswer { .. })
     }
 
-    /// The request was handed to an endpoint's service and that service failed; it is the source.
+    /// Whether the request was handed to an endpoint's service, and that service failed. Its error is the source.
     ///
-    /// Whether the endpoint executed the request is for the service's own error to tell.
+    /// Only the service's own error can say whether the endpoint executed the request.
     pub fn is_endpoint(&self) -> bool {
         matches!(*self.0, Kind::Endpoint { .. })
     }
 
-    /// The balancer's background task has ended, and nothing that requests wait for will come: the last handle was dropped, the
-    /// source has panicked, or the runtime has ended before discovery had answered. Build another balancer, or, after a
-    /// runtime's end, call this one again in a runtime that goes on.
+    /// Whether the balancer's background task has ended, so that waiting is useless: the last handle was dropped, the
+    /// source panicked, or the runtime ended before discovery answered. Build another balancer. After a runtime's end,
+    /// you can also call this one again in a runtime that goes on.
     pub fn is_closed(&self) -> bool {
         matches!(*self.0, Kind::Closed { .. })
     }
 
-    /// The balancer was called, or its response awaited, outside of a tokio runtime. Do so in a task of one.
+    /// Whether the balancer was called, or its response awaited, outside of a tokio runtime. Do both in a task of one.
     pub fn is_no_runtime(&self) -> bool {
         matches!(*self.0, Kind::NoRuntime)
     }
 
-    /// The request never left this process: whatever it was, it can be sent again.
+    /// Whether the request never left this process. Then it can be sent again, whatever it is.
     pub fn is_unsent(&self) -> bool {
         match *self.0 {
             Kind::Endpoint { .. } => false,
@@ -523,8 +526,8 @@ impl Error {
         }
     }
 
-    /// The endpoint whose service failed, where [`is_endpoint`](Self::is_endpoint), or which has not answered a
-    /// [broadcast](crate::Balance::broadcast), or which accepts no requests and was the only one that would do.
+    /// The endpoint that the error is about: its service failed ([`is_endpoint`](Self::is_endpoint)), it has not
+    /// answered a [broadcast](crate::Balance::broadcast), or it accepts no requests and was the only one that would do.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         match &*self.0 {
             Kind::Endpoint { endpoint, .. }
@@ -568,25 +571,26 @@ impl StdError for Error {
     }
 }
 
-/// There is no runtime for an endpoint's service to go on in, which says nothing of the endpoint.
+/// There is no runtime that an endpoint's service could go on in. It says nothing about the endpoint.
 #[derive(Debug, thiserror::Error)]
 #[error("no tokio runtime: await the response in a task of one")]
 pub(crate) struct NoRuntime;
 
-/// An endpoint's failure after which it is passed over, as one that refuses is, until it has answered a trial request.
+/// Marks a failure after which the endpoint is passed over, like one that refuses, until it has answered a trial
+/// request.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(crate) struct Suspect(pub(crate) BoxError);
 
-/// An endpoint's refusal of one request, which it has not processed: it has too much to do, or takes none at all.
+/// Marks a request that the endpoint refused without processing it: it is overloaded, or takes no requests at all.
 ///
-/// The endpoint took the connection and says no to what comes over it (HTTP/2's `REFUSED_STREAM`).
+/// The endpoint accepted the connection, but refuses requests on it (HTTP/2's `REFUSED_STREAM`).
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(crate) struct Refused(pub(crate) BoxError);
 
-/// An endpoint's service has had no room for a request for so long. It is no refusal: polled again, the service keeps its
-/// place in the line.
+/// An endpoint's service has had no room for a request for this time. It is not a refusal: if it is polled again, the
+/// request keeps its place in the queue.
 #[derive(Debug, thiserror::Error)]
 #[error("{why}")]
 pub(crate) struct Busy {
@@ -594,7 +598,7 @@ pub(crate) struct Busy {
     pub(crate) waited: Duration,
 }
 
-/// The endpoint service's own error, without the mark that says what it means to the balancer.
+/// The endpoint service's own error, without the mark that tells the balancer what it means.
 #[cfg(feature = "http")]
 pub(crate) fn unmarked(error: &BoxError) -> &BoxError {
     if let Some(Suspect(error)) = error.downcast_ref() {
@@ -606,11 +610,11 @@ pub(crate) fn unmarked(error: &BoxError) -> &BoxError {
     }
 }
 
-/// How an endpoint's service hands a request back that it has *not* sent.
+/// The error with which an endpoint's service hands back a request that it has *not* sent.
 ///
-/// A service that fails before the first byte of a request is written (the connection turned out to be closed, say) can
-/// give the request back by failing with this error, alone or boxed. The balancer then takes it to another endpoint, and
-/// the caller never knows. Any service can do so; the request needs no `Clone`.
+/// If a service fails before it writes the first byte of a request (for example, because the connection turned out to
+/// be closed), it can return this error, alone or boxed. The balancer then takes the request to another endpoint, and
+/// the caller doesn't notice. Any service can do so; the request needs no `Clone`.
 ///
 /// ```
 /// use tower_headless::{BoxError, Unsent};
@@ -621,7 +625,7 @@ pub(crate) fn unmarked(error: &BoxError) -> &BoxError {
 /// # assert!(connection_was_closed("GET".into()).downcast::<Unsent<String>>().is_ok());
 /// ```
 pub struct Unsent<Req> {
-    // A Mutex makes the error `Sync` for requests that aren't, as `BoxError` asks; it is never locked.
+    // The `Mutex` makes the error `Sync`, as `BoxError` requires, even if the request isn't. It is never locked.
     request: Mutex<Req>,
     source: BoxError,
 }
@@ -670,7 +674,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chain_has_each_text_once() {
+    fn a_chain_prints_each_cause_once() {
         let error = Error::endpoint_failed(
             Endpoint::new(([10, 0, 0, 1], 80).into()),
             Unsent::new((), "connection closed").into(),
@@ -684,7 +688,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_told_though_a_name_has_its_words() {
+    fn a_cause_is_printed_even_if_a_name_contains_its_words() {
         let pod = Endpoint::new(([10, 0, 0, 1], 80).into()).with_hostname("reset-0");
         let error = |why: &str| {
             let error = Error::endpoint_failed(pod.clone(), why.into());
@@ -699,7 +703,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_that_a_text_has_as_a_whole_is_not_told_again() {
+    fn a_cause_that_the_text_contains_as_a_whole_is_not_repeated() {
         for text in [
             "reset",
             "read: reset",

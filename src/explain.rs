@@ -1,12 +1,13 @@
-//! Why requests go where they go, and what is wrong with the endpoints that get none: plain data, made by a balancer.
+//! Why requests go where they go, and what is wrong with the endpoints that get none: plain data that a balancer makes
+//! of itself.
 //!
 //! | file | what lives there |
 //! | --- | --- |
 //! | `explain/balancers.rs` | all balancers of a process, by name |
-//! | `explain/event.rs` | what has happened to a balancer's endpoints and to its source |
+//! | `explain/event.rs` | events: what happened to a balancer's endpoints and to its source |
 //! | `explain/key.rs` | which endpoint has a key |
-//! | `explain/table.rs` | all of it as text for a terminal |
-//! | `explain/absent.rs` | feature `serde`: what is read where an older version has written nothing |
+//! | `explain/table.rs` | an explanation as text for a terminal |
+//! | `explain/absent.rs` | feature `serde`: defaults for fields that an older version didn't write |
 
 #[cfg(feature = "serde")]
 mod absent;
@@ -35,29 +36,29 @@ use crate::{
     member::EjectionReason,
 };
 
-/// What a balancer knows of itself at one time: [`Balance::explain`](crate::Balance::explain).
+/// A balancer's state at one moment: [`Balance::explain`](crate::Balance::explain).
 ///
 /// Its `Display` is a table for a terminal of 80 columns. With the feature `serde` it can be written and read as JSON and the
-/// like. The fields' names stay; times are numbers whose names end in their units: `…_unix_ms` for a moment, `…_seconds` for how
-/// long.
+/// like. The names of fields stay as they are. Times are numbers, and their names end in the unit: `…_unix_ms` for a
+/// moment, `…_seconds` for a duration.
 ///
-/// What needs a memory, such as since when an endpoint is out, or whether there is a panic, is there only where the balancer
-/// [counts](crate::BalanceBuilder::counters).
+/// Fields that need a memory, such as since when an endpoint is out or whether there is a panic, are set only if the
+/// balancer [counts](crate::BalanceBuilder::counters).
 ///
-/// JSON of an older version can be read: what it doesn't have is none, zero or empty.
+/// JSON of an older version can be read: fields that it doesn't have are `None`, zero or empty.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Explanation {
-    /// The service's name, where it is known.
+    /// The service's name, if known.
     pub service: Option<String>,
-    /// When this was true.
+    /// The moment that this describes.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "at_unix_ms", with = "times::unix_ms")
     )]
     pub at: SystemTime,
-    /// What is wrong now, a sentence each, the worst first. Empty if nothing is.
+    /// What is wrong now, in sentences, the worst first. Empty if nothing is wrong.
     #[cfg_attr(feature = "serde", serde(default))]
     pub trouble: Vec<String>,
     /// Where the endpoints come from.
@@ -69,73 +70,73 @@ pub struct Explanation {
     /// How many of them get requests.
     #[cfg_attr(feature = "serde", serde(default))]
     pub available: usize,
-    /// Too few endpoints are healthy, so that ejections are ignored
-    /// ([panic threshold](crate::OutlierDetection::panic_threshold)). False as well where the balancer doesn't count.
+    /// Whether too few endpoints are healthy, so that ejections are ignored ([panic
+    /// threshold](crate::OutlierDetection::panic_threshold)). Also `false` if the balancer doesn't count.
     #[cfg_attr(feature = "serde", serde(default))]
     pub is_panic: bool,
-    /// For how long no endpoint has accepted any request, if that is so. None while one could, even if no request has come to it
-    /// yet.
+    /// For how long no endpoint has accepted any request. `None` while one might accept requests, even if none has been
+    /// sent to it yet.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "outage_seconds", with = "times::maybe_seconds", default)
     )]
     pub outage: Option<Duration>,
-    /// What was counted since the balancer was built.
+    /// The counts since the balancer was built.
     pub totals: Option<BalanceCounts>,
     /// The endpoints, in the order of their addresses.
     pub endpoints: Vec<EndpointExplanation>,
-    /// What has happened in the last hour, the oldest first; the last 256 of it.
+    /// The events of the last hour, the oldest first; at most the last 256.
     #[cfg_attr(feature = "serde", serde(default))]
     pub events: Vec<Event>,
 }
 
-/// Where the endpoints come from, and how that goes.
+/// Where the endpoints come from, and whether that works.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct DiscoveryExplanation {
-    /// What kind of source it is, such as `dns`; none where that isn't known yet.
+    /// The kind of source, such as `dns`; `None` if not known yet.
     pub kind: Option<String>,
-    /// It is the second source of a [`Fallback`](crate::Fallback), whose first one can't be asked. False as well where
-    /// the balancer doesn't count.
+    /// Whether the second source of a [`Fallback`](crate::Fallback) is in use, because the first can't be asked. Also
+    /// `false` if the balancer doesn't count.
     #[cfg_attr(feature = "serde", serde(default))]
     pub is_fallback: bool,
-    /// The full name that has answered, or what else the source found the set under.
+    /// The full name under which the source found the set.
     pub name: Option<String>,
-    /// Who has answered last, or who is asked: a name server, an API server.
+    /// The name server or API server that answered last, or is being asked.
     pub server: Option<String>,
-    /// What the source does now, where it tells: an EndpointSlices source `lists`, `watches`, or `waits` to try again.
+    /// What the source does now, if it tells: an EndpointSlices source `lists`, `watches`, or `waits` to try again.
     pub activity: Option<String>,
-    /// How long the last answer holds, as it says itself.
+    /// The last answer's own TTL.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "ttl_seconds", with = "times::maybe_seconds", default)
     )]
     pub ttl: Option<Duration>,
-    /// How old the set is ([`Balance::staleness`](crate::Balance::staleness)); none before the first answer.
+    /// How old the set is ([`Balance::staleness`](crate::Balance::staleness)); `None` before the first answer.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "staleness_seconds", with = "times::maybe_seconds", default)
     )]
     pub staleness: Option<Duration>,
-    /// When the set was true that is in use.
+    /// When the current set was last confirmed.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "last_answer_unix_ms", with = "times::maybe_unix_ms", default)
     )]
     pub last_answer: Option<SystemTime>,
-    /// When the source looks next.
+    /// When the source next looks up its endpoints.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "next_look_unix_ms", with = "times::maybe_unix_ms", default)
     )]
     pub next_look: Option<SystemTime>,
-    /// Whether the last look failed.
+    /// Whether the last lookup failed.
     #[cfg_attr(feature = "serde", serde(default))]
     pub is_failing: bool,
-    /// What failed last, and when. It stays after the source has answered again.
+    /// The last failure, and when it was. It stays here after the source has answered again.
     pub last_error: Option<LastError>,
-    /// When an endpoint joined or left the last time.
+    /// When an endpoint last joined or left.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "last_change_unix_ms", with = "times::maybe_unix_ms", default)
@@ -150,7 +151,7 @@ pub struct DiscoveryExplanation {
 pub struct PolicyExplanation {
     /// The policy's name, as [`BuiltInPolicy`](crate::BuiltInPolicy) has it; `custom` for one of your own.
     pub name: String,
-    /// Whether it looks at how many requests the endpoints have.
+    /// Whether the policy looks at how many requests the endpoints have.
     #[cfg_attr(feature = "serde", serde(default))]
     pub is_load_aware: bool,
     /// Whether near endpoints come first.
@@ -163,30 +164,30 @@ pub struct PolicyExplanation {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct EndpointExplanation {
-    /// The pod's hostname or its own name, where it is known.
+    /// The pod's hostname or its own name, if known.
     pub name: Option<String>,
     /// Its address.
     pub address: SocketAddr,
-    /// Its zone, where it is known.
+    /// Its zone, if known.
     pub zone: Option<String>,
-    /// Its node, where it is known.
+    /// Its node, if known.
     pub node: Option<String>,
-    /// Its weight. Zero: it gets only requests that are for it.
+    /// Its weight. If zero, it gets only requests that ask for it.
     #[cfg_attr(feature = "serde", serde(default = "absent::one"))]
     pub weight: u32,
-    /// It is about to end.
+    /// Whether the pod is terminating.
     #[cfg_attr(feature = "serde", serde(default))]
     pub is_terminating: bool,
-    /// It is one of the balancer's [`Subset`](crate::Subset), or there is none.
+    /// Whether it is in the balancer's [`Subset`](crate::Subset). `true` if there is no subset.
     #[cfg_attr(feature = "serde", serde(default = "absent::yes"))]
     pub is_in_subset: bool,
-    /// Whether it comes first for being near; none where that makes no difference.
+    /// Whether it comes first because it is near; `None` if the balancer doesn't prefer near endpoints.
     pub is_near: Option<bool>,
     /// Whether a request would get it now.
     pub verdict: Verdict,
-    /// Why it is ejected, or would be if not too many others were out.
+    /// Why it is ejected, or would be if too many others weren't out already.
     pub reason: Option<EjectionReason>,
-    /// Why a request would get it or wouldn't, in a sentence.
+    /// Why a request would or wouldn't get it, in a sentence.
     #[cfg_attr(feature = "serde", serde(default))]
     pub why: String,
     /// Since when that is so.
@@ -201,36 +202,36 @@ pub struct EndpointExplanation {
         serde(rename = "joined_unix_ms", with = "times::maybe_unix_ms", default)
     )]
     pub joined: Option<SystemTime>,
-    /// In how long it is tried again, if it is out.
+    /// The time until it is tried again, if it is out.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "next_trial_seconds", with = "times::maybe_seconds", default)
     )]
     pub next_trial: Option<Duration>,
-    /// Its requests, up to the ends of their responses.
+    /// Its requests in flight, counted to the ends of their responses.
     #[cfg_attr(feature = "serde", serde(default))]
     pub in_flight: u32,
-    /// Those of them that have no answer yet.
+    /// How many of the requests in flight have no answer yet.
     #[cfg_attr(feature = "serde", serde(default))]
     pub waiting: u32,
-    /// Its load, as policies see it: what is in flight, and for a while what has failed.
+    /// Its load, as policies see it: requests in flight, and for a while those that failed.
     #[cfg_attr(feature = "serde", serde(default))]
     pub load: u32,
-    /// What part of the next requests it gets, from 0 to 1, as things are now; none where the policy can't tell.
+    /// Its share of the next requests, from 0 to 1, as things are now; `None` if the policy can't tell.
     ///
-    /// Under a policy that looks at loads, it is how likely the very next request goes there. Under one that goes by keys, it
-    /// is the part of all keys that the endpoint has now. It is none there where something is wrong with one of more than about 2,000
-    /// endpoints, as it would take too long to tell.
+    /// Under a policy that looks at loads, it is the probability that the very next request goes there. Under a policy
+    /// that goes by keys, it is the part of all keys that the endpoint has now. That takes too long to compute with
+    /// more than about 2,000 endpoints while something is wrong with one of them: then it is `None`.
     pub share: Option<f64>,
-    /// What part of all keys is at home here, from 0 to 1, under [`ConsistentHash`](crate::ConsistentHash): those that the endpoint
-    /// has while nothing is wrong with any.
+    /// Its share of all keys while nothing is wrong with any endpoint, from 0 to 1, under
+    /// [`ConsistentHash`](crate::ConsistentHash).
     pub key_share: Option<f64>,
-    /// In how many ranges those keys are.
+    /// The number of ranges of those keys.
     pub key_ranges: Option<usize>,
-    /// What part of its share it gets for being new, from 0 to 1: 1 unless it is in its slow start.
+    /// The part of its share that it gets in its slow start, from 0 to 1; 1 after that.
     #[cfg_attr(feature = "serde", serde(default = "absent::whole"))]
     pub slow_start: f64,
-    /// How long it takes to begin its answers, as the policy sees it; none under one that doesn't look at that.
+    /// The policy's average of its latency, to the start of the answer; `None` if the policy doesn't look at latency.
     #[cfg_attr(
         feature = "serde",
         serde(
@@ -240,29 +241,29 @@ pub struct EndpointExplanation {
         )
     )]
     pub average_latency: Option<Duration>,
-    /// How long half of its successes took at most, since it joined, to the beginnings of their answers.
+    /// Median latency of its successes since it joined, to the start of the answer.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "p50_seconds", with = "times::maybe_seconds", default)
     )]
     pub p50: Option<Duration>,
-    /// The same for 95 of 100.
+    /// 95th percentile of the latency of its successes since it joined.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "p95_seconds", with = "times::maybe_seconds", default)
     )]
     pub p95: Option<Duration>,
-    /// The same for 99 of 100.
+    /// 99th percentile of the latency of its successes since it joined.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "p99_seconds", with = "times::maybe_seconds", default)
     )]
     pub p99: Option<Duration>,
-    /// What was counted since it joined.
+    /// The counts since it joined.
     pub counts: Option<EndpointCounts>,
-    /// What failed last, and when.
+    /// Its last failure, and when it was.
     pub last_error: Option<LastError>,
-    /// Tells it from others of its balancer that have its address, before or after it.
+    /// Tells it from earlier and later endpoints of the balancer with the same address.
     #[cfg_attr(feature = "serde", serde(skip))]
     #[cfg_attr(
         not(any(feature = "metrics", feature = "otel")),
@@ -272,7 +273,7 @@ pub struct EndpointExplanation {
 }
 
 impl EndpointExplanation {
-    /// What the endpoint says of itself, and nothing else yet.
+    /// Only what `endpoint` itself says; the balancer fills in the rest.
     pub(crate) fn of(endpoint: &Endpoint) -> Self {
         Self {
             name: endpoint.name().map(str::to_owned),
@@ -341,7 +342,7 @@ impl LastError {
     }
 }
 
-/// Whether a request that says nothing of where it wants to go would get an endpoint.
+/// Whether an ordinary request, one that asks for no pod, would get an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -350,30 +351,30 @@ impl LastError {
 )]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It would: the policy may choose it.
+    /// Yes: the policy may choose it.
     Picked,
-    /// It would, though the endpoint should be ejected: too many others are out.
+    /// Yes, though the endpoint should be ejected: too many others are out.
     Panic,
-    /// It would, as the one request that tries an endpoint that is out.
+    /// Yes, as the one trial request to an endpoint that is out.
     Trial,
-    /// It would, for no other endpoint is left.
+    /// Yes, because no other endpoint is left.
     LastResort,
-    /// Not as long as the near endpoints can take it.
+    /// No, as long as the near endpoints can take it.
     Far,
-    /// Not unless it asks for this endpoint.
+    /// No: this endpoint gets only requests that ask for it.
     OnlyByName,
-    /// No: its checks fail.
+    /// No: the endpoint's checks fail.
     CheckFails,
-    /// No: it is new, and has passed no check yet, or isn't connected yet.
+    /// No: the endpoint is new, and hasn't passed a check or isn't connected yet.
     Pending,
-    /// No: it is ejected.
+    /// No: the endpoint is ejected.
     Ejected,
-    /// No: it refuses requests, or can't be reached.
+    /// No: the endpoint refuses requests, or can't be reached.
     Unreachable,
 }
 
 impl Verdict {
-    /// Whether it would.
+    /// Whether an ordinary request would get the endpoint.
     pub fn is_picked(self) -> bool {
         matches!(
             self,

@@ -1,18 +1,19 @@
-//! The guide: `docs/`, so that rustdoc checks its links and compiles its examples.
+//! The guide: the pages of `docs/`. As part of the documentation, their links are checked and their examples compiled.
 //!
 #![doc = include_str!("guide/links.md")]
 #![doc = include_str!("../docs/README.md")]
 
-// Pages name the crate's items as lib.rs does.
+// So that pages can name the crate's items as lib.rs does.
 #[allow(unused_imports)]
 use super::*;
 
-/// Link definitions come first: the first definition of a label counts. So a page's own ones, between files, are for those who
-/// read the files. Line numbers of failed examples count the lines of links.md, too.
+/// The link definitions of links.md come first, because the first definition of a label counts. A page's own
+/// definitions, which link files, only serve readers of the files. Line numbers of failed examples include the lines of
+/// links.md.
 macro_rules! pages {
     ($($name:ident: $file:literal)*) => {$(
         #[doc = include_str!("guide/links.md")]
-        // Some example needs each of these.
+        // Each of these features is needed by some example.
         #[cfg_attr(
             any(
                 not(doctest),

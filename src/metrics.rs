@@ -1,32 +1,33 @@
-//! What is counted, as metrics: on the facade of `metrics`, or on OpenTelemetry's API.
+//! Publishes a balancer's counts as metrics: through the `metrics` facade, or OpenTelemetry's API.
 //!
-//! Nothing is pushed by requests: what balancers count anyway is read when somebody looks. [`Metrics`] reads it, and gives each value
-//! to a [`MetricsSink`]. There is one for the facade of the crate `metrics` (feature `metrics`: `Recorder`), and one for
-//! OpenTelemetry (feature `otel`: `observe`); an exporter of your own is another.
+//! Requests push nothing. [`Metrics`] reads what balancers count anyway, when somebody looks, and gives each value to a
+//! [`MetricsSink`]. There is a sink for the facade of the crate `metrics` (feature `metrics`: `Recorder`), and one for
+//! OpenTelemetry (feature `otel`: `observe`). You can write another for an exporter of your own.
 //!
-//! An HTTP client [counts](crate::BalanceBuilder::counters) unless told not to, a [`Balance`](crate::Balance) only if told to. One that
-//! doesn't has only gauges, and of those not the ones that need a memory: `panic`, `endpoints{state="panic"}`, `discovery.fallback`,
-//! `discovery.last_change`, `requests.waiting` and `open_connections` are missing, and an endpoint in a panic is `picked`.
+//! An HTTP client [counts](crate::BalanceBuilder::counters) unless told not to, a [`Balance`](crate::Balance) only if
+//! told to. A balancer that doesn't count has only gauges. Gauges that need a memory are missing: `panic`,
+//! `endpoints{state="panic"}`, `discovery.fallback`, `discovery.last_change`, `requests.waiting` and
+//! `open_connections`. An endpoint in a panic is then `picked`.
 //!
 //! # All metrics
 //!
 //! Each has the label `upstream.service` (in Prometheus `upstream_service`), the balancer's name in its
-//! [`Balancers`]; the table has the others. Their values are bounded by what the table
-//! lists. The series of single endpoints have names of their own, `tower_headless.endpoint.…`, and are there only if asked for
-//! ([`Metrics::per_endpoint`]). So a service's series are the same with and without them, and their sums go on when an endpoint
-//! leaves, whose own series just end.
+//! [`Balancers`]; the table has the others. Labels have no other values than the table lists. The series of single
+//! endpoints have names of their own, `tower_headless.endpoint.…`, and exist only if asked for
+//! ([`Metrics::per_endpoint`]). So a service's series are the same with and without them. When an endpoint leaves, its
+//! own series end, and the service's sums go on.
 //!
 #![doc = include_str!("metrics/table.md")]
 //!
-//! The staleness is there from discovery's first answer on, the last change from the first set on.
+//! `discovery.staleness` exists from discovery's first answer on, `discovery.last_change` from the first set on.
 //!
 //! | file | what lives there |
 //! | --- | --- |
 //! | `metrics/descriptor.rs` | name, kind and unit of a metric, and its name in Prometheus |
-//! | `metrics/table.rs` | all metrics; `table.md` is the same for readers |
-//! | `metrics/sample.rs` | a value, and who takes it |
+//! | `metrics/table.rs` | all metrics; `table.md` describes them for readers |
+//! | `metrics/sample.rs` | one value, and the trait of sinks |
 //! | `metrics/reading.rs` | from an explanation to values |
-//! | `metrics/carried.rs` | counters that go on where another balancer has the name |
+//! | `metrics/carried.rs` | counters that go on when another balancer takes over the name |
 //! | `metrics/facade.rs` | feature `metrics` |
 //! | `metrics/otel.rs` | feature `otel` |
 
@@ -51,11 +52,11 @@ pub use table::METRICS;
 use self::reading::Series;
 use crate::explain::Balancers;
 
-/// The metrics of a process' balancers, read when somebody looks.
+/// Reads the metrics of a process's balancers.
 ///
-/// Clones read the same balancers. To read costs what [`Balance::explain`](crate::Balance::explain) does for each: some
-/// microseconds for each endpoint, and under [`ConsistentHash`](crate::ConsistentHash) up to some ten milliseconds more while something is
-/// wrong with an endpoint.
+/// Clones read the same balancers. Reading one costs as much as [`Balance::explain`](crate::Balance::explain): some
+/// microseconds for each endpoint. Under [`ConsistentHash`](crate::ConsistentHash) it costs up to some ten milliseconds
+/// more while something is wrong with an endpoint.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     balancers: Balancers,
@@ -63,7 +64,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Of these balancers, and of those that are added later.
+    /// Reads these balancers, and those that are added to `balancers` later.
     pub fn new(balancers: &Balancers) -> Self {
         Self {
             balancers: balancers.clone(),
@@ -71,10 +72,10 @@ impl Metrics {
         }
     }
 
-    /// Whether each endpoint has series of its own, labelled with its address and its zone; not so by default.
+    /// Whether each endpoint has series of its own, labelled with its address and its zone; `false` by default.
     ///
-    /// They are about 45 for each endpoint, and each pod of a rollout is a new one: ask for them where the sets are small. OpenTelemetry's
-    /// SDK takes no more than 90 endpoints unless told to: see `observe`.
+    /// There are about 45 series for each endpoint, and each pod of a rollout is a new endpoint, so use this for small
+    /// sets. OpenTelemetry's SDK takes no more than 90 endpoints unless told to: see `observe`.
     pub fn per_endpoint(mut self, is_per_endpoint: bool) -> Self {
         self.is_per_endpoint = is_per_endpoint;
         self

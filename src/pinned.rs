@@ -1,7 +1,7 @@
-//! One pod, by its name, its number or its address; or all pods but one.
+//! [`Pinned`]: a service of one pod (by name, number or address), or of all pods but one.
 //!
-//! Nothing is kept of the pod but what it is asked for by: where it is, the balancer's set says at each request. So it is followed
-//! wherever it is rescheduled to, and nobody else gets its requests.
+//! It keeps only the pod's id, and finds the pod in the balancer's set at each request. So the pod is followed wherever
+//! it is rescheduled, and no other pod gets its requests.
 
 use std::{
     fmt,
@@ -18,47 +18,47 @@ use crate::{
     route::{PodId, Route},
 };
 
-/// A [`Balance`] whose requests all go to one pod ([`Balance::pod`]), or to all but one ([`Balance::others`]); also of a
-/// [`Retry`](crate::Retry) around one.
+/// A [`Balance`], or a [`Retry`](crate::Retry) around one, whose requests all go to one pod ([`Balance::pod`]), or to
+/// any but one ([`Balance::others`]).
 ///
-/// Cheap to make and to clone; it needs nothing before it is used, and there need not be such a pod yet.
+/// It is cheap to make and to clone. The pod needn't exist yet.
 ///
 /// # One pod
 ///
-/// - **It is followed**: each request goes to the pod of that name as the set knows it by then, at whatever address.
-/// - **While it is away**, or refuses connections, requests wait for it, up to the
-///   [ready timeout](crate::BalanceBuilder::ready_timeout) of 5 s by default, from when each was made. Then they fail, unsent. A
-///   Kubernetes pod is away from when it is deleted until its successor is ready: its `preStop` hook, in which it serves on, counts.
-/// - **No other pod gets its requests**, whatever the policy, its health, or its zone say. A pod that is ejected or fails its
-///   checks gets them as well: no other one would do. What comes of them counts for its health as ever.
-/// - **How sure that is** is how sure the source is of its names: see [`Dns`](crate::Dns#pods-own-names).
+/// - **It is followed**: each request goes to the pod that has the name by then, at whatever address.
+/// - **While it is away**, or refuses connections, each request waits for it, up to the [ready
+///   timeout](crate::BalanceBuilder::ready_timeout) (5 s by default). Then it fails, unsent. A Kubernetes pod is away
+///   from its deletion until its successor is ready. That includes its `preStop` hook, though it still serves then.
+/// - **No other pod gets its requests**, whatever the policy, its health or its zone. It gets them even if it is
+///   ejected or fails its checks, because no other pod would do. Their outcomes count for its health as usual.
+/// - **That is as sure as the source's names**: see [`Dns`](crate::Dns#pods-own-names).
 ///
-/// The names are the hostnames of the pods, as SRV records and EndpointSlices tell them, and the names of the pods, as
-/// EndpointSlices do. [`Dns`](crate::Dns) of A and AAAA records looks for the names that are asked for; the first request for one
-/// may have to wait for about a second (`Dns::min_refresh`).
+/// The names are the pods' hostnames, from SRV records and EndpointSlices, and the pods' own names, from
+/// EndpointSlices. With A and AAAA records, [`Dns`](crate::Dns) looks up the names that requests ask for. The first
+/// request for a name may wait for about a second (`Dns::min_refresh`).
 ///
 /// # All but one
 ///
-/// The policy chooses as ever; where it chooses the one that is left out, it is asked again. A policy that looks for few
-/// requests in flight may choose that one again and again: then it is the better of two others at random. A key goes on to its
-/// next choice ([`ConsistentHash`](crate::ConsistentHash)).
+/// The policy chooses as usual; if it chooses the one that is left out, it is asked again. A policy that looks for few
+/// requests in flight may choose that one again and again: then the request goes to the better of two random others. A
+/// key goes on to its next choice ([`ConsistentHash`](crate::ConsistentHash)).
 ///
 /// # With a subset
 ///
-/// One pod is reached though it isn't in the client's [`Subset`](crate::Subset); the others are those of
-/// the subset, and substitutes where it has no other.
+/// One pod is reached even if it isn't in the client's [`Subset`](crate::Subset). "The others" are those of the subset,
+/// and substitutes if the subset has no other.
 ///
 /// # Errors
 ///
-/// Those of a [`Balance`]. Where the one pod accepts no requests within the ready timeout, the error
-/// [is unreachable](Error::is_unreachable), has its [name](Error::pod), and tells whether it [is absent](Error::is_absent), where
-/// it was last, and which other pods there are. An empty name, as of a variable that isn't set, is one that is absent, at once,
-/// also where it is the one to be left out.
-/// Where there is no pod but the one that is left out, it [is that there are none](Error::is_no_endpoints), at once.
+/// Those of a [`Balance`]. If the one pod accepts no requests within the ready timeout, the error [is
+/// unreachable](Error::is_unreachable). It has the pod's [name](Error::pod), and tells whether the pod [is
+/// absent](Error::is_absent), where it was last, and which other pods there are. An empty name, such as that of a
+/// variable that isn't set, is absent at once, also as the pod to leave out. If there is no pod but the one that is
+/// left out, the error is [no endpoints](Error::is_no_endpoints), at once.
 ///
 /// # Cancellation
 ///
-/// Dropping a request's future, at any time, leaves nothing behind.
+/// Dropping a request's future at any time leaves nothing behind.
 #[derive(Clone)]
 pub struct Pinned<T> {
     service: T,
@@ -66,7 +66,7 @@ pub struct Pinned<T> {
 }
 
 impl<S, C> Balance<S, C> {
-    /// A service of one pod: by its hostname or name, `web-0`, or else as [`PodId`] says. See [`Pinned`].
+    /// A service of one pod, by its hostname or name (`web-0`), or else as [`PodId`] says. See [`Pinned`].
     ///
     /// ```
     /// use std::time::Duration;
@@ -99,7 +99,7 @@ impl<S, C> Balance<S, C> {
         self.pinned(Route::new().pod(id))
     }
 
-    /// [`pod`](Self::pod) by its number in a StatefulSet: 3 is `web-3`. See [`PodId::ordinal`].
+    /// A service of one pod, by its number in a StatefulSet: 3 is `web-3`. See [`PodId::ordinal`].
     pub fn pod_at(&self, ordinal: u32) -> Pinned<Self>
     where
         C: Clone,
@@ -107,13 +107,15 @@ impl<S, C> Balance<S, C> {
         self.pod(PodId::ordinal(ordinal))
     }
 
-    /// A service of all pods but one, as a pod's peers are for itself: by its own name or address. See [`Pinned`].
+    /// A service of all pods but one. So a pod reaches its peers: it leaves itself out by its own name or address. See
+    /// [`Pinned`].
     ///
-    /// With A and AAAA records alone, the address (`status.podIP`) is the better one: a name has to be looked up first, and
-    /// until that is done, it leaves nobody out. With an empty name, as of a variable that isn't set, each request fails at once, with
-    /// an error that [is absent](Error::is_absent) and says so.
+    /// With A and AAAA records alone, use the address (`status.podIP`): a name leaves nobody out until it has been
+    /// looked up. With an empty name, such as that of a variable that isn't set, each request fails at once, with an
+    /// error that [is absent](Error::is_absent) and says so.
     ///
-    /// Each request goes to one of the others. To ask all of them: [`Broadcast::leave_out`](crate::Broadcast::leave_out).
+    /// Each request goes to one of the others. To ask all of them, use
+    /// [`Broadcast::leave_out`](crate::Broadcast::leave_out).
     ///
     /// ```no_run
     /// # use tower_headless::{Balance, Endpoint, StaticEndpoints};
@@ -132,7 +134,7 @@ impl<S, C> Balance<S, C> {
         self.pinned(Route::new().leave_out(than))
     }
 
-    /// What is known now of one pod: by its hostname or name, or else as [`PodId`] says. None if it isn't there.
+    /// One pod as it is known now, by its hostname or name, or else as [`PodId`] says. `None` if it isn't there.
     pub fn endpoint(&self, id: impl Into<PodId>) -> Option<Endpoint> {
         let route = Route::new().pod(id);
         self.ask_for(&route);
@@ -143,7 +145,7 @@ impl<S, C> Balance<S, C> {
     where
         C: Clone,
     {
-        // Before discovery's first look, if it can be.
+        // Asked for before discovery's first lookup, if possible, so that the lookup includes it.
         self.ask_for(&route);
         Pinned::new(self.clone(), route)
     }
@@ -154,7 +156,7 @@ impl<T> Pinned<T> {
         Self { service, route }
     }
 
-    /// What the requests go through.
+    /// The balancer that the requests go through.
     pub fn get_ref(&self) -> &T {
         &self.service
     }
@@ -169,7 +171,7 @@ impl<T> Pinned<T> {
 }
 
 impl<S, C> Pinned<Balance<S, C>> {
-    /// What is known of the one pod now. None if it isn't there, and for [`others`](Balance::others).
+    /// The one pod as it is known now. `None` if it isn't there, and for [`others`](Balance::others).
     pub fn endpoint(&self) -> Option<Endpoint> {
         self.service.requested(&self.route)
     }
@@ -184,7 +186,7 @@ impl<S, C> Pinned<Balance<S, C>> {
         self.service.call_with(request, self.route.clone())
     }
 
-    /// [`call`](Service::call) with a [`Route`]; which pod it asks for or leaves out is as this service has it.
+    /// [`call`](Service::call) with a [`Route`]. The pod that it requests or leaves out is always this service's.
     pub fn call_with<Req>(&self, request: Req, route: Route) -> ResponseFuture<S, Req, C>
     where
         S: Service<Req> + Clone + Send + Sync + 'static,

@@ -1,20 +1,20 @@
-//! Requests that are sent again, to another endpoint and within a budget.
+//! Retries: requests are sent again, to another endpoint and within a budget.
 //!
-//! tower's own retry sends a request again to whichever endpoint comes next, which may be the one that has just failed it.
-//! Here each attempt avoids those before it. The number of retries is bounded twice: for one request, and by a budget for
-//! all of them, so that an outage is not made worse by its victims (Finagle's `RetryBudget`; Google's SRE book, chapter
-//! 22, on retry budgets).
+//! tower's own retry sends a request to whichever endpoint comes next, perhaps the one that has just failed it. Here
+//! each attempt avoids the endpoints of the earlier ones. The number of retries is bounded twice: for one request, and
+//! by a budget for all of them, so that an outage is not made worse by its victims (Finagle's `RetryBudget`; Google's
+//! SRE book, chapter 22, on retry budgets).
 //!
-//! Beside its attempts one after another a request may have two at a time: the [race](crate::hedge) is each future's way to
-//! an attempt's result.
+//! With hedging, a request may also have two attempts at a time. So each future gets an attempt's result from a
+//! [race](crate::hedge).
 //!
 //! | file | what lives there |
 //! | --- | --- |
 //! | `retry/attempts.rs` | the one engine, which [`RetryLayer`] and the HTTP client share |
-//! | `retry/delays.rs`, `retry/pushback.rs` | endpoints that ask for a while without retries, and how they do |
+//! | `retry/delays.rs`, `retry/pushback.rs` | endpoints that ask for a pause in retries, and how they ask |
 //! | `retry/layer.rs`, `retry/future.rs` | [`RetryLayer`]: the layer, its service and a request's future |
-//! | `retry/located.rs` | where a response comes from |
-//! | `retry/policy.rs`, `retry/failed.rs`, `retry/unavailable.rs` | which results are no good |
+//! | `retry/located.rs` | which endpoint a response comes from |
+//! | `retry/policy.rs`, `retry/failed.rs`, `retry/unavailable.rs` | which results are retried |
 
 mod attempts;
 mod budget;

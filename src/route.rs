@@ -1,4 +1,4 @@
-//! What a request says of where it wants to go.
+//! [`Route`]: what a request says about where it may go.
 
 mod pod_id;
 mod pod_name;
@@ -9,21 +9,21 @@ pub(crate) use pod_name::PodName;
 use std::sync::Arc;
 
 use crate::{
-    attempts::{AttemptCause, AttemptLog, Cause, Recording},
+    attempts::{AttemptCause, AttemptLog, RecordedTry, Recording},
     endpoint::Endpoint,
     member::MemberId,
     stable_hash::stable_hash,
 };
 
-/// What a request says of where it wants to go: by key, to one pod, to one rather than another, or away from some.
-/// Most requests say nothing.
+/// What a request says about where it may go: a key, one pod, a preferred pod, or pods to avoid. Most requests say
+/// nothing.
 ///
-/// It travels with the request, through [`Balance::call_with`](crate::Balance::call_with) or, with the HTTP client, in the
-/// request's extensions, and reaches the policy's `Picker`. An empty one costs nothing.
+/// It travels with the request to the policy's `Picker`: through [`Balance::call_with`](crate::Balance::call_with) or,
+/// with the HTTP client, in the request's extensions. An empty route costs nothing.
 ///
-/// Where it says several things, the one [pod](Self::pod) that is wanted comes first, then the [preferred](Self::prefer) one, then
-/// the [key](Self::key). What is [left out](Self::leave_out) gets the request in no case, and what is [avoided](Self::avoid) does
-/// only if no other pod takes it.
+/// If it says several things, the requested [pod](Self::pod) comes first, then the [preferred](Self::prefer) one, then
+/// the [key](Self::key). A pod that is [left out](Self::leave_out) never gets the request. A pod that is
+/// [avoided](Self::avoid) gets it only if no other takes it.
 ///
 /// ```
 /// use tower::service_fn;
@@ -50,8 +50,8 @@ use crate::{
 ///
 /// # Errors
 ///
-/// It brings no error about but these: there is no such [pod](Self::pod) in time, or none but the one that is
-/// [left out](Self::leave_out).
+/// A route adds two errors: there is no such [pod](Self::pod) in time, or none but the one that is [left
+/// out](Self::leave_out).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route(Option<Arc<Wishes>>);
 
@@ -63,81 +63,84 @@ struct Wishes {
     left_out: Option<PodId>,
     member: Option<Target>,
     avoid: Vec<Endpoint>,
-    /// It fails rather than go to one that it avoids.
+    /// Whether the request fails rather than go to a pod that it avoids.
     only_others: bool,
-    /// It is sent because an answer is late.
+    /// Whether this is a hedge, sent because an answer is late.
     second_try: bool,
-    /// Where its attempts are written, and why there is this one.
-    recorded: Option<Cause>,
+    /// The log that its attempts are written to, and why there is this one.
+    recorded: Option<RecordedTry>,
 }
 
 /// One endpoint of a balancer, for one life of it: another pod at its address is another target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) id: MemberId,
-    /// As it was known when it was looked at.
+    /// The endpoint as it was when it was looked up.
     pub(crate) endpoint: Endpoint,
 }
 
 impl Route {
-    /// A route that says nothing.
+    /// Makes an empty route.
     pub const fn new() -> Self {
         Self(None)
     }
 
-    /// The key of what the request is about: a policy that looks at keys, as [`ConsistentHash`](crate::ConsistentHash) does,
-    /// sends equal ones to the same pod. Others ignore it.
+    /// Sets the key of what the request is about. A policy that looks at keys, such as
+    /// [`ConsistentHash`](crate::ConsistentHash), sends equal keys to the same pod. Other policies ignore it.
     pub fn key(self, key: impl Into<RouteKey>) -> Self {
         self.with(|wishes| wishes.key = Some(key.into()))
     }
 
-    /// The one pod that is wanted, by its hostname or its own name, or else as [`PodId`] says: no other one gets the request.
+    /// Requests one pod: no other gets the request. Name it by its hostname or its own name, or else as [`PodId`] says.
     ///
-    /// While no such pod accepts it, the request waits, up to the
-    /// [ready timeout](crate::BalanceBuilder::ready_timeout), 5 s by default, and fails then with an error that
-    /// [is unreachable](crate::Error::is_unreachable). A pod outside of the client's [subset](crate::Subset) is reached, too.
-    /// [`Balance::pod`](crate::Balance::pod) is a service of such requests.
+    /// While no such pod accepts it, the request waits, up to the [ready timeout](crate::BalanceBuilder::ready_timeout)
+    /// (5 s by default). Then it fails with an error that [is unreachable](crate::Error::is_unreachable). A pod outside
+    /// of the client's [subset](crate::Subset) is reached, too. [`Balance::pod`](crate::Balance::pod) is a service of
+    /// such requests.
     pub fn pod(self, id: impl Into<PodId>) -> Self {
         self.with(|wishes| wishes.pod = Some(id.into()))
     }
 
-    /// The pod that gets the request if it accepts it, by its name or as [`PodId`] says; another one gets it if that is gone,
-    /// ejected, refuses, or is [avoided](Self::avoid) or [left out](Self::leave_out): that of the [key](Self::key), or the
-    /// policy's choice.
+    /// Prefers a pod, by its name or as [`PodId`] says: it gets the request if it accepts it. If that pod is gone, is
+    /// ejected, refuses, or is [avoided](Self::avoid) or [left out](Self::leave_out), the pod of the [key](Self::key)
+    /// or the policy's choice gets the request.
     ///
-    /// So requests stay with a pod for as long as it is well, under any policy. How many requests it has makes no difference, nor
-    /// how near or how new it is, nor that it is ejected as [slow](crate::EjectionReason::Slow) and nothing worse. A pod outside of the client's [subset](crate::Subset) counts as gone.
+    /// So requests stay with a pod while it is well, under any policy. It makes no difference how many requests it has,
+    /// how near or how new it is, or whether it is ejected only as [slow](crate::EjectionReason::Slow). A pod outside
+    /// of the client's [subset](crate::Subset) counts as gone.
     pub fn prefer(self, id: impl Into<PodId>) -> Self {
         self.with(|wishes| wishes.preferred = Some(id.into()))
     }
 
-    /// The one pod that doesn't get the request in any case, as a peer leaves itself out. Where there is no other one, it fails at
-    /// once with an error that [is that there are none](crate::Error::is_no_endpoints).
+    /// Leaves one pod out: it never gets the request. A peer leaves itself out in this way. If there is no other pod,
+    /// the request fails at once with an error of [no endpoints](crate::Error::is_no_endpoints).
     ///
-    /// An empty name is of no pod: the request fails at once, with an error that [is absent](crate::Error::is_absent).
+    /// With an empty name, which no pod has, the request fails at once with an error that [is
+    /// absent](crate::Error::is_absent).
     ///
     /// [`Balance::others`](crate::Balance::others) is a service of such requests.
     pub fn leave_out(self, id: impl Into<PodId>) -> Self {
         self.with(|wishes| wishes.left_out = Some(id.into()))
     }
 
-    /// One pod more that gets the request only if no other one takes it.
+    /// Avoids one more pod: it gets the request only if no other takes it.
     ///
-    /// For retries of one's own. The pod that failed is in the balancer's error
-    /// ([`Error::endpoint`](crate::Error::endpoint)) and in the HTTP client's (`tower_headless::http::Error::endpoint`). The pod that answered is
-    /// in an HTTP response (`tower_headless::http::ResponseBody::endpoint`). [`RetryLayer`](crate::RetryLayer) and the HTTP client avoid
+    /// This is for retries of your own. The pod that failed is in the balancer's error
+    /// ([`Error::endpoint`](crate::Error::endpoint)) and in the HTTP client's
+    /// (`tower_headless::http::Error::endpoint`). The pod that answered is in an HTTP response
+    /// (`tower_headless::http::ResponseBody::endpoint`). [`RetryLayer`](crate::RetryLayer) and the HTTP client avoid
     /// the pods that failed by themselves.
     pub fn avoid(self, endpoint: &Endpoint) -> Self {
         self.with(|wishes| wishes.avoid.push(endpoint.clone()))
     }
 
-    /// Writes what comes of the request to this log, attempt by attempt: pod, why that one, what came of it, how long it waited for
-    /// what. With an HTTP client, [`RequestBuilder::attempts`](crate::http::RequestBuilder::attempts) does it.
+    /// Records the request's attempts in this log: each attempt's pod, why it went there, its outcome and its waits.
+    /// With an HTTP client, use [`RequestBuilder::attempts`](crate::http::RequestBuilder::attempts) instead.
     ///
-    /// It makes no difference to where the request goes.
+    /// It doesn't change where the request goes.
     pub fn record(self, log: &AttemptLog) -> Self {
         let (log, why) = (log.clone(), AttemptCause::First);
-        self.with(|wishes| wishes.recorded = Some(Cause { log, why }))
+        self.with(|wishes| wishes.recorded = Some(RecordedTry { log, why }))
     }
 
     /// The log that the request's attempts are written to, if there is one.
@@ -146,7 +149,7 @@ impl Route {
         Some(&self.0.as_ref()?.recorded.as_ref()?.log)
     }
 
-    /// The same for another try of the request, for this reason.
+    /// The route for another try of the request, with the cause of that try.
     pub(crate) fn again(self, cause: AttemptCause) -> Self {
         match self.log() {
             None => self,
@@ -158,7 +161,7 @@ impl Route {
         }
     }
 
-    /// A route that says nothing but that the request is recorded in a log of its own, if this one's is recorded.
+    /// An otherwise empty route that is recorded in a new log, if this route is recorded.
     #[cfg(feature = "http")]
     pub(crate) fn recorded_apart(&self) -> Self {
         match self.log() {
@@ -167,27 +170,26 @@ impl Route {
         }
     }
 
-    /// What writes a try of the request, if that is recorded.
+    /// The writer for a try of the request, if it is recorded.
     pub(crate) fn recording(&self) -> Option<Recording> {
         let recorded = self.0.as_ref()?.recorded.as_ref()?;
         Some(Recording::new(recorded.clone()))
     }
 
-    /// The one endpoint that is wanted, whatever is known of its health: no other one gets the request, and no later life of
-    /// this one.
+    /// Requests one endpoint, however healthy it is: no other gets the request, nor a later life of this one.
     ///
     /// While it refuses connections, the request waits, up to the ready timeout.
     pub(crate) fn member(self, target: Target) -> Self {
         self.with(|wishes| wishes.member = Some(target))
     }
 
-    /// The pods that it avoids don't get it though no other one takes it: it fails at once instead.
+    /// Makes the request fail at once, rather than go to a pod that it avoids, if no other takes it.
     pub(crate) fn only_others(self) -> Self {
         self.with(|wishes| (wishes.only_others, wishes.second_try) = (true, false))
     }
 
-    /// [The same](Self::only_others) beside a first try that hangs, as far as is known: one that is passed over is more likely to
-    /// answer.
+    /// Like [`only_others`](Self::only_others), for a hedge. It may also go to a pod that is passed over, because that
+    /// is more likely to answer than a first try that seems to hang.
     pub(crate) fn second_try(self) -> Self {
         self.with(|wishes| (wishes.only_others, wishes.second_try) = (true, true))
     }
@@ -205,7 +207,7 @@ impl Route {
         self
     }
 
-    /// Whether it says nothing.
+    /// Whether the route says nothing.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
@@ -216,12 +218,12 @@ impl Route {
         self.0.as_ref()?.key.as_ref()
     }
 
-    /// The name of the one [pod](Self::pod) that is wanted, if one is wanted by its name.
+    /// The name of the requested [pod](Self::pod), if one is requested by its name.
     pub fn requested_pod(&self) -> Option<&str> {
         self.requested()?.name()
     }
 
-    /// The one [pod](Self::pod) that is wanted, if there is one.
+    /// The requested [pod](Self::pod), if there is one.
     pub(crate) fn requested(&self) -> Option<&PodId> {
         self.0.as_ref()?.pod.as_ref()
     }
@@ -236,7 +238,7 @@ impl Route {
         self.0.as_ref()?.preferred.as_ref()
     }
 
-    /// The one pod that is [left out](Self::leave_out), if there is one.
+    /// The pod that is [left out](Self::leave_out), if there is one.
     pub(crate) fn left_out(&self) -> Option<&PodId> {
         self.0.as_ref()?.left_out.as_ref()
     }
@@ -246,7 +248,7 @@ impl Route {
         self.left_out().is_some_and(|id| id.is(endpoint))
     }
 
-    /// This one, and where it says nothing of a pod that is wanted or left out, what `other` says of that.
+    /// This route, with the requested and the left-out pod of `other`, which override its own.
     pub(crate) fn pinned_as(self, other: &Self) -> Self {
         if self.is_empty() {
             return other.clone();
@@ -258,24 +260,24 @@ impl Route {
         })
     }
 
-    /// The one endpoint that is wanted, if there is one.
+    /// The requested endpoint, if there is one.
     pub(crate) fn requested_member(&self) -> Option<&Target> {
         self.0.as_ref()?.member.as_ref()
     }
 
-    /// Whether no endpoint will do but one.
+    /// Whether only one endpoint will do.
     pub(crate) fn is_for_one(&self) -> bool {
         self.requested().is_some() || self.requested_member().is_some()
     }
 
-    /// Whether this pod is to be [avoided](Self::avoid), or [left out](Self::leave_out). Another pod at the address of one that is
-    /// avoided is not.
+    /// Whether this pod is [avoided](Self::avoid) or [left out](Self::leave_out). Another pod at an avoided pod's
+    /// address is not avoided.
     pub fn avoids(&self, endpoint: &Endpoint) -> bool {
         let mut avoided = self.avoided().iter();
         avoided.any(|avoided| avoided.is_same_pod(endpoint)) || self.leaves_out(endpoint)
     }
 
-    /// The pods to be [avoided](Self::avoid).
+    /// The pods that are [avoided](Self::avoid).
     pub fn avoided(&self) -> &[Endpoint] {
         self.0
             .as_ref()
@@ -284,9 +286,9 @@ impl Route {
     }
 }
 
-/// What a request is about, as a [`Route`] tells it: text, bytes, or a number.
+/// The key of a request in its [`Route`]: text, bytes, or a number.
 ///
-/// The number 7 and the text `"7"`, as a header has it, are different keys, with different pods.
+/// The number 7 and the text `"7"`, for example from a header, are different keys, with different pods.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RouteKey(Key);
 
@@ -297,8 +299,8 @@ enum Key {
 }
 
 impl RouteKey {
-    /// A hash of 64 bits that is the same in every process, on every platform and in every version of this crate: XXH3, without
-    /// a seed, of the text or bytes, or of the number's eight bytes in little-endian order.
+    /// A 64-bit hash that is the same in every process, on every platform and in every version of this crate. It is
+    /// XXH3 without a seed, of the text or bytes, or of the number's eight bytes in little-endian order.
     #[inline]
     pub fn stable_hash(&self) -> u64 {
         match &self.0 {
@@ -362,7 +364,7 @@ mod tests {
         assert!(!route.avoids(&endpoint(1).with_pod_uid("b")) && !route.avoids(&endpoint(3)));
     }
 
-    /// A change here sends keys elsewhere, and makes two versions of a client disagree.
+    /// Guards the hash: a change would send keys elsewhere, and make two versions of a client disagree.
     #[test]
     fn the_hash_of_a_key_never_changes() {
         for (key, expected) in [

@@ -1,4 +1,4 @@
-//! What tests of your application need: a headless Service in miniature, with failures on demand. Feature `test-util`.
+//! A headless Service in miniature for your application's tests, with failures on demand. Feature `test-util`.
 //!
 //! ```toml
 //! [dev-dependencies]
@@ -7,22 +7,23 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | [`Cluster`] | a headless Service: pods, and the DNS server that tells of those that are ready |
-//! | [`Pod`] | one HTTP server, also gRPC, that can be slow, failing, hung, killed, unplugged and restarted |
+//! | [`Cluster`] | a headless Service: pods, and a DNS server that names the ready ones |
+//! | [`Pod`] | one HTTP and gRPC server that can be slow, failing, hung, killed, unplugged and restarted |
 //! | [`DnsServer`] | a name server over UDP and TCP, with records and faults that change while it runs |
 //!
-//! All of it runs in the test's own process, on loopback addresses and ports that are free, so tests may run at the same time. It
-//! ends when it is dropped. Where a test could do nothing but unwrap, as when no port is left, it panics and says why; what
-//! depends on what you give it, such as an address that may be taken, is a `Result`.
+//! All of it runs in the test's own process, on free loopback addresses and ports, so tests may run at the same time.
+//! Dropping it ends it. If a test could only unwrap an error (no port is left, for example), it panics and says why.
+//! Errors that depend on your arguments, such as an address that is taken, are a `Result`.
 //!
 //! # How to test your application
 //!
 //! ## Without sockets
 //!
-//! Logic above the client takes no network: give it a client whose answers, and errors, a closure makes
-//! ([`Client::from_fn`](crate::http::Client::from_fn)), or any tower service over [`StaticEndpoints`](crate::StaticEndpoints).
-//! [`StreamDiscovery`](crate::StreamDiscovery) is a set that changes when the test says so. There, time may be paused
-//! (`#[tokio::test(start_paused = true)]`): timeouts of minutes pass at once, and the same way every time.
+//! Logic above the client needs no network. Give it a client whose answers and errors a closure makes
+//! ([`Client::from_fn`](crate::http::Client::from_fn)), or any tower service over
+//! [`StaticEndpoints`](crate::StaticEndpoints). [`StreamDiscovery`](crate::StreamDiscovery) is a set that changes when
+//! the test says so. Without sockets you can pause time (`#[tokio::test(start_paused = true)]`): timeouts of minutes
+//! pass at once, and in the same way each time.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -47,8 +48,8 @@
 //!
 //! ## Over sockets
 //!
-//! A [`Cluster`] shows what the network adds: connections, refusals, DNS that is late. Hand your application what
-//! [`Cluster::client`] builds; in production it is what `Client::builder` makes of the Service's name.
+//! A [`Cluster`] adds what the network adds: connections, refusals, late DNS. Give your application what
+//! [`Cluster::client`] builds; in production, `Client::builder` builds it from the Service's name.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -83,10 +84,11 @@
 //! # }
 //! ```
 //!
-//! Sockets take real time: don't pause it, for tokio's clock then jumps past every timeout while a packet is on its way. To see
-//! timeouts soon, make them short: `cluster.client().ready_timeout(…)`, and `.dns(|dns| dns.refresh_interval(…))` for changes of the
-//! set, which otherwise show at the TTL, 1 s. Wait for events and not for a time: [`Pod::wait_until`], [`DnsServer::wait_until`]
-//! and [`Client::watch`](crate::http::Client::watch), within a bound ([`within`]).
+//! Sockets need real time. Don't pause it, because tokio's clock then jumps past every timeout while a packet is on its
+//! way. To see timeouts soon, make them short: `cluster.client().ready_timeout(…)`, and `.dns(|dns|
+//! dns.refresh_interval(…))` for changes of the set, which otherwise show at the TTL, 1 s. Wait for events, not for a
+//! time: [`Pod::wait_until`], [`DnsServer::wait_until`] and [`Client::watch`](crate::http::Client::watch), within a
+//! bound ([`within`]).
 //!
 //! ## Failures
 //!
@@ -95,7 +97,7 @@
 //! | every pod is down | [`Cluster::kill`] for each; requests fail with `is_unreachable` and `is_unexecuted` when the ready timeout is over: set `ready_timeout(50 ms)`, or each test takes 5 s |
 //! | there are no pods | `Cluster::builder().pods(0)`: as above, with `is_no_endpoints`. After [`Cluster::scale`] to 0 it is `is_unreachable` at first, until the empty answer is [believed](crate::OnEmpty), 10 s later |
 //! | a pod is slow, fails, hangs, closes the connection | `cluster.pod(0).set(…)` with a [`Mode`] |
-//! | a pod crashes, and DNS goes on telling of it | [`Cluster::kill`]; [`Pod::restart`] brings it back |
+//! | a pod crashes, and DNS goes on naming it | [`Cluster::kill`]; [`Pod::restart`] brings it back |
 //! | a pod crashes, and is scheduled again | [`Cluster::replace`] |
 //! | a node vanishes: nothing answers, nothing refuses | [`Pod::black_hole`] |
 //! | a pod fails its readiness probe | [`Cluster::set_ready`] |
@@ -104,7 +106,7 @@
 //! | DNS fails, lies, is slow or silent | [`DnsServer::fault`] with a [`Fault`], of [`Cluster::dns`] |
 //! | the name server is gone | [`DnsServer::stop`], [`DnsServer::restart`] |
 //!
-//! Without sockets, [`Client::from_fn`](crate::http::Client::from_fn) fails as you say, with the `fake_…` of
+//! Without sockets, let [`Client::from_fn`](crate::http::Client::from_fn) return one of the `fake_…` errors of
 //! [`http::Error`](crate::http::Error).
 //!
 //! ```
@@ -130,7 +132,7 @@
 //! # }
 //! ```
 //!
-//! What your requests look like to a pod, its answers tell: see [`Pod`].
+//! A pod's answers say what your requests looked like: see [`Pod`].
 
 mod accept;
 mod cluster;

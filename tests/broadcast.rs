@@ -1,5 +1,4 @@
-//! The same request to every pod: under paused time with discovery and pods that do what they are told, and over HTTP to
-//! pods on loopback.
+//! Broadcasts: under paused time with scripted discovery and pods, and over HTTP to pods on loopback.
 
 mod support;
 
@@ -34,7 +33,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Answer = (Endpoint, u32);
 
-/// A balancer that knows pods `hosts`.
+/// A story with a balancer that knows the pods `hosts`.
 async fn story(hosts: impl IntoIterator<Item = u8>) -> Story {
     story_with(hosts, |builder| builder).await
 }
@@ -71,19 +70,19 @@ impl Story {
         endpoints.next().expect("an endpoint of the set").state
     }
 
-    /// The set is pods `hosts` from now on.
+    /// Changes the set to the pods `hosts`.
     async fn becomes(&self, hosts: impl IntoIterator<Item = u8>) {
         self.script.answer(hosts);
         settle().await;
     }
 }
 
-/// Lets the background task do what it can do now.
+/// Lets the background task run until it waits.
 async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
 
-/// Those whose own answers these are.
+/// The endpoints that answered; checks that each answer is the endpoint's own.
 fn answered(collected: &Collected<Answer, Error>) -> BTreeSet<Endpoint> {
     let answers = collected.answered.iter();
     let own = answers.inspect(|(asked, (answering, _))| assert_eq!(asked, answering));
@@ -94,7 +93,7 @@ fn endpoints(hosts: impl IntoIterator<Item = u8>) -> BTreeSet<Endpoint> {
     hosts.into_iter().map(endpoint).collect()
 }
 
-/// The only failure, which is that of pod `host`.
+/// The only failure, which must be that of pod `host`.
 #[track_caller]
 fn failed<T>(collected: &Collected<T, Error>, host: u8) -> &Error {
     let [(asked, error)] = &collected.failed[..] else {
@@ -154,7 +153,7 @@ async fn an_ejected_pod_is_asked_and_comes_back_by_its_answer() {
     }
     let out = story.state(2);
     assert!(matches!(out, EndpointState::Ejected(_)), "it counts: {out}");
-    // While it is out, and when a request may try it.
+    // First while it is out, then when a trial is due.
     for wait in [Duration::ZERO, 10 * SECOND] {
         sleep(wait).await;
         let began = Instant::now();
@@ -188,7 +187,7 @@ async fn pods_that_fail_their_checks_are_asked() {
     assert_eq!(story.state(2), EndpointState::Pending);
     let collected = story.broadcast().all().await.expect("endpoints");
     assert_eq!(answered(&collected), endpoints(1..=3));
-    // Nor do they keep one from being tried that has refused.
+    // Failed checks don't keep a pod that has refused from being tried again, either.
     story.pods.set([3], Behaviour::HandBack);
     let (collected, ()) = join(story.broadcast().all(), async {
         sleep(SECOND).await;
@@ -242,7 +241,7 @@ async fn pods_that_have_refused_for_long_are_tried_often_while_they_are_asked() 
     story.pods.set(2..=21, Behaviour::NotReady);
     let collected = story.broadcast().all().await.expect("endpoints");
     assert_eq!(collected.failed.len(), 20);
-    // Until the pauses between two attempts are as long as the ready timeout.
+    // Long enough for the pause between two attempts to reach the ready timeout.
     sleep(300 * SECOND).await;
     let (collected, ()) = join(story.broadcast().all(), async {
         sleep(4 * SECOND).await;
@@ -253,7 +252,7 @@ async fn pods_that_have_refused_for_long_are_tried_often_while_they_are_asked() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_requests_fail_fast_a_pod_that_refuses_does_so_at_once() {
+async fn with_fail_fast_a_pod_that_refuses_is_an_error_at_once() {
     let story = story_with([], BalanceBuilder::fail_fast).await;
     story.becomes(1..=3).await;
     story.pods.set([2], Behaviour::NotReady);
@@ -273,13 +272,13 @@ async fn a_pod_that_becomes_ready_too_late_is_an_error_after_the_ready_timeout()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_leaves_before_it_is_asked_is_told_and_its_successor_is_not_asked() {
+async fn a_pod_that_leaves_before_it_is_asked_is_gone_and_its_successor_is_not_asked() {
     let story = story(1..=4).await;
     story.pods.set([1], Behaviour::Hold);
     let mut answers = story.broadcast().concurrency(1).await.expect("endpoints");
     assert!(answers.next().now_or_never().is_none(), "the first holds");
     story.becomes([1, 2]).await;
-    // At its old address, and with nothing to tell it from the one before.
+    // Back at its old address, where nothing tells it from its predecessor.
     story.becomes([1, 2, 3]).await;
     story.pods.set([1], Behaviour::Answer);
     let mut all: Vec<_> = answers.collect().await;
@@ -295,7 +294,7 @@ async fn what_leaves_before_it_is_asked_is_told_and_its_successor_is_not_asked()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_leaves_while_it_refuses_or_becomes_ready_is_told() {
+async fn a_pod_that_leaves_while_it_refuses_or_becomes_ready_is_gone() {
     for behaviour in [Behaviour::NotReady, Behaviour::Pending, Behaviour::HandBack] {
         let story = story(1..=3).await;
         story.pods.set([3], behaviour);
@@ -313,7 +312,7 @@ async fn what_leaves_while_it_refuses_or_becomes_ready_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_leaves_with_the_request_answers_it() {
+async fn a_pod_that_leaves_with_the_request_still_answers_it() {
     let story = story(1..=3).await;
     story.pods.set([3], Behaviour::Hold);
     let (collected, ()) = join(story.broadcast().all(), async {
@@ -326,7 +325,7 @@ async fn what_leaves_with_the_request_answers_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_joins_is_asked_by_choice() {
+async fn pods_that_join_are_asked_only_if_chosen() {
     for include in [false, true] {
         let story = story([1, 2]).await;
         story.pods.set([1], Behaviour::Hold);
@@ -334,7 +333,7 @@ async fn what_joins_is_asked_by_choice() {
         let (collected, ()) = join(broadcast.all(), async {
             settle().await;
             story.becomes([1, 2, 3]).await;
-            // Another life of the second.
+            // A new life of the second pod.
             story.becomes([1, 3]).await;
             story.becomes([1, 2, 3, 4]).await;
             story.pods.set([1], Behaviour::Answer);
@@ -360,7 +359,7 @@ async fn all_but_one_are_asked_late_joiners_too() {
     let broadcast = broadcast.leave_out("10.0.0.2");
     let (collected, ()) = join(broadcast.all(), async {
         settle().await;
-        // Another life of the one that is left out, and one more.
+        // A new life of the pod that is left out, and one more pod.
         story.becomes([1, 3]).await;
         story.becomes([1, 2, 3, 4]).await;
         story.pods.set([1], Behaviour::Answer);
@@ -426,7 +425,7 @@ async fn all_but_one_of_all_pods_are_asked_where_the_set_is_a_subset() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_are_asked_at_once_than_may_be() {
+async fn no_more_pods_are_asked_at_once_than_the_concurrency() {
     let story = story(1..=10).await;
     story.pods.set(1..=10, Behaviour::Hold);
     let mut answers = story.broadcast().concurrency(3).await.expect("endpoints");
@@ -511,7 +510,7 @@ async fn out_of_time_pods_that_refuse_are_errors_that_say_so_each_for_itself() {
             let story = story(1..=4).await;
             story.pods.set([1], Behaviour::Hold);
             story.pods.set([2, 3], refuses);
-            // The second time they are known to refuse.
+            // The second time, the balancer knows that they refuse.
             for _ in 0..2 {
                 let collected = bound(story.broadcast()).all().await.expect("endpoints");
                 assert_eq!(collected.failed.len(), 3);
@@ -531,7 +530,7 @@ async fn out_of_time_pods_that_refuse_are_errors_that_say_so_each_for_itself() {
     }
 }
 
-/// A refusal, which counts for as long as somebody keeps it.
+/// A refusal, which can be counted while somebody keeps it.
 #[derive(Clone, Debug)]
 struct Refusal {
     _kept: Option<Arc<()>>,
@@ -565,7 +564,7 @@ impl Service<Request> for Refusing {
 }
 
 #[tokio::test(start_paused = true)]
-async fn why_pods_refused_is_forgotten_when_they_have_left() {
+async fn refusals_of_pods_that_have_left_are_dropped() {
     let kept = Arc::new(());
     let refusal = Arc::downgrade(&kept);
     let (script, source) = discovery();
@@ -611,12 +610,12 @@ async fn after_the_deadline_each_pod_that_is_left_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_successes_are_there_at_once_and_nobody_is_asked() {
+async fn zero_successes_succeed_at_once_and_nobody_is_asked() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let balance = Balance::builder(source).build(pods.make());
     let broadcast = || balance.broadcast_with(|_| Request(7));
-    // Where there is nobody, too: it waits for no discovery.
+    // Also without any pods: it doesn't wait for discovery.
     for hosts in [0..0, 1..4] {
         script.answer(hosts);
         let first = broadcast().first(0).now_or_never().expect("no wait");
@@ -645,7 +644,7 @@ async fn a_deadline_bounds_the_wait_for_discovery() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropped_midway_nothing_is_left() {
+async fn a_broadcast_that_is_dropped_midway_leaves_nothing_behind() {
     let story = story(1..=100).await;
     story.pods.set(2..=100, Behaviour::Hold);
     let mut answers = story.answers().await;
@@ -658,7 +657,7 @@ async fn dropped_midway_nothing_is_left() {
     story.pods.set(2..=100, Behaviour::Answer);
     settle().await;
     assert_eq!(story.calls(66..=100), [0; 35], "nobody else is asked");
-    // Two, the balancer's and the snapshot's: what requests have held of the services is gone.
+    // Two remain, the balancer's and the snapshot's: requests hold no services any more.
     assert_eq!(story.pods.alive(2), story.pods.alive(100));
 }
 
@@ -697,7 +696,7 @@ async fn the_first_successes_are_enough_and_the_rest_is_cancelled() {
             .all(|(_, error)| error.is_endpoint())
     );
     assert_eq!(story.in_flight(), 0);
-    // With fewer successes than were wanted, all have had their chance.
+    // With fewer successes than wanted, all pods have been asked.
     story.pods.set(1..=4, Behaviour::Answer);
     let collected = story.broadcast().first(9).await.expect("endpoints");
     assert_eq!((collected.answered.len(), collected.failed.len()), (8, 2));
@@ -817,7 +816,7 @@ async fn two_broadcasts_at_once_do_not_meet() {
         let mut answers = collected.answered.iter();
         assert!(answers.all(|(_, (_, answer))| *answer == number));
     }
-    // And both to one that refuses.
+    // Also to a pod that refuses.
     story.pods.set([50], Behaviour::HandBack);
     let (both, ()) = join(join(numbered(3), numbered(4)), async {
         sleep(SECOND / 2).await;

@@ -1,10 +1,10 @@
-//! What the compiler says of the mistakes that are made most (`compile_fail/*.rs`), word for word (`*.stderr`): the first lines
-//! that a user reads, and the notes.
+//! The compiler's messages for the most common mistakes (`compile_fail/*.rs`), word for word (`*.stderr`): the first
+//! lines that a user reads, and the notes.
 //!
-//! Its words are another compiler's with each release: with any other than this one, nothing is compared. To write them down
-//! anew: `TOWER_HEADLESS_OVERWRITE=1 cargo test --all-features --test compile_fail`.
+//! Messages change with each release of the compiler, so with another release nothing is compared. To write them anew:
+//! `TOWER_HEADLESS_OVERWRITE=1 cargo test --all-features --test compile_fail`.
 //!
-//! The programs are compiled against what this test was built with. (`trybuild` would check all dependencies once more.)
+//! The programs are compiled against this test's own dependencies. (`trybuild` would check all dependencies once more.)
 
 use std::{
     env,
@@ -22,14 +22,14 @@ const COMPILER: &str = "rustc 1.95.";
 
 const MANIFEST: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Where the compiler would write what it has made.
+/// The folder for the compiler's output.
 const OUTPUT: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/compile_fail");
 
-/// The crates that the programs name.
+/// The crates that the programs use.
 const CRATES: [&str; 3] = ["http", "tower", "tower_headless"];
 
 #[test]
-fn mistakes_are_told_in_words_that_help() {
+fn common_mistakes_get_helpful_compiler_messages() {
     let version = rustc()
         .arg("--version")
         .output()
@@ -66,7 +66,7 @@ fn rustc() -> Command {
     Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
 }
 
-/// Where the crates are that this test was built with.
+/// The files of the crates that this test was built with.
 fn crates() -> Vec<(&'static str, PathBuf)> {
     let mut build = example::cargo("build");
     build.args(["--test", "compile_fail", "--message-format", "json"]);
@@ -106,8 +106,8 @@ fn compile(program: &Path, crates: &[(&str, PathBuf)]) -> String {
     String::from_utf8(output.stderr).expect("text")
 }
 
-/// What is told of the program itself, and the notes: all that changes neither with the lines of other files nor with the
-/// features that are on.
+/// The part of the message about the program itself, and the notes. It depends neither on line numbers of other files
+/// nor on features.
 fn gist(told: &str, program: &Path) -> String {
     let name = program.file_name().expect("a name").to_string_lossy();
     let mut is_own = false;
@@ -134,7 +134,7 @@ fn gist(told: &str, program: &Path) -> String {
     gist
 }
 
-/// A line with a margin as wide as any other one's: rustc makes it as wide as the greatest number of a line in any file.
+/// A line with a margin of fixed width. rustc makes it as wide as the largest line number of any file in the message.
 fn margin(line: &str) -> String {
     let end = line.find(['|', '=']).unwrap_or_default();
     let (margin, text) = line.split_at(end);

@@ -1,4 +1,4 @@
-//! What errors say, in full, and which questions each kind answers: made by hand, and of real failures.
+//! The full texts of errors, and the `is_*` methods of each kind: for fake errors, and for real failures.
 
 #[allow(dead_code)]
 #[path = "client/frames.rs"]
@@ -47,7 +47,7 @@ fn refused() -> io::Error {
     io::Error::from_raw_os_error(111)
 }
 
-/// What anyhow's `{:#}` prints, and others that print chains.
+/// What anyhow's `{:#}`, and others that print chains, print.
 fn chain(error: &(dyn StdError + 'static)) -> String {
     let errors = successors(Some(error), |&error| error.source());
     errors
@@ -58,7 +58,7 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
 
 type Questions<E> = &'static [(&'static str, fn(&E) -> bool)];
 
-/// The questions that are answered with yes.
+/// The `is_*` methods that return `true`.
 fn yes<E>(error: &E, questions: Questions<E>) -> String {
     let yes = questions.iter().filter(|(_, asks)| asks(error));
     yes.map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
@@ -96,7 +96,7 @@ const HTTP: Questions<client::Error> = &[
     ("unexecuted", client::Error::is_unexecuted),
 ];
 
-/// Each of the balancer's errors, what it is, and what it says.
+/// Each of the balancer's errors, its `is_*` methods, and its text.
 fn of_the_balancer() -> [(Error, &'static str, &'static str); 10] {
     [
         (
@@ -168,7 +168,7 @@ fn each_error_of_the_balancer_can_be_made_and_says_what_it_is() {
     }
 }
 
-/// But for what only HTTP tells apart.
+/// Except for methods that only the HTTP client has.
 #[test]
 fn questions_of_one_name_mean_the_same_of_both_errors() {
     for (error, is, says) in of_the_balancer() {
@@ -183,9 +183,9 @@ fn questions_of_one_name_mean_the_same_of_both_errors() {
     }
 }
 
-/// What the balancer says is made by the client's own words, too.
+/// The client's own `fake_*` make the balancer's errors, too.
 #[test]
-fn errors_of_the_balancer_are_made_of_the_client_as_they_are() {
+fn the_client_can_make_every_error_of_the_balancer() {
     type E = client::Error;
     for (made, of) in [
         (E::fake_no_endpoints(), Error::fake_no_endpoints()),
@@ -300,7 +300,7 @@ fn each_error_of_the_client_can_be_made_and_says_what_it_is() {
     }
 }
 
-/// A cause of several lines, one of which would do at night.
+/// A cause of several lines, of which the first is enough for the error's one line.
 #[derive(Debug)]
 struct Remedy;
 
@@ -329,7 +329,7 @@ fn a_text_is_one_line_and_its_alternate_all_causes() {
     let all = "request to outer: pod 10.9.9.9:80 failed: the request was not sent: pod web-0 (10.1.2.3:80) failed: \
                Connection refused (os error 111)";
     assert_eq!(format!("{outer:#}"), all);
-    // What says its cause in its own text is told as a whole.
+    // An error whose own text contains its cause is printed whole.
     let short = "request to outer: pod 10.9.9.9:80 failed: pod web-0 (10.1.2.3:80) failed: Connection refused (os error 111)";
     assert_eq!(outer.to_string(), short);
 }
@@ -370,7 +370,7 @@ async fn post(client: &Client) -> client::Error {
     response.expect_err("no answer")
 }
 
-/// What is printed of an error: alone, with all causes, and by those who print chains.
+/// Checks what an error prints: alone, with all causes, and by code that prints chains.
 #[track_caller]
 fn says(error: &client::Error, short: &str, long: &str, chained: &str) {
     let start = |text: &str| text.replace("{to}", "request to web.default.svc.cluster.local");
@@ -429,7 +429,7 @@ async fn a_late_answer_names_its_setting() {
 }
 
 #[tokio::test]
-async fn a_connection_that_the_pod_closes_is_said_in_plain_words() {
+async fn a_connection_that_the_pod_closes_is_named_in_plain_words() {
     let (pod, _) = losing().await;
     let error = post(&builder([pod]).build().expect("a client")).await;
     let text = format!("{{to}}: pod web-0 ({pod}) failed; the request may have been executed: ");
@@ -443,9 +443,9 @@ async fn a_connection_that_the_pod_closes_is_said_in_plain_words() {
     );
 }
 
-/// The pod has closed nothing: the same words of somebody else's are told as they are.
+/// If the pod has closed nothing, the same words in another error are printed unchanged.
 #[test]
-fn a_connection_s_end_is_a_pod_s_only_where_a_pod_s_connection_has_ended() {
+fn an_error_blames_a_connection_s_end_on_the_pod_only_if_its_connection_has_ended() {
     type E = client::Error;
     let end = || io::Error::new(io::ErrorKind::UnexpectedEof, "the file is short");
     for error in [
@@ -486,7 +486,7 @@ async fn a_response_that_breaks_off_says_so() {
 }
 
 #[tokio::test]
-async fn what_http2_refuses_is_said_in_plain_words() {
+async fn an_http2_refusal_is_named_in_plain_words() {
     let goes_away = |peer: Peer<_>| async move {
         let mut frames = Frames::greet(peer, None).await;
         let stream = frames.stream().await;
@@ -583,7 +583,7 @@ async fn tls_error(tls: client::Tls, pod: SocketAddr) -> String {
 }
 
 #[tokio::test]
-async fn certificates_say_what_is_wrong_with_them() {
+async fn certificate_errors_say_what_is_wrong_with_the_certificate() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let opening = |pod: SocketAddr| {
         format!(
@@ -604,7 +604,7 @@ async fn certificates_say_what_is_wrong_with_them() {
     assert_eq!(tls_error(ours.tls(), pod).await, opening(pod) + &why);
 }
 
-/// What has been logged.
+/// Everything that has been logged.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -619,7 +619,7 @@ impl Write for Log {
 }
 
 #[test]
-fn a_log_has_it_in_one_line() {
+fn an_error_is_one_line_in_a_log() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()

@@ -1,4 +1,4 @@
-//! What the examples say of themselves.
+//! The examples' command lines: `--help`, and unknown options.
 
 mod support;
 
@@ -10,11 +10,11 @@ use std::{
 
 use support::example;
 
-/// Lines of a help: of `http_client` a screen's, with room for the prompt, and less of the others.
+/// The most lines of a `--help`: a screen, with room for the prompt.
 const SCREEN: usize = 23;
 const SHORT: usize = 15;
 
-/// All that cargo finds in the folder: files, and folders with a main.rs.
+/// All examples, as cargo finds them: files, and folders with a main.rs.
 fn names() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let entries = fs::read_dir(folder).expect("the examples");
@@ -39,7 +39,7 @@ fn run(program: &Path, argument: &str) -> (Output, String, String) {
 }
 
 #[test]
-fn each_example_tells_what_it_shows_and_how_it_is_run() {
+fn each_example_s_help_says_what_it_shows_and_how_to_run_it() {
     for name in names() {
         let program = example::built(&name);
         let (output, help, errors) = run(&program, "-h");

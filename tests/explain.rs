@@ -1,4 +1,4 @@
-//! Each fault, and what `explain` says of why: the answer has to name the cause.
+//! What `explain` says about each fault: it has to name the cause.
 
 mod support;
 
@@ -32,14 +32,14 @@ use tracing::Level;
 
 const FAST: Duration = Duration::from_millis(50);
 
-/// A client of the cluster that looks often and gives up soon.
+/// A client of the cluster with short refresh intervals and timeouts.
 fn client(cluster: &Cluster, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Client {
     let builder = cluster.client().dns(|dns| dns.refresh_interval(FAST));
     let builder = builder.ready_timeout(Duration::from_secs(2));
     change(builder).build().expect("a client")
 }
 
-/// Asks until the answer is this.
+/// Sends requests until `explain` meets the condition.
 async fn until(client: &Client, what: &str, is_it: impl Fn(&Explanation) -> bool) -> Explanation {
     let mut last = client.explain();
     within(what, async {
@@ -54,7 +54,7 @@ async fn until(client: &Client, what: &str, is_it: impl Fn(&Explanation) -> bool
 
 async fn get(client: &Client, times: usize) {
     for _ in 0..times {
-        // What comes of it is for `explain` to say.
+        // Its result doesn't matter here: `explain` is checked instead.
         let answer = within("an answer", client.get("/").into_future()).await;
         if let Ok(answer) = answer {
             let _ = within("its end", answer.text()).await;
@@ -66,7 +66,7 @@ fn has(explanation: &Explanation, kind: EventKind) -> bool {
     explanation.events.iter().any(|event| event.kind == kind)
 }
 
-/// The one endpoint that gets no requests as others do.
+/// The only endpoint that isn't picked.
 fn the_bad_one(explanation: &Explanation) -> &EndpointExplanation {
     let endpoints = explanation.endpoints.iter();
     let mut bad = endpoints.filter(|it| it.verdict != Verdict::Picked);
@@ -77,20 +77,20 @@ fn the_bad_one(explanation: &Explanation) -> &EndpointExplanation {
 
 #[track_caller]
 fn says(text: &str, words: &[&str]) {
-    // However it is wrapped.
+    // However the text is wrapped.
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for word in words {
         assert!(text.contains(word), "{word:?} is not in: {text}");
     }
 }
 
-/// What is wrong, the worst first, in one text.
+/// All troubles, the worst first, in one text.
 fn trouble(explanation: &Explanation) -> String {
     explanation.trouble.join("\n")
 }
 
 #[tokio::test]
-async fn all_is_well_and_counted() {
+async fn without_faults_there_is_no_trouble_and_requests_are_counted() {
     let cluster = Cluster::start(3).await;
     let client = client(&cluster, |builder| builder);
     get(&client, 12).await;
@@ -153,7 +153,7 @@ async fn all_balancers_of_a_process_are_listed_by_name_as_long_as_they_live() {
 }
 
 #[tokio::test]
-async fn without_counters_it_still_says_who_gets_requests() {
+async fn without_counters_it_still_says_which_pods_get_requests() {
     let cluster = Cluster::start(1).await;
     let client = client(&cluster, |builder| builder.counters(false));
     get(&client, 1).await;
@@ -163,7 +163,7 @@ async fn without_counters_it_still_says_who_gets_requests() {
 }
 
 #[tokio::test]
-async fn totals_keep_what_pods_that_have_left_were_asked() {
+async fn totals_keep_the_requests_of_pods_that_have_left() {
     let cluster = Cluster::start(2).await;
     let client = client(&cluster, |builder| builder);
     get(&client, 6).await;
@@ -183,7 +183,7 @@ async fn a_pod_that_was_killed_refuses_and_the_error_is_named() {
     get(&client, 3).await;
     cluster.kill(0).await;
     get(&client, 6).await;
-    // First a kept connection is found closed, and then none can be made.
+    // First an idle connection is found closed; after that, none can be made.
     let it = until(&client, "it refuses connections", |it| {
         let pods = it.endpoints.iter();
         has(it, EventKind::Unreachable) && pods.clone().any(|pod| pod.why.contains("refused"))
@@ -357,7 +357,7 @@ async fn dns_that_is_down_is_named_with_its_error_and_the_age_of_the_set() {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_exist_is_said_to() {
+async fn a_name_that_does_not_exist_is_named_as_the_cause() {
     let cluster = Cluster::start(0).await;
     cluster.dns().remove(cluster.service());
     let client = client(&cluster, |builder| builder);
@@ -601,7 +601,7 @@ async fn a_hedge_that_won_counts_though_its_pod_has_left() {
     assert_eq!((totals.hedges, totals.hedges_won), (2, 1));
 }
 
-/// An error that counts how often it is shown.
+/// An error that counts how often it is formatted.
 #[derive(Debug)]
 struct Shown(Arc<AtomicUsize>);
 
@@ -615,7 +615,7 @@ impl fmt::Display for Shown {
 impl std::error::Error for Shown {}
 
 #[tokio::test(start_paused = true)]
-async fn of_many_refusals_at_once_one_error_is_shown() {
+async fn of_many_simultaneous_refusals_only_one_error_is_formatted() {
     let (shown, go) = (Arc::<AtomicUsize>::default(), watch::Sender::new(false));
     let (errors, gate) = (shown.clone(), go.clone());
     let balance = Balance::builder(StaticEndpoints::new([endpoint(1).address()]))
@@ -645,7 +645,7 @@ async fn of_many_refusals_at_once_one_error_is_shown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_and_who_is_in_only_for_it_are_named() {
+async fn a_panic_and_the_pods_that_are_picked_only_because_of_it_are_named() {
     let set = (1..=3).map(endpoint).collect();
     let world = World::of(set, |builder| builder.counters(true)).await;
     world.pods.set([1, 2], Behaviour::NotReady);
@@ -697,7 +697,7 @@ async fn a_fallback_in_use_is_named_with_what_failed() {
     );
 }
 
-/// What others read has these names, and comes back as it was.
+/// The names of JSON fields don't change, and JSON can be read back.
 #[cfg(feature = "serde")]
 #[tokio::test]
 async fn as_json_its_names_are_stable() {
@@ -739,7 +739,7 @@ async fn as_json_its_names_are_stable() {
     assert_eq!(again, json);
 }
 
-/// A page of a version that knew less, as in a rollout: `examples/top` reads such ones.
+/// JSON from the page of an older version, as in a rollout. `examples/top` reads such JSON.
 #[cfg(feature = "serde")]
 #[tokio::test]
 async fn json_of_an_older_version_can_be_read() {
@@ -776,7 +776,7 @@ async fn a_negative_time_in_json_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whose_a_key_is_and_why_not_its_home_is_told() {
+async fn a_key_s_pod_is_named_and_why_it_is_not_the_key_s_home() {
     let set = (1..=4).map(endpoint).collect();
     let world = World::of(set, |builder| {
         builder.counters(true).policy(ConsistentHash::new())
@@ -797,7 +797,7 @@ async fn whose_a_key_is_and_why_not_its_home_is_told() {
     let order = addresses(&before);
     assert_eq!((order.len(), before.choices[0].is_chosen), (4, true));
 
-    // A long request of the key takes all that its home may have.
+    // A long request of the key takes all the room that its home has.
     let hosts: Vec<_> = (1..=4)
         .filter(|&it| endpoint(it).address() == order[0])
         .collect();
@@ -832,9 +832,9 @@ async fn whose_a_key_is_and_why_not_its_home_is_told() {
     assert_eq!(balance.explain_key(7), None, "it goes by no keys");
 }
 
-/// One of which nothing is ignored: that it is all there is makes no panic.
+/// Without an ejection there is nothing to ignore, so there is no panic.
 #[tokio::test(start_paused = true)]
-async fn where_nothing_is_ignored_there_is_no_panic() {
+async fn refusals_of_all_pods_or_a_failing_single_pod_are_no_panic() {
     for hosts in [1, 3] {
         let logs = Logs::new();
         let set = (1..=hosts).map(endpoint).collect();

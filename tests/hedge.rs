@@ -1,4 +1,4 @@
-//! Answers that are late, under paused time, with pods that do what they are told.
+//! Hedging, under paused time with scripted pods.
 
 mod support;
 
@@ -26,7 +26,7 @@ use tower_headless::{
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Every request may be executed twice; the even ones change nothing, and may be hedged.
+/// Every request may be retried; the even ones may also be hedged.
 #[derive(Clone, Copy, Debug)]
 struct Even;
 
@@ -46,7 +46,7 @@ impl<Res> RetryPolicy<Request, Res> for Even {
 
 type Hedged = Retry<Balance<PodService>, Even>;
 
-/// A balancer over pods 1 to `last`, and a layer's settings.
+/// A balancer over pods 1 to `last`, with a layer that has these settings.
 async fn hedged(last: u8, hedge: Hedge) -> (Pods, Hedged) {
     layered(last, |layer| layer.hedge(hedge), OutlierDetection::new()).await
 }
@@ -77,24 +77,24 @@ async fn send_number(service: &Hedged, number: u32) -> Result<Endpoint, Error> {
     response.map(|(endpoint, _)| endpoint)
 }
 
-/// A request that goes on by itself.
+/// Sends a request in a task of its own.
 fn spawn(service: &Hedged) -> JoinHandle<Result<Endpoint, Error>> {
     let service = service.clone();
     tokio::spawn(async move { send(&service).await })
 }
 
-/// Who has answered it.
+/// The pod that answered it.
 async fn finish(request: JoinHandle<Result<Endpoint, Error>>) -> Endpoint {
     let answered = timeout(10 * SECOND, request).await.expect("an end");
     answered.expect("no panic").expect("an answer")
 }
 
-/// Sends requests, one each `gap`, none of which waits for another; the slowest one's time.
+/// Sends requests, one each `gap`, without waiting for answers. Returns the slowest one's time.
 async fn load(service: &Hedged, requests: u32, gap: Duration) -> Duration {
     load_of(2, service, requests, gap).await
 }
 
-/// The same of requests of this number.
+/// Like `load`, for requests of this number.
 async fn load_of(number: u32, service: &Hedged, requests: u32, gap: Duration) -> Duration {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..requests {
@@ -130,7 +130,7 @@ fn state(service: &Hedged, host: u8) -> EndpointState {
 const SLOW: EndpointState = EndpointState::Ejected(EjectionReason::Slow);
 const FAILS: EndpointState = EndpointState::Ejected(EjectionReason::ConsecutiveFailures);
 
-/// A request that pod 1 gets first, whichever turn it is.
+/// A request that goes to pod 1 first, whichever pod's turn it is.
 async fn first_to_one(pods: &Pods, service: &Hedged) -> Result<Endpoint, Error> {
     loop {
         let before = calls(pods, [1]);
@@ -183,7 +183,7 @@ async fn an_answer_in_time_is_not_hedged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_one_may_still_win() {
+async fn the_first_try_may_still_win_after_its_hedge_was_sent() {
     let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
     pods.set([1], Behaviour::After(60 * MILLI));
     pods.set([2], Behaviour::Hold);
@@ -204,7 +204,7 @@ async fn a_request_that_loses_is_neither_a_success_nor_a_failure() {
     let detection = OutlierDetection::new().consecutive_failures(1);
     let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::after(SECOND));
     let (pods, service) = layered(2, change, detection).await;
-    // So that it is known what a long silence is.
+    // So that the usual time to an answer is known.
     load(&service, 10, 20 * MILLI).await;
     pods.set([1], Behaviour::Hold);
     for _ in 0..8 {
@@ -216,7 +216,7 @@ async fn a_request_that_loses_is_neither_a_success_nor_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_changes_something_is_never_hedged() {
+async fn a_request_that_may_not_be_hedged_never_is() {
     let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
     pods.set([1, 2], Behaviour::After(SECOND));
     send_number(&service, 3).await.expect("an answer");
@@ -224,7 +224,7 @@ async fn what_changes_something_is_never_hedged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_go_to_one_pod_only_is_never_hedged() {
+async fn a_request_that_only_one_pod_may_get_is_never_hedged() {
     let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
     pods.set([1, 2], Behaviour::After(SECOND));
     let only = Route::new().avoid(&endpoint(2));
@@ -237,7 +237,7 @@ async fn what_may_go_to_one_pod_only_is_never_hedged() {
     assert_eq!(calls(&pods, [1]), 1, "there is no other one");
 }
 
-/// A balancer over pods `web-1` to `web-{last}`, which goes by keys, and a layer that hedges soon and always.
+/// A balancer by keys over pods `web-1` to `web-{last}`, with a layer that hedges soon and always.
 async fn named(last: u8) -> (Pods, Hedged) {
     let pods = Pods::default();
     let endpoints: StaticEndpoints = (1..=last).map(web).collect();
@@ -259,7 +259,7 @@ async fn answered(service: &Hedged, route: Route) -> Endpoint {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_for_one_pod_is_never_hedged() {
+async fn a_request_for_a_named_pod_is_never_hedged() {
     let (pods, service) = named(2).await;
     pods.set([1, 2], Behaviour::After(SECOND));
     let address = endpoint(1).address();
@@ -281,7 +281,7 @@ async fn what_is_for_one_pod_is_never_hedged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_a_key_is_hedged_to_the_key_s_second_choice() {
+async fn a_request_with_a_key_is_hedged_to_the_key_s_second_choice() {
     let (pods, service) = named(5).await;
     for key in 0..20 {
         let route = || Route::new().key(key);
@@ -295,7 +295,7 @@ async fn what_has_a_key_is_hedged_to_the_key_s_second_choice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_prefers_a_pod_is_hedged_to_another_one() {
+async fn a_request_that_prefers_a_pod_is_hedged_to_another_one() {
     let (pods, service) = named(5).await;
     for key in 0..6 {
         let keyed = || Route::new().key(key).prefer("web-2");
@@ -310,7 +310,7 @@ async fn what_prefers_a_pod_is_hedged_to_another_one() {
     }
 }
 
-/// As those are that a subset has only because they are asked for.
+/// A subset has such pods if a request names them.
 #[tokio::test(start_paused = true)]
 async fn a_pod_without_weight_gets_no_hedge() {
     let pods = Pods::default();
@@ -339,7 +339,7 @@ async fn a_pod_that_is_left_out_gets_no_hedge() {
     assert_eq!((calls(&pods, [1]), calls(&pods, [2])), (3, 0));
 }
 
-/// Allows so many, and no more.
+/// A budget of a fixed number of retries.
 struct Only(Arc<AtomicUsize>);
 
 impl Budget for Only {
@@ -366,7 +366,7 @@ async fn a_budget_that_is_used_up_allows_no_hedge() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_budget_refuses_is_still_the_share_s() {
+async fn a_hedge_that_the_budget_refuses_takes_nothing_from_the_share() {
     let left = Arc::new(AtomicUsize::new(0));
     let change = |layer: RetryLayer<Even>| {
         let layer = layer.budget(Only(left.clone()));
@@ -395,7 +395,7 @@ async fn all_pods_slow_get_two_of_a_hundred_requests_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hedge_that_fails_harms_nobody() {
+async fn a_hedge_that_fails_does_not_harm_its_request() {
     let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
     for behaviour in [Behaviour::Fail, Behaviour::NotReady, Behaviour::HandBack] {
         pods.set([1, 2], Behaviour::Answer);
@@ -456,7 +456,7 @@ async fn where_both_fail_the_request_is_sent_again_to_a_third_one() {
     assert_eq!(calls(&pods, 1..=2), 2);
 }
 
-/// Without hedging the third pod would be asked, too.
+/// As without hedging, when the third pod would be asked, too.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_fails_while_its_hedge_hangs_is_sent_again_at_once() {
     let (pods, service) = hedged(3, Hedge::after(50 * MILLI)).await;
@@ -484,7 +484,7 @@ async fn a_request_that_fails_while_its_hedge_hangs_is_sent_again_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_neither_is_good_the_first_result_counts() {
+async fn if_no_result_is_good_the_first_one_counts() {
     let change = |layer: RetryLayer<Even>| layer.retries(0).hedge(Hedge::after(50 * MILLI));
     for (one, other, first) in [(60, 60, 1), (200, 10, 2)] {
         let (pods, service) = layered(2, change, OutlierDetection::off()).await;
@@ -505,7 +505,8 @@ async fn where_neither_is_good_the_first_result_counts() {
     }
 }
 
-/// A request that pod 1 has first, and its hedge goes to pod 2, which behaves like this by then; of two pods, without retries.
+/// A request that goes to pod 1 first. Its hedge goes to pod 2, which has this behaviour by then. There are two pods,
+/// and no retries.
 async fn hedged_from_one(
     first: Behaviour,
     hedge: Behaviour,
@@ -540,7 +541,7 @@ async fn a_result_that_was_set_aside_counts_where_the_hedge_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_whose_hedge_fails_has_as_long_as_without() {
+async fn a_request_whose_hedge_fails_has_as_long_as_without_hedging() {
     let first = Behaviour::After(10 * SECOND);
     let (pods, _, request) = hedged_from_one(first, Behaviour::Fail).await;
     let before = calls(&pods, [2]);
@@ -548,7 +549,7 @@ async fn a_request_whose_hedge_fails_has_as_long_as_without() {
     assert_eq!(calls(&pods, [2]), before + 1, "it is hedged");
 }
 
-/// What pod 2 answers isn't good, and no reason to ask a third one.
+/// Pod 2's answers aren't good, but aren't retried.
 #[derive(Clone, Copy, Debug)]
 struct NotOfTwo;
 
@@ -582,7 +583,7 @@ async fn an_answer_that_is_no_good_neither_wins_nor_speaks_against_the_other_pod
         let sent = service.call_with(Request(number), Route::new().prefer("web-1"));
         async { sent.await.expect("an answer").0 }
     };
-    // So that it is known what is late.
+    // So that the usual p95 is known.
     pods.set([1, 2], Behaviour::After(5 * MILLI));
     for _ in 0..20 {
         assert_eq!(send(3).await, endpoint(1));
@@ -638,7 +639,7 @@ async fn a_request_that_nobody_had_when_it_was_late_is_hedged_later() {
     while calls(&pods, 1..=2) == 0 {
         sleep(MILLI).await;
     }
-    // Whichever of the two has it, it hangs there.
+    // Whichever of the two pods has it, it hangs there.
     let other = if calls(&pods, [1]) == 0 { 1 } else { 2 };
     pods.set([other], Behaviour::Answer);
     assert_eq!(finish(request).await, endpoint(other));
@@ -668,7 +669,7 @@ async fn a_hedge_that_no_pod_takes_is_made_again_and_charged_once() {
 #[tokio::test(start_paused = true)]
 async fn hedges_that_no_pod_takes_use_up_no_share() {
     let (pods, service) = hedged(2, Hedge::after(50 * MILLI).share(0.0001)).await;
-    // Ten are saved up.
+    // Ten hedges are saved up.
     for hedge in 0..30 {
         pods.set([1], Behaviour::After(SECOND / 10));
         let prefer = Route::new().prefer(endpoint(1).address());
@@ -785,7 +786,7 @@ async fn no_time_at_all_is_no_endless_loop_where_there_is_no_other_pod() {
     assert_eq!(calls(&pods, [1]), 1);
 }
 
-/// The hedge that nobody took says nothing of what became of the request.
+/// A hedge that no pod took says nothing about the request's fate.
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_not_hidden_by_a_hedge_that_nobody_took() {
     let change = |layer: RetryLayer<Even>| layer.retries(0).hedge(Hedge::after(50 * MILLI));
@@ -801,7 +802,7 @@ async fn a_failure_is_not_hidden_by_a_hedge_that_nobody_took() {
             request.await.expect("the other one's turn");
             continue;
         }
-        // The hedge waits for pod 2, which refuses when the first one has failed.
+        // The hedge waits for pod 2, which refuses after the first try has failed.
         let pods = pods.clone();
         tokio::spawn(async move {
             sleep(80 * MILLI).await;
@@ -813,7 +814,7 @@ async fn a_failure_is_not_hidden_by_a_hedge_that_nobody_took() {
     }
 }
 
-/// How long it is until pod 2 has answered for pod 1, which is late.
+/// The time until pod 2 answers the hedge of a request that is late at pod 1.
 async fn time_to_the_hedge(pods: &Pods, service: &Hedged) -> Duration {
     sleep(SECOND).await;
     pods.set([1], Behaviour::After(SECOND));
@@ -825,7 +826,7 @@ async fn time_to_the_hedge(pods: &Pods, service: &Hedged) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_usual_is_learnt_and_nothing_is_hedged_before() {
+async fn nothing_is_hedged_before_the_usual_p95_is_learnt() {
     let (pods, service) = hedged(2, Hedge::new()).await;
     pods.set([1, 2], Behaviour::After(20 * MILLI));
     load(&service, 38, MILLI).await;
@@ -835,7 +836,7 @@ async fn what_is_usual_is_learnt_and_nothing_is_hedged_before() {
     assert!(took > 15 * MILLI && took < 40 * MILLI, "{took:?}");
 }
 
-/// As dials, TLS handshakes and cold caches make them.
+/// Connecting, TLS handshakes and cold caches make the first answers slow.
 #[tokio::test(start_paused = true)]
 async fn slow_answers_at_first_are_forgotten_soon() {
     let (pods, service) = hedged(2, Hedge::new()).await;
@@ -847,7 +848,8 @@ async fn slow_answers_at_first_are_forgotten_soon() {
     assert!(took < 40 * MILLI, "{took:?}");
 }
 
-/// Sends requests, one each millisecond, that take pods 2 to 10 times of this distribution; how long they took, in order.
+/// Sends a request each millisecond. Pods 2 to 10 take times of this distribution. Returns how long the requests took,
+/// sorted.
 async fn random_load(
     pods: &Pods,
     service: &Hedged,
@@ -872,7 +874,7 @@ async fn random_load(
     times
 }
 
-/// A balancer over pods 2 to 10, and pod 1 if it is one of them.
+/// A balancer over pods 2 to 10, and also pod 1 if `with_one`.
 async fn ten(with_one: bool) -> (Pods, Hedged) {
     let pods = Pods::default();
     let first = if with_one { 1 } else { 2 };
@@ -885,8 +887,8 @@ async fn ten(with_one: bool) -> (Pods, Hedged) {
     (pods, layer.layer(balance))
 }
 
-/// One of twenty is later than the p95, and two of a hundred may be hedged: those that take longest, and not all that is saved
-/// up is used for them.
+/// One of twenty requests is later than the p95, and two of a hundred may be hedged. The slowest are hedged, and some
+/// of the saved-up hedges must be left.
 async fn good_times_leave_some_for_a_bad_moment(millis: impl Distribution<f64>) {
     let (pods, service) = ten(false).await;
     random_load(&pods, &service, &millis, 4_000).await;
@@ -930,13 +932,13 @@ async fn one_slow_pod_of_ten_costs_few_hedges_and_hardly_any_time() {
     assert!(p99[1] <= 1.3 * p99[0], "{p99:?}");
 }
 
-/// Of all answers a tenth is slow, so that their 95th percentile is that of the slow pod.
+/// A tenth of all answers is slow, so the 95th percentile of all answers is that of the slow pod.
 #[tokio::test(start_paused = true)]
 async fn a_slow_pod_is_no_excuse_for_itself_though_it_was_never_otherwise() {
     let (pods, service) = hedged(10, Hedge::new()).await;
     pods.set(2..=10, Behaviour::After(5 * MILLI));
     pods.set([1], Behaviour::After(200 * MILLI));
-    // Enough to know how slow it is, and nothing that may be hedged.
+    // Enough to learn how slow it is, with requests that are never hedged.
     load_of(3, &service, 1_000, MILLI).await;
     assert_eq!(state(&service, 1), EndpointState::Available);
     load(&service, 1_000, MILLI).await;
@@ -979,7 +981,7 @@ async fn a_pod_that_is_slow_now_and_then_is_not_passed_over() {
     }
 }
 
-/// Without requests that may be hedged nothing would be found out, and its time alone tells.
+/// A trial that isn't hedged can only be judged by its time.
 #[tokio::test(start_paused = true)]
 async fn a_slow_pod_is_not_back_by_a_late_answer() {
     let (pods, service) = hedged(4, Hedge::new()).await;
@@ -1019,7 +1021,7 @@ async fn a_slow_pod_serves_where_the_other_one_fails() {
     assert_eq!(state(&service, 1), SLOW);
     pods.set([2], Behaviour::Fail);
     for _ in 0..20 {
-        // It may fail until that is known.
+        // Requests may fail until that is known.
         let _ = send_number(&service, 3).await;
         sleep(MILLI).await;
     }
@@ -1030,11 +1032,11 @@ async fn a_slow_pod_serves_where_the_other_one_fails() {
     }
 }
 
-/// As a session's pod hangs just when the other one was slow for a while.
+/// For example, a session's pod hangs just when the other one has been slow for a while.
 #[tokio::test(start_paused = true)]
 async fn a_slow_pod_gets_the_hedge_where_there_is_no_other() {
     for policy in [false, true] {
-        // It offers a trial by then, or it doesn't yet.
+        // Before and after a trial is due.
         for pause in [Duration::ZERO, 10 * SECOND] {
             let pods = Pods::default();
             let endpoints: StaticEndpoints = (1..=2).map(web).collect();
@@ -1088,7 +1090,7 @@ async fn a_pod_that_is_due_to_be_tried_gets_the_hedge_where_there_is_no_other() 
     assert_eq!(state(&service, 1), EndpointState::Available);
 }
 
-/// Those of its sessions, say, which are never hedged, and whose callers give up late.
+/// For example requests of its sessions, which are never hedged, and whose callers time out late.
 #[tokio::test(start_paused = true)]
 async fn a_slow_pod_that_hangs_gets_no_more_of_the_requests_that_prefer_it() {
     let (pods, service) = named(4).await;
@@ -1109,7 +1111,7 @@ async fn a_slow_pod_that_hangs_gets_no_more_of_the_requests_that_prefer_it() {
     assert_ne!(answered.expect("an answer").0, endpoint(1));
 }
 
-/// A balancer over three pods whose first one is out for a second, for it has failed, and a layer that hedges soon.
+/// A balancer over three pods, of which the first one failed and is out for a second, with a layer that hedges soon.
 async fn with_one_ejected() -> (Pods, Hedged) {
     let detection = OutlierDetection::new()
         .consecutive_failures(1)
@@ -1124,7 +1126,7 @@ async fn with_one_ejected() -> (Pods, Hedged) {
     (pods, service)
 }
 
-/// It is well again, say, but cold.
+/// For example, the pod is well again, but cold.
 #[tokio::test(start_paused = true)]
 async fn an_ejected_pod_whose_trial_loses_to_its_hedge_is_tried_again_within_seconds() {
     let (pods, service) = with_one_ejected().await;

@@ -1,4 +1,4 @@
-//! The example as its users run it: a process of its own, judged by what it prints and how it exits.
+//! The example `http_client` as a process: its output, and its exit code.
 
 mod support;
 
@@ -38,7 +38,7 @@ async fn run(arguments: &[&str]) -> Output {
     within("the example's end", output).await.expect("it runs")
 }
 
-/// On a terminal, with these variables.
+/// Runs it on a terminal with these environment variables.
 async fn run_on_terminal(
     (columns, rows): (u16, u16),
     variables: &[(&str, &str)],
@@ -55,13 +55,13 @@ async fn run_on_terminal(
     within("the example's end", run).await.expect("it runs")
 }
 
-/// The table's headlines on the terminal, also those that have scrolled out of sight.
+/// How many headlines of the table the terminal has, including those that have scrolled out of sight.
 fn headlines(written: &Written) -> usize {
     let lines = written.screen.lines().iter();
     lines.filter(|line| line.starts_with("pod  ")).count()
 }
 
-/// The arguments that lead to a cluster, and `more`.
+/// The arguments for a cluster, and `more`.
 fn to(cluster: &Cluster, more: &str) -> Vec<String> {
     let service = cluster.service().trim_end_matches('.');
     let (port, server) = (cluster.port(), cluster.dns().addr());
@@ -80,7 +80,7 @@ fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).expect("text")
 }
 
-/// What the last line says: sent, ok, failed.
+/// The numbers of the last line: sent, ok, failed.
 fn counts(output: &Output) -> [usize; 3] {
     let last = stdout(output).lines().last().expect("a last line");
     let words: Vec<_> = last.split(' ').collect();
@@ -118,7 +118,7 @@ fn assert_all_failed(output: &Output, because: &str) {
 }
 
 #[tokio::test]
-async fn the_whole_story() {
+async fn without_arguments_it_runs_its_own_story() {
     let output = run(&[]).await;
     assert_all_ok(&output, 1000);
     let text = stdout(&output);
@@ -140,7 +140,7 @@ async fn the_whole_story() {
 }
 
 #[tokio::test]
-async fn a_cluster_of_ones_own() {
+async fn it_takes_a_service_by_its_name() {
     let cluster = Cluster::start(2).await;
     let more = "--rate 200 --duration 3 --policy least-connections --path /stream/2/5";
     let before: usize = cluster.pods().iter().map(|pod| pod.requests()).sum();
@@ -154,7 +154,7 @@ async fn a_cluster_of_ones_own() {
 }
 
 #[tokio::test]
-async fn every_policy_by_its_name() {
+async fn it_takes_every_policy_by_its_name() {
     let cluster = Cluster::start(3).await;
     for policy in [
         "round-robin",
@@ -175,7 +175,7 @@ async fn every_policy_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_service_by_its_url() {
+async fn it_takes_a_service_by_its_url() {
     let cluster = Cluster::start(1).await;
     let url = format!("{}wait/1", cluster.uri());
     let server = cluster.dns().addr().to_string();
@@ -241,7 +241,7 @@ async fn beside_logs_and_on_a_dumb_terminal_it_writes_lines() {
 }
 
 #[tokio::test]
-async fn to_one_pod_by_a_key_and_to_all() {
+async fn it_sends_to_one_pod_to_a_key_s_pod_and_to_all_pods() {
     let cluster = Cluster::start(3).await;
     let requests = || cluster.pods().iter().map(|pod| pod.requests()).collect();
     let one = format!("--rate 50 --duration 0.5 --pod {}", cluster.pod(1).ip());
@@ -266,7 +266,7 @@ async fn to_one_pod_by_a_key_and_to_all() {
 }
 
 #[tokio::test]
-async fn failures_are_told_and_exit_with_1() {
+async fn failures_are_printed_and_exit_with_1() {
     let cluster = Cluster::start(2).await;
     for pod in cluster.pods() {
         pod.set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
@@ -322,7 +322,7 @@ async fn bad_arguments_exit_with_2() {
 }
 
 #[tokio::test]
-async fn an_interrupt_ends_it_early_and_in_order() {
+async fn an_interrupt_ends_it_early_with_a_summary() {
     let cluster = Cluster::start(2).await;
     let arguments = to(&cluster, "--duration 3600");
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();

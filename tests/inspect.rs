@@ -1,4 +1,4 @@
-//! The page as HTTP: its paths, its headers, its JSON, and what it costs to ask for it.
+//! The page over HTTP: its paths, its headers, its JSON, and its cost.
 
 mod support;
 
@@ -27,7 +27,7 @@ use tower_headless::{
     StaticEndpoints, Verdict, http::Client, inspect::Page,
 };
 
-/// A name, as whoever writes the pods' names could choose it.
+/// A name that an attacker who names pods could choose.
 const HOSTILE: &str = "</script><img src=x onerror=alert(1)>&quot;";
 
 fn balance() -> Balance<impl Clone + Send + Sync + 'static> {
@@ -65,7 +65,7 @@ fn kind(response: &Response<Bytes>) -> &str {
 }
 
 #[tokio::test]
-async fn each_path_has_one_thing_under_any_prefix() {
+async fn each_path_has_one_answer_under_any_prefix() {
     let page = Page::new(Balancers::new());
     for (path, what) in [
         ("/", "page"),
@@ -105,7 +105,7 @@ async fn each_path_has_one_thing_under_any_prefix() {
 }
 
 #[tokio::test]
-async fn it_is_only_read() {
+async fn only_get_and_head_are_allowed() {
     let page = Page::new(Balancers::new());
     for path in ["/", "/json"] {
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
@@ -203,7 +203,7 @@ fn counted(balancers: &Balancers) -> (Explained, impl Sized + use<>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_ask_within_a_quarter_of_a_second_get_the_same() {
+async fn requests_within_a_quarter_of_a_second_get_the_same_json() {
     let balancers = Balancers::new();
     let (explained, _balance) = counted(&balancers);
     support::scripted::settle().await;
@@ -225,7 +225,7 @@ async fn those_who_ask_within_a_quarter_of_a_second_get_the_same() {
 }
 
 #[test]
-fn what_nobody_waited_for_is_not_given_to_those_who_come_later() {
+fn json_whose_client_has_gone_is_not_given_to_later_clients() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
@@ -239,7 +239,7 @@ fn what_nobody_waited_for_is_not_given_to_those_who_come_later() {
         let mut request = Request::new(());
         *request.uri_mut() = "/json".parse().expect("a path");
         drop(page.call(request));
-        // The one thread for such work does one thing after the other.
+        // The only blocking thread runs one task after the other.
         let done = tokio::task::spawn_blocking(|| {});
         within("its making", done).await.expect("no panic");
         assert_eq!(explained.0.load(Relaxed), 1);
@@ -250,14 +250,14 @@ fn what_nobody_waited_for_is_not_given_to_those_who_come_later() {
 }
 
 #[test]
-fn it_needs_no_runtime() {
+fn the_page_works_without_a_runtime() {
     let page = Page::new(Balancers::new());
     let response = futures::executor::block_on(get(&page, "/json"));
     assert_eq!(&response.body()[..], b"{}");
 }
 
 #[tokio::test]
-async fn in_axum_under_a_prefix() {
+async fn the_page_works_in_axum_under_a_prefix() {
     let balance = balance();
     let balancers = Balancers::new();
     balancers.add(&balance);

@@ -1,7 +1,7 @@
-//! The page in a real browser: what a person sees and does there.
+//! The page in a real browser: what a user sees and does there.
 //!
-//! Pictures are left in `target/tmp`. `TOWER_HEADLESS_BLESS=1 cargo test --all-features --test inspect_browser` makes
-//! `docs/inspect.png`, the picture of the documentation, anew.
+//! Screenshots are left in `target/tmp`. `TOWER_HEADLESS_BLESS=1 cargo test --all-features --test inspect_browser`
+//! renews `docs/inspect.png`, the documentation's screenshot.
 
 mod support;
 
@@ -35,7 +35,7 @@ use tower_headless::{
 const DESKTOP: (u32, u32) = (1440, 800);
 const PHONE: (u32, u32) = (390, 844);
 
-/// The page on a port of its own. Without a slash at its end, for that is harder.
+/// The page on a port of its own. Its URL has no slash at the end, which is the harder case.
 struct Site(JoinHandle<()>, String);
 
 impl Site {
@@ -43,7 +43,7 @@ impl Site {
         Self::serve(Router::new().nest_service("/debug/it", Page::new(balancers.clone()))).await
     }
 
-    /// The page of no balancers; and in place of its JSON what the test answers, each time it is asked.
+    /// A page without balancers. The test answers each request for its JSON.
     async fn told() -> (Self, mpsc::UnboundedSender<Response>) {
         let (sender, answers) = mpsc::unbounded_channel();
         let answers = Arc::new(Mutex::new(answers));
@@ -73,7 +73,7 @@ impl Drop for Site {
     }
 }
 
-/// A request every ten milliseconds, whatever becomes of the others, until it is dropped.
+/// Sends a request every ten milliseconds, whether others are answered or not, until it is dropped.
 fn load(client: &Client) -> JoinSet<()> {
     let (client, mut set) = (client.clone(), JoinSet::new());
     set.spawn(async move {
@@ -81,7 +81,7 @@ fn load(client: &Client) -> JoinSet<()> {
         loop {
             let request = client.get("/").timeout(Duration::from_secs(60));
             asked.spawn(async move {
-                // What comes of them is for the page to say.
+                // Their results don't matter here: the page is checked instead.
                 if let Ok(answer) = request.await {
                     let _ = answer.bytes().await;
                 }
@@ -93,12 +93,13 @@ fn load(client: &Client) -> JoinSet<()> {
     set
 }
 
-/// A row's text, by its place.
+/// The text of the row at this place.
 fn row(place: usize) -> String {
     format!("tbody tr:nth-child({place})")
 }
 
-/// In a window of this width. A phone's would say that it is wider, if what it shows is.
+/// Checks that nothing overflows in a window of this width. (A phone's window reports a larger width if its contents
+/// overflow.)
 async fn has_no_overflow(browser: &Browser, width: u32) {
     let shown: u32 = browser
         .run("return document.scrollingElement.scrollWidth;")
@@ -113,7 +114,7 @@ fn says(text: &str, words: &[&str]) {
     }
 }
 
-/// The story: one pod of several hangs, and a person who has never seen the page looks at it.
+/// One of several pods hangs, and a user who has never seen the page looks at it.
 #[tokio::test]
 async fn a_hung_pod_is_in_the_first_row_and_says_why() {
     let Some(browser) = Browser::start().await else {
@@ -137,7 +138,7 @@ async fn a_hung_pod_is_in_the_first_row_and_says_why() {
         .await;
     assert_eq!(browser.text(".trouble").await, "");
     says(&browser.text(&row(1)).await, &["web-0", "picked"]);
-    // Its rates are there at the second reading.
+    // Rates need a second reading.
     browser
         .until("document.querySelector('.summary').innerText.includes('a second')")
         .await;
@@ -178,7 +179,7 @@ async fn a_hung_pod_is_in_the_first_row_and_says_why() {
     let whole = browser.text("tbody pre").await;
     says(
         &whole,
-        // Its next trial may be due by now.
+        // Without "next trial", because the trial may be due by now.
         &["web-4", "ejected", "since", "in flight", "event"],
     );
     let is_expanded =
@@ -201,7 +202,7 @@ async fn a_hung_pod_is_in_the_first_row_and_says_why() {
         .run::<()>("document.querySelector('tbody').scrollIntoView();")
         .await;
     browser.picture("hung-phone-light.png").await;
-    // A second press closes it. It is still the pod's button that has the focus, wherever the row has gone.
+    // A second press closes it. The pod's button still has the focus, wherever the row has moved.
     let name: String = browser
         .run("return document.activeElement.innerText;")
         .await;
@@ -213,7 +214,7 @@ async fn a_hung_pod_is_in_the_first_row_and_says_why() {
     assert_eq!(browser.complaints().await, [""; 0]);
 
     cluster.pod(4).set(Mode::Healthy);
-    // The requests that it had while it hung have no answer even now, and that is told.
+    // The requests that it got while it hung still have no answer, and the page says so.
     let is_picked =
         "[...document.querySelectorAll('.verdict')].every((it) => it.textContent === 'picked')";
     browser.until(is_picked).await;
@@ -238,7 +239,7 @@ async fn a_hung_pod_is_in_the_first_row_and_says_why() {
     browser.picture("gone-phone.png").await;
 }
 
-/// The picture of the documentation, if it is asked for.
+/// Renews the documentation's screenshot, if asked to.
 fn bless(picture: &Path) {
     if env::var_os("TOWER_HEADLESS_BLESS").is_none() {
         return;
@@ -253,7 +254,7 @@ fn bless(picture: &Path) {
 }
 
 #[tokio::test]
-async fn what_comes_from_outside_is_text() {
+async fn names_and_errors_from_outside_are_shown_as_text() {
     const IMAGE: &str = "<img src=x onerror=\"window.hurt=1\">";
     const SCRIPT: &str = "</script><script>window.hurt=1</script>";
     let Some(browser) = Browser::start().await else {
@@ -298,7 +299,7 @@ async fn what_comes_from_outside_is_text() {
         .run("return [document.images.length, document.scripts.length];")
         .await;
     assert_eq!(made, (0, 1));
-    // The policy holds even if something got through.
+    // The content security policy holds even if something got through.
     browser
         .run::<()>("const it = document.createElement('script'); it.textContent = 'window.hurt = 1'; document.body.append(it);")
         .await;
@@ -358,7 +359,7 @@ async fn a_thousand_pods_are_all_there_and_stay_where_they_are() {
     );
     says(&browser.text(&row(2)).await, &["web-0", "picked"]);
     browser.picture("thousand-desktop.png").await;
-    // Each can be reached, found and sorted.
+    // Each row can be scrolled to, found and sorted.
     browser
         .run::<()>("document.querySelector('tbody').lastElementChild.scrollIntoView();")
         .await;
@@ -367,7 +368,7 @@ async fn a_thousand_pods_are_all_there_and_stay_where_they_are() {
     assert!(scrolled > 10_000.0, "{scrolled}");
     browser.picture("thousand-end.png").await;
     browser.run::<()>("window.row = document.querySelector('tbody').lastElementChild; getSelection().selectAllChildren(row.querySelector('.name'));").await;
-    // By the window: how high the rows above it are is an estimate until they have been seen.
+    // Measured relative to the window, because the height of rows that haven't been shown is an estimate.
     let top = "return Math.round(window.row.getBoundingClientRect().top);";
     let seen_at: i64 = browser.run(top).await;
     send(2_000).await;
@@ -393,7 +394,7 @@ async fn a_thousand_pods_are_all_there_and_stay_where_they_are() {
     assert_eq!(order, "ascending");
     browser.click("th.c-pod button").await;
     says(&browser.text(&row(1)).await, &["web-999"]);
-    // Where the least is the worst, the order is told as it is seen.
+    // A column whose least values come first shows its real order.
     for (place, order) in [(1, "ascending"), (1_000, "descending")] {
         browser.click("th.c-success button").await;
         says(&browser.text(&row(place)).await, &["web-700"]);
@@ -408,7 +409,7 @@ async fn a_thousand_pods_are_all_there_and_stay_where_they_are() {
 }
 
 #[tokio::test]
-async fn a_page_that_nobody_sees_asks_nothing() {
+async fn a_hidden_page_makes_no_requests() {
     let Some(browser) = Browser::start().await else {
         return;
     };
@@ -421,7 +422,8 @@ async fn a_page_that_nobody_sees_asks_nothing() {
         .run::<()>("const real = fetch; window.asked = 0; window.fetch = (...all) => { asked += 1; return real(...all); };")
         .await;
     browser.until("asked >= 1").await;
-    // One that is under way, or due, is the last. Both are looked at in one go, or a reading could fall between.
+    // A reading that is under way or due may be the last. Both values are read at once, or a reading could come
+    // between.
     let last: usize = browser
         .run(
             "Object.defineProperty(document, 'hidden', { value: true, configurable: true }); \
@@ -439,14 +441,14 @@ async fn a_page_that_nobody_sees_asks_nothing() {
     browser.until(&format!("asked > {last}")).await;
 }
 
-/// Has the page ask now, if it doesn't anyway.
+/// Makes the page ask now, unless it is asking already.
 async fn ask(browser: &Browser) {
     browser
         .run::<()>("document.dispatchEvent(new Event('visibilitychange'));")
         .await;
 }
 
-/// Waits until the page says that there is this fault. It still shows its last reading, and doesn't say that nobody answers.
+/// Waits until the page shows this fault. It must still show its last reading, and not "no answer".
 async fn is_told(browser: &Browser, fault: &str) {
     let reading = "document.getElementById('reading').innerText";
     browser
@@ -460,7 +462,7 @@ async fn is_told(browser: &Browser, fault: &str) {
     says(&browser.text("tbody").await, &["web-0"]);
 }
 
-/// What the page is told in pieces, as they are sent; it ends when the sender is dropped.
+/// A response whose body is sent in pieces. It ends when the sender is dropped.
 fn pieces() -> (UnboundedSender<Result<Bytes, BoxError>>, Response) {
     let (sender, pieces) = unbounded();
     let head = [(CONTENT_TYPE, "application/json")];
@@ -468,7 +470,7 @@ fn pieces() -> (UnboundedSender<Result<Bytes, BoxError>>, Response) {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_an_answer_is_said() {
+async fn the_page_says_what_is_wrong_with_an_answer() {
     let Some(browser) = Browser::start().await else {
         return;
     };
@@ -494,7 +496,7 @@ async fn what_is_wrong_with_an_answer_is_said() {
     );
     assert!(!text.contains("last reading"), "there is none: {text}");
 
-    // What can't be shown: of the table there is half.
+    // JSON that can't be shown.
     tell(Json(json!({"web": {}})).into_response());
     ask(&browser).await;
     browser
@@ -544,13 +546,13 @@ async fn what_is_wrong_with_an_answer_is_said() {
 }
 
 #[tokio::test]
-async fn an_answer_may_take_long_as_long_as_it_comes() {
-    // The page's timers are the test's from now on.
+async fn a_slow_answer_is_waited_for_while_its_data_keeps_coming() {
+    // From now on, the test drives the page's timers.
     const TIMERS: &str = "const [set, clear, now] = [setTimeout, clearTimeout, performance.now.bind(performance)]; \
         window.timers = new Map(); window.late = 0; performance.now = () => now() + late; \
         window.setTimeout = (run, ms) => { const id = set(() => {}, 0); timers.set(id, { run, ms }); return id; }; \
         window.clearTimeout = (id) => { clear(id); timers.delete(id); };";
-    // The one timer that isn't for the next reading.
+    // The only timer that isn't for the next reading.
     const SILENCE: &str = "return [...timers.keys()].filter((id) => timers.get(id).run !== read);";
     let Some(browser) = Browser::start().await else {
         return;
@@ -594,7 +596,7 @@ async fn an_answer_may_take_long_as_long_as_it_comes() {
         "{text}"
     );
 
-    // After one that took seven seconds, the page waits for as long.
+    // After a reading that took seven seconds, the page pauses for as long.
     let (slow, body) = pieces();
     tell(body);
     ask(&browser).await;
@@ -611,13 +613,13 @@ async fn an_answer_may_take_long_as_long_as_it_comes() {
 }
 
 #[tokio::test]
-async fn rates_and_stuck_pods_are_worked_out_of_readings() {
+async fn rates_and_stuck_pods_are_computed_from_readings() {
     let Some(browser) = Browser::start().await else {
         return;
     };
     let site = Site::of(&Balancers::new()).await;
     browser.open(&site.1).await;
-    // The clock is set back after the second reading; the pod joins anew before the last.
+    // The clock is set back after the second reading, and the pod rejoins before the last one.
     let rates: Vec<(Option<f64>, usize)> = browser
         .run(
             "const readings = []; \

@@ -1,4 +1,4 @@
-//! Keys through a whole balancer: pods that restart, refuse, fail and are new.
+//! Keys through a whole balancer, with pods that restart, refuse, fail and are new.
 
 mod support;
 
@@ -10,7 +10,7 @@ use tower_headless::{ConsistentHash, Endpoint, Route};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Pods of a StatefulSet, each at the address of its present life.
+/// Pods of a StatefulSet, each at its current address.
 fn set(pods: &BTreeMap<u8, u8>) -> Vec<Endpoint> {
     let pod = |(number, &host): (&u8, &u8)| endpoint(host).with_hostname(format!("web-{number}"));
     pods.iter().map(pod).collect()
@@ -52,7 +52,7 @@ impl Cluster {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_rolling_restart_each_key_is_at_its_pod_again() {
+async fn after_a_rolling_restart_each_key_goes_to_the_pod_of_the_same_name() {
     let (cluster, mut hosts) = Cluster::new().await;
     let before = cluster.homes().await;
     for number in (0..5).rev() {
@@ -62,7 +62,7 @@ async fn after_a_rolling_restart_each_key_is_at_its_pod_again() {
         for (home, now) in before.iter().zip(&away) {
             assert_eq!(home == now, *home != format!("web-{number}"));
         }
-        // Back elsewhere, and new.
+        // Back at another address, and new.
         hosts.insert(number, 20 - number);
         cluster.publish(&hosts).await;
         let mut last = away;
@@ -96,7 +96,7 @@ async fn the_keys_of_a_pod_that_refuses_are_at_their_second_choice_until_it_acce
     cluster.publish(&hosts).await;
     cluster.pods.set([hosts[&2]], Behaviour::Answer);
     sleep(30 * SECOND).await;
-    // The first of its own keys is its trial.
+    // The first request of one of its own keys is its trial.
     cluster.homes().await;
     settle().await;
     sleep(30 * SECOND).await;
@@ -108,7 +108,7 @@ async fn a_pod_that_fails_is_out_and_its_own_keys_bring_it_back() {
     let (cluster, hosts) = Cluster::new().await;
     let before = cluster.homes().await;
     cluster.pods.set([hosts[&3]], Behaviour::Fail);
-    // A failed request counts as one in flight for a while, in which its pod has no room for more.
+    // A failed request counts as in flight for a while, and its pod has no room for more meanwhile.
     for key in 0..200 {
         let route = Route::new().key(format!("user-{key}"));
         let _ = cluster.balance.call_with(Request(1), route).await;

@@ -1,4 +1,5 @@
-//! The architecture that `ARCHITECTURE.md` draws, held against the code: who may import whom, and who may name which dependency.
+//! Checks the architecture of `ARCHITECTURE.md`: which rooms may import which, and which code may name which
+//! dependency.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Each room, from below upwards, and the rooms that its code may name. A room is a file and the folder of the same name.
+/// Each room, from the bottom up, with the rooms that its code may name. A room is a file and the folder of the same
+/// name.
 const LAYERS: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("stable_hash", &[]),
@@ -153,17 +155,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("inspect", &["explain"]),
     // Pages of the documentation.
     ("guide", &[]),
-    // A DNS server's answers come to what `discovery` asks, and a cluster lends its `http` client.
+    // Its DNS server answers `discovery`, and a cluster builds an `http` client.
     ("test_util", &["discovery", "error", "http", "test_util"]),
 ];
 
-/// Pairs of files of one room that name each other, and why they may.
+/// Pairs of files of a room that may name each other, and why.
 const PAIRS: &[(&str, &str)] = &[
-    // A trait whose method returns a type that implements it, as iterators' adapters do.
+    // A trait whose method returns a type that implements it, like iterator adapters.
     ("discovery.rs", "discovery/fallback.rs"),
 ];
 
-/// Dependencies, and who alone may name them: files, and folders by their beginning.
+/// Dependencies, and the only files (or folders, by prefix) that may name them.
 const GUARDED: &[(&str, &[&str])] = &[
     (
         "hickory",
@@ -214,7 +216,7 @@ fn sources() -> BTreeMap<String, String> {
                 .split("#[cfg(test)]\nmod tests")
                 .next()
                 .unwrap_or_default();
-            // What only tests name stands behind an attribute, in one line.
+            // An item that only tests use has the attribute on the line before.
             let mut is_for_tests = false;
             let lines = code.lines().filter(|line| {
                 let was_for_tests = is_for_tests && line.ends_with(';');
@@ -225,7 +227,7 @@ fn sources() -> BTreeMap<String, String> {
             sources.insert(name, lines.collect::<Vec<_>>().join("\n"));
         }
     }
-    // Suites and interleavings are unit tests, which may look at everything, and so may fuzz targets.
+    // Suites and interleavings are unit tests, which may use everything; so may fuzz targets.
     let is_test = |name: &str| {
         let is_unit = name.contains("/suite") || name.ends_with("/tests.rs");
         is_unit || name.contains("interleavings") || name.ends_with("fuzzing.rs")
@@ -271,7 +273,7 @@ fn named_rooms(code: &str) -> Vec<&str> {
     named
 }
 
-/// The paths that `use` imports, one for each name; what a file passes on (`pub use`) is not its own need.
+/// The paths that `use` imports, one for each name. Re-exports (`pub use`) don't count.
 fn imports(code: &str) -> Vec<String> {
     let statements = code.split(';').filter_map(|statement| {
         let start = statement.rfind("\nuse ")?;
@@ -305,7 +307,7 @@ fn flatten(prefix: &str, tree: &str) -> Vec<String> {
     all
 }
 
-/// The file of the same room that `import`, of `file`, is in; another one's re-export counts as its own.
+/// The file of the same room that `import`, in `file`, comes from. A re-export counts as the re-exporting file's own.
 fn imported_file(import: &str, file: &str, room: &BTreeMap<String, String>) -> Option<String> {
     let module: Vec<_> = file.trim_end_matches(".rs").split('/').collect();
     let mut steps = import.split("::").peekable();
@@ -349,7 +351,7 @@ fn files_of_a_room_make_no_circles() {
                 .filter(|needed| !PAIRS.contains(&(file, needed)));
             needs.insert(file.clone(), found.collect());
         }
-        // Whatever needs nothing that is left goes; only circles, and what needs them, stay.
+        // Removes files that need no remaining file. Only circles, and files that need them, remain.
         while let Some(free) = needs
             .iter()
             .find(|(_, needed)| !needed.iter().any(|file| needs.contains_key(file)))
@@ -384,7 +386,7 @@ fn imports_go_downwards_only() {
     }
 }
 
-/// Nothing is known of an address: what is known is known of a member, or of an endpoint of a set.
+/// State belongs to a member, or to an endpoint of a set, never to an address.
 #[test]
 fn no_room_of_the_core_keeps_anything_by_address() {
     let core = [
@@ -407,11 +409,11 @@ fn no_room_of_the_core_keeps_anything_by_address() {
         .filter(|(file, _)| core.contains(&room_of(file)))
     {
         for address in ["SocketAddr", "IpAddr", ".address()"] {
-            // A check by TCP dials, and keeps nothing.
+            // A TCP check connects, and keeps nothing.
             let may_dial = file == "check.rs" && address == ".address()";
-            // The client itself is one of its peers by its address, which is no pod's.
+            // The client finds itself among its peers by its address, which isn't a pod's.
             let is_own = file == "subset/peers.rs";
-            // A request may ask for the pod at an address, whatever pod that is.
+            // A request may be for the pod at an address, whichever pod that is.
             let may_ask = file == "route/pod_id.rs";
             assert!(
                 may_dial || is_own || may_ask || !code.contains(address),
@@ -433,9 +435,10 @@ fn a_dependency_is_named_where_it_belongs() {
     }
 }
 
-/// The name that is in force where an event is written is for code that doesn't know its balancer. On a request's way none is.
+/// The ambient service name of events is only for code that doesn't know its balancer. On a request's path there is
+/// none.
 #[test]
-fn only_what_the_background_task_polls_takes_the_service_that_is_in_force() {
+fn only_code_that_the_background_task_polls_uses_the_ambient_service_name() {
     let homes = ["logs.rs", "discovery/", "balance/part.rs"];
     for (file, code) in sources() {
         let at_home = homes.iter().any(|home| file.starts_with(home));

@@ -1,4 +1,4 @@
-//! What is logged: of which service, at which level, how much of it, and no secrets. And the spans of requests.
+//! Logging: the service of events, their levels, how many there are, and no secrets. And the spans of requests.
 
 mod support;
 
@@ -30,7 +30,7 @@ use tracing::Level;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// All requests may be sent again, and hedged.
+/// All requests may be retried and hedged.
 #[derive(Clone, Copy, Debug)]
 struct Again;
 
@@ -52,7 +52,7 @@ async fn send<S: Service<Request> + Clone>(service: &S) -> Result<S::Response, S
     service.clone().oneshot(Request(1)).await
 }
 
-/// All events name the service, and none at `debug` has more lines than one.
+/// Checks that all events name the service, and that each at `debug` is one line.
 fn assert_well_told(logs: &Logs) {
     let events = logs.events();
     assert!(!events.is_empty());
@@ -125,7 +125,7 @@ async fn every_event_of_a_story_names_its_service() {
     assert_well_told(&logs);
 }
 
-/// Those at `info` of single endpoints.
+/// The `info` events about single endpoints.
 fn told(logs: &Logs) -> Vec<Event> {
     let mut events = logs.events();
     events.retain(|it| it.level == Level::INFO && it.target == "tower_headless::endpoints");
@@ -133,13 +133,13 @@ fn told(logs: &Logs) -> Vec<Event> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storm_of_refusals_is_told_in_a_few_lines_and_a_sum() {
+async fn a_storm_of_refusals_is_logged_as_a_few_lines_and_a_sum() {
     let logs = Logs::new();
     let world = World::of((1..=250).map(endpoint).collect(), |it| it.name("web")).await;
     world.pods.set(1..=250, Behaviour::NotReady);
     send(&world.balance).await.expect_err("all refuse");
     settle().await;
-    // What was the beginning, and the first refusals.
+    // The event of the beginning, and the first 20 refusals.
     assert_eq!(told(&logs).len(), 1 + 20);
     assert_eq!(logs.count(Level::DEBUG, "endpoint refuses requests"), 230);
     sleep(61 * SECOND).await;
@@ -169,7 +169,7 @@ async fn a_panic_is_a_warning_however_many_endpoints_have_changed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_comes_and_goes_all_the_time_is_told_of_a_few_times_a_minute() {
+async fn a_pod_that_keeps_coming_and_going_is_logged_a_few_times_a_minute() {
     let logs = Logs::new();
     let world = World::of(vec![endpoint(1), endpoint(2)], |it| it.name("web")).await;
     let minutes = 10;
@@ -512,7 +512,7 @@ async fn layers_are_in_the_one_span_of_their_request() {
 }
 
 #[tokio::test]
-async fn without_being_asked_for_there_are_no_spans() {
+async fn by_default_there_are_no_spans() {
     let logs = Logs::new();
     let pod = pod(Mode::Healthy).await;
     let client = builder([pod.addr()])
@@ -562,7 +562,7 @@ async fn no_event_and_no_span_has_a_secret_of_a_request() {
     for path in [
         "/?token=hunter2",
         "http://me:hunter2@web:8080/?token=hunter2",
-        // By its syntax the host ends at the first slash.
+        // By the syntax of URIs, the host ends at the first slash.
         "http://hunter2:hunter2/hunter2@web/?token=hunter2",
         "http://hunter2/?token=hunter2@web/",
     ] {

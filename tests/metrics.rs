@@ -1,4 +1,4 @@
-//! What is counted, as real exporters have it: names, labels, values, and what becomes of series that end.
+//! Metrics through real exporters: names, labels, values, and series that end.
 
 #[path = "metrics/faults.rs"]
 mod faults;
@@ -26,21 +26,21 @@ use tower_headless::{
     test_util::{Cluster, Mode},
 };
 
-/// What `kit` has a Service of.
+/// The Service of `kit`.
 const WEB: &str = "web.default:80";
 
-/// A recorder, and a real exporter behind it.
+/// A recorder with a real exporter behind it.
 struct Prometheus {
     recorder: Recorder,
     exporter: PrometheusRecorder,
     handle: PrometheusHandle,
 }
 
-/// A page of Prometheus' text format.
+/// A page in Prometheus's text format.
 struct Page {
     types: BTreeMap<String, String>,
     help: BTreeMap<String, String>,
-    /// By name, and labels in their order.
+    /// By name and sorted labels.
     series: BTreeMap<(String, BTreeMap<String, String>), f64>,
 }
 
@@ -61,7 +61,7 @@ impl Prometheus {
 }
 
 impl Page {
-    /// Strict: what is not as the format has it panics.
+    /// Parses strictly: anything that isn't in the format panics.
     fn parse(text: &str) -> Self {
         let mut page = Self {
             types: BTreeMap::new(),
@@ -98,14 +98,14 @@ impl Page {
         page
     }
 
-    /// The one series with this name, and these labels among its own.
+    /// The only series with this name and at least these labels.
     fn get(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let found = self.all(name, labels);
         assert_eq!(found.len(), 1, "{name} {labels:?}: {found:?}");
         found[0]
     }
 
-    /// All series with this name, and these labels among their own.
+    /// All series with this name and at least these labels.
     fn all(&self, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {
         let series = self.series.iter().filter(|((its, has), _)| {
             let has = |(key, value): &(&str, &str)| has.get(*key).is_some_and(|it| it == value);
@@ -132,7 +132,8 @@ async fn get(client: &Client, times: usize) {
     }
 }
 
-/// Each metric is on the page, with a type, a text, and only the labels of the table. Of single endpoints there is nothing.
+/// Each metric is on the page, with a type, a description, and only the labels of the table. Single endpoints have no
+/// series.
 #[tokio::test]
 async fn by_default_all_metrics_are_there_and_none_is_of_single_endpoints() {
     let cluster = Cluster::start(2).await;
@@ -200,7 +201,7 @@ async fn by_default_all_metrics_are_there_and_none_is_of_single_endpoints() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_histogram_is_what_prometheus_has_of_one() {
+async fn a_histogram_has_the_series_of_a_prometheus_histogram() {
     let world = World::of(vec![endpoint(1)], |builder| builder.counters(true)).await;
     let prometheus = Prometheus::of(metrics(&world.balance));
     for (millis, times) in [(2, 5), (40, 3), (70_000, 1)] {
@@ -226,7 +227,7 @@ async fn a_histogram_is_what_prometheus_has_of_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_leaves_takes_its_gauges_and_no_counts_of_the_service() {
+async fn a_pod_that_leaves_ends_its_gauges_and_keeps_the_service_s_counts() {
     let set: Vec<_> = (1..=2).map(endpoint).collect();
     let world = World::of(set.clone(), |builder| builder.counters(true).name("web")).await;
     let prometheus = Prometheus::of(metrics(&world.balance).per_endpoint(true));
@@ -262,7 +263,8 @@ async fn a_pod_that_leaves_takes_its_gauges_and_no_counts_of_the_service() {
     );
     assert_eq!((state(&after, 0), state(&after, 1)), (1.0, 0.0));
 
-    // Another pod has its address: its series go on, and don't stand still until it has caught up.
+    // Another pod gets its address: the series go on from there, rather than stand still until the new pod has caught
+    // up.
     world.set(set.clone()).await;
     send().await;
     let back = prometheus.scrape();
@@ -274,7 +276,7 @@ async fn a_pod_that_leaves_takes_its_gauges_and_no_counts_of_the_service() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_balancers_of_one_service_are_two_and_one_that_has_ended_is_gone() {
+async fn two_balancers_of_one_service_have_series_each_and_a_dropped_one_has_none() {
     let world = async || World::of(vec![endpoint(1)], |it| it.counters(true).name("web")).await;
     let (first, second) = (world().await, world().await);
     let balancers = Balancers::new();
@@ -344,7 +346,7 @@ async fn a_balancer_that_does_not_count_has_gauges_only() {
         page.get("tower_headless_endpoints", &[("state", "picked")]),
         1.0
     );
-    // Nobody has kept in mind whether these are so.
+    // A balancer that doesn't count can't know these.
     let panic = page.all("tower_headless_endpoints", &[("state", "panic")]);
     assert_eq!(panic, Vec::<f64>::new());
     for unknown in [
@@ -359,7 +361,7 @@ async fn a_balancer_that_does_not_count_has_gauges_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_recorded_every_so_often_is_as_old_as_that_at_most() {
+async fn record_every_keeps_values_no_older_than_its_interval() {
     let world = World::of(vec![endpoint(1)], |builder| builder.counters(true)).await;
     let exporter = PrometheusBuilder::new().build_recorder();
     let handle = exporter.handle();
@@ -379,14 +381,14 @@ async fn what_is_recorded_every_so_often_is_as_old_as_that_at_most() {
     assert!(ended.is_cancelled());
 }
 
-/// OpenTelemetry's SDK, and what it has collected last.
+/// OpenTelemetry's SDK, and its last collection.
 struct Otel {
     provider: SdkMeterProvider,
     exporter: InMemoryMetricExporter,
     observed: Option<Observed>,
 }
 
-/// By name, and attributes in their order.
+/// By name and sorted attributes.
 type Points = BTreeMap<(String, BTreeMap<String, String>), f64>;
 
 impl Otel {
@@ -401,7 +403,7 @@ impl Otel {
     ) -> Self {
         let exporter = InMemoryMetricExporterBuilder::new().with_temporality(temporality);
         let exporter = exporter.build();
-        // It never collects but when it is told to.
+        // It collects only when told to.
         let reader = PeriodicReader::builder(exporter.clone()).with_interval(Duration::MAX / 4);
         let provider = SdkMeterProvider::builder().with_reader(reader.build());
         let provider = change(provider).build();
@@ -452,9 +454,9 @@ impl Otel {
     }
 }
 
-/// Both exporters have the same series, with the same values.
+/// Checks that both exporters have equal series with equal values.
 #[tokio::test(start_paused = true)]
-async fn opentelemetry_has_what_prometheus_has() {
+async fn opentelemetry_and_prometheus_get_the_same_values() {
     let set: Vec<_> = (1..=2).map(endpoint).collect();
     let world = World::of(set.clone(), |builder| builder.counters(true).name("web")).await;
     let metrics = metrics(&world.balance).per_endpoint(true);
@@ -484,12 +486,12 @@ async fn opentelemetry_has_what_prometheus_has() {
                 let points: BTreeMap<BTreeMap<_, _>, _> = points.collect();
                 let series = page.series.iter().filter(|((its, _), _)| *its == theirs);
                 let series = series.map(|((_, labels), value)| (labels.clone(), value));
-                // What the facade has set to zero isn't observed here.
+                // Gauges that the facade has set to zero aren't observed here.
                 let series: BTreeMap<_, _> = series
                     .filter(|(key, value)| points.contains_key(key) || **value != 0.0)
                     .collect();
                 assert!(!points.is_empty(), "{name} in round {round}");
-                // The SDK reads on a thread of its own, where time isn't paused.
+                // The SDK reads on its own thread, where time isn't paused.
                 let is_age = metric.unit == Unit::Seconds && metric.kind == Kind::Gauge;
                 match is_age {
                     true => assert!(points.keys().eq(series.keys()), "{name}"),
@@ -507,7 +509,7 @@ async fn opentelemetry_has_what_prometheus_has() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_observed_any_more_has_no_series() {
+async fn a_dropped_observation_leaves_no_series() {
     let set: Vec<_> = (1..=2).map(endpoint).collect();
     let world = World::of(set.clone(), |builder| builder.counters(true).name("web")).await;
     let mut otel = Otel::of(&metrics(&world.balance).per_endpoint(true));
@@ -546,7 +548,7 @@ async fn what_is_not_observed_any_more_has_no_series() {
     assert!(otel.collect().0.is_empty());
 }
 
-/// The SDK forgets a series when it isn't observed, and tells all of what it is told next as new.
+/// The SDK forgets a series that isn't observed, and exports all of its next value as new.
 #[tokio::test(start_paused = true)]
 async fn under_delta_temporality_a_pod_that_comes_back_counts_its_requests_once() {
     let set: Vec<_> = (1..=2).map(endpoint).collect();
@@ -569,7 +571,7 @@ async fn under_delta_temporality_a_pod_that_comes_back_counts_its_requests_once(
 
 /// As the documentation of `observe` says.
 #[tokio::test(start_paused = true)]
-async fn a_view_raises_how_many_endpoints_the_sdk_takes() {
+async fn a_view_raises_the_sdk_s_limit_of_series() {
     let world = World::of((1..=91).map(endpoint).collect(), |it| it.counters(true)).await;
     let metrics = metrics(&world.balance).per_endpoint(true);
     let overflown = |otel: Otel| {

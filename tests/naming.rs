@@ -1,4 +1,5 @@
-//! Where clients and balancers are kept, and what may be done with them and their futures. Most of it is proved by compiling.
+//! How clients and balancers can be stored, and what can be done with them and their futures. Most of it is proved by
+//! compiling.
 
 use std::{convert::Infallible, future::IntoFuture, sync::LazyLock};
 
@@ -68,7 +69,7 @@ fn is_moved<T: Send + 'static>() {}
 fn is_shared<T: Send + Sync + 'static>() {}
 
 #[test]
-fn what_is_kept_is_cloned_and_shared_by_threads() {
+fn clients_and_balancers_can_be_cloned_and_shared_between_threads() {
     is_kept_anywhere::<Client>();
     is_kept_anywhere::<PodClient>();
     is_kept_anywhere::<Balance<Pod>>();
@@ -82,7 +83,7 @@ fn what_is_kept_is_cloned_and_shared_by_threads() {
 }
 
 #[test]
-fn futures_move_between_threads_and_what_is_borrowed_across_an_await_is_shared() {
+fn futures_can_move_between_threads_and_borrow_across_an_await() {
     is_moved::<ResponseFuture>();
     is_moved::<<RequestBuilder as IntoFuture>::IntoFuture>();
     is_moved::<BalanceFuture<Pod, u32, OnResponse>>();
@@ -95,7 +96,7 @@ fn futures_move_between_threads_and_what_is_borrowed_across_an_await_is_shared()
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_are_spawned_joined_and_instrumented() {
+async fn requests_can_be_spawned_joined_and_instrumented() {
     let client = client();
     let spawned = tokio::spawn(client.get("/").into_future());
     assert!(spawned.await.expect("no panic").is_ok());
@@ -137,7 +138,7 @@ async fn a_service_becomes_a_trait_object() {
     assert_eq!(boxed.oneshot(7).await.expect("a response"), 87);
 }
 
-/// A trait of one's own, for balancers whose type is nobody's business.
+/// A trait of your own, which hides the balancer's type.
 trait CloneService: Service<u32, Response = u32, Error = BalanceError, Future: Send> {
     fn cloned(&self) -> Box<dyn CloneService<Future = Self::Future> + Send + Sync>;
 }
@@ -153,7 +154,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_becomes_a_trait_object_of_one_s_own() {
+async fn a_service_becomes_a_trait_object_of_your_own_trait() {
     let mut boxed = balance().cloned();
     let answer = boxed.ready().await.expect("it is ready").call(7);
     assert_eq!(answer.await.expect("a response"), 87);
@@ -163,19 +164,19 @@ static CLIENT: LazyLock<Client> = LazyLock::new(client);
 static BALANCE: LazyLock<Balance<Pod>> = LazyLock::new(balance);
 
 #[tokio::test(start_paused = true)]
-async fn a_static_is_used_as_it_is() {
+async fn a_client_in_a_static_can_be_used_directly() {
     assert_eq!(CLIENT.get("/").await.expect("a response").status(), 200);
     assert_eq!(BALANCE.clone().oneshot(7).await.expect("a response"), 87);
 }
 
-/// Balancers of other types than `Balance<MyService>`, in fields.
+/// Balancers of more complex types than `Balance<MyService>`, in fields.
 struct Kept {
     http: Balance<HttpPod, OnBodyEnd>,
     retried: Retried,
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_field_has_the_completion_the_connection_or_the_retries_in_its_type() {
+async fn a_field_s_type_names_the_completion_the_connection_or_the_retries() {
     let kept = Kept {
         http: http_balance(),
         retried: retried(),
@@ -186,7 +187,7 @@ async fn a_field_has_the_completion_the_connection_or_the_retries_in_its_type() 
     assert_eq!(kept.retried.oneshot(7).await.expect("a response"), 87);
 }
 
-/// Code that only sends requests, and the fields that hold what sends them.
+/// Code that only sends requests, and fields that hold the service.
 struct Shop<S> {
     pods: S,
     client: Client,

@@ -1,4 +1,4 @@
-//! Requests for one pod, wherever it is, and for all but one.
+//! Requests for one pod, wherever it is, and for any pod but one.
 
 mod support;
 
@@ -35,7 +35,7 @@ fn web(host: u8, ordinal: u8) -> Endpoint {
     endpoint(host).with_hostname(format!("web-{ordinal}"))
 }
 
-/// Pods `web-0` and so on, at these hosts; at host 0 there is none.
+/// Pods `web-0` and so on, at these hosts. Host 0 means that the pod is away.
 fn set<const N: usize>(hosts: [u8; N]) -> Vec<Endpoint> {
     let pods = hosts.into_iter().zip(0..).filter(|(host, _)| *host > 0);
     pods.map(|(host, ordinal)| web(host, ordinal)).collect()
@@ -73,13 +73,13 @@ fn at(host: u8) -> SocketAddr {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_is_followed_and_nobody_else_gets_its_requests() {
+async fn a_pod_is_followed_and_no_other_pod_gets_its_requests() {
     let story = story().await;
     let pod = story.balance.pod("web-3");
     assert_eq!(ask(&pod).await.expect("it is there"), at(4));
     let mut old = 4;
     for new in [9, 8, 7] {
-        // It is gone before the set says so.
+        // The pod is gone before the set says so.
         story.pods.set([old], Behaviour::NotReady);
         let mut waiting: Vec<_> = (0..20).map(|_| task::spawn(ask(&pod))).collect();
         for request in &mut waiting {
@@ -119,7 +119,7 @@ async fn a_pod_that_is_away_for_longer_is_an_error_that_says_what_is_known_of_it
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_nobody_has_is_an_error_that_tells_some_there_are() {
+async fn the_error_of_an_unknown_name_lists_some_known_ones() {
     let story = story_with(|builder| builder.fail_fast()).await;
     let text = |pod: Pod| async move { ask(&pod).await.expect_err("nobody has it").to_string() };
     assert_eq!(
@@ -151,7 +151,7 @@ async fn an_empty_name_is_an_error_at_once_that_says_so() {
     );
 }
 
-/// It would go to the one that was meant to be left out.
+/// Otherwise it would go to the pod that should be left out.
 #[tokio::test(start_paused = true)]
 async fn an_empty_name_that_is_left_out_fails_each_request_at_once() {
     let says = "pod \"\" can't be left out: no pod has an empty name (is a variable not set?)";
@@ -174,7 +174,7 @@ async fn an_empty_name_that_is_left_out_fails_each_request_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_sent_without_readiness_to_one_pod_or_to_any() {
+async fn send_needs_no_poll_ready_for_one_pod_or_for_any() {
     let story = story().await;
     let (pod, _) = story
         .balance
@@ -215,7 +215,7 @@ async fn two_pods_that_swap_addresses_between_two_looks_get_their_own_requests()
     let alive = [1, 2].map(|host| story.pods.alive(host));
     story.set(set([2, 1, 3, 4, 5])).await;
     assert_eq!(ask_both().await, [at(2), at(1)]);
-    // Nothing of the other pod's life is left: no connection, either.
+    // Nothing is left of the other pod's life, not even a connection.
     assert_eq!([1, 2].map(|host| story.pods.counts(host).made), [2, 2]);
     assert_eq!([1, 2].map(|host| story.pods.alive(host)), alive);
 }
@@ -225,7 +225,7 @@ async fn a_pod_comes_back_at_another_one_s_old_address() {
     let story = story().await;
     let (one, three) = (story.balance.pod("web-1"), story.balance.pod("web-3"));
     story.pods.set([2], Behaviour::Pending);
-    // It waits for web-1 at an address that is web-3's before web-1 was ready.
+    // It waits for web-1 at an address that becomes web-3's before web-1 is ready.
     let mut waiting = task::spawn(ask(&one));
     assert_pending!(waiting.poll());
     story.set(set([1, 0, 3, 2, 5])).await;
@@ -239,9 +239,9 @@ async fn a_pod_comes_back_at_another_one_s_old_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_is_told_of_one_address_is_remembered_of_no_other() {
+async fn a_name_learnt_at_one_address_is_not_remembered_for_another() {
     let story = story().await;
-    // As a source that tells some names answers, after one that told them all.
+    // As from a source that knows some names, after one that knew all.
     story.set(vec![endpoint(1), endpoint(2), web(9, 0)]).await;
     let address = |name: &str| story.balance.endpoint(name).map(|it| it.address());
     assert_eq!(["web-0", "web-1"].map(address), [Some(at(9)), Some(at(2))]);
@@ -252,7 +252,7 @@ async fn a_name_that_is_told_of_one_address_is_remembered_of_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_is_made_anew_gets_them_before_the_one_that_terminates() {
+async fn a_pod_s_successor_gets_its_requests_before_the_terminating_one() {
     let story = story().await;
     let old = web(4, 3).with_pod_uid("a").with_terminating(true);
     story.set(vec![old, web(9, 3).with_pod_uid("b")]).await;
@@ -317,7 +317,7 @@ async fn a_pod_is_found_by_name_address_and_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn discovery_is_told_once_a_minute_who_is_asked_for() {
+async fn discovery_is_told_once_a_minute_which_pods_are_requested() {
     let story = story_with(|builder| builder.wait_for_ready()).await;
     let told = || story.script.hints().wanted;
     let pod = story.balance.pod("web-3");
@@ -336,7 +336,7 @@ async fn discovery_is_told_once_a_minute_who_is_asked_for() {
     answered.expect("there");
     settle().await;
     assert_eq!(told()[4..], ["web-0", "web-2"]);
-    // An address is nothing to look for.
+    // An address needn't be looked up.
     ask(&story.balance.pod(at(1))).await.expect("there");
     let absent = story.balance.pod("web-9");
     let mut waiting = task::spawn(ask(&absent));
@@ -349,7 +349,7 @@ async fn discovery_is_told_once_a_minute_who_is_asked_for() {
     assert_eq!(told()[6..], ["web-9"; 4]);
 }
 
-/// A source that makes no use of the names that it is told.
+/// A source that ignores the names that it is told.
 struct Deaf {
     set: Option<Vec<Endpoint>>,
     told: Arc<AtomicUsize>,
@@ -368,7 +368,7 @@ impl Discovery for Deaf {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_makes_no_use_of_names_is_told_of_one() {
+async fn a_source_that_ignores_names_is_told_only_one() {
     let told = Arc::<AtomicUsize>::default();
     let source = Deaf {
         set: Some(set([1, 2, 3, 4, 5])),
@@ -387,7 +387,7 @@ async fn a_source_that_makes_no_use_of_names_is_told_of_one() {
     assert_eq!(told.load(Relaxed), 1);
 }
 
-/// A source that has requests ask for another pod whenever it is told of one.
+/// A source that makes a request for another pod whenever it is told of one.
 struct Chain {
     set: Option<Vec<Endpoint>>,
     balance: Arc<OnceLock<Balance<PodService>>>,
@@ -418,7 +418,7 @@ impl Discovery for Chain {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_is_asked_though_requests_say_something_at_all_times() {
+async fn a_source_is_polled_between_the_pods_that_it_is_told_of() {
     let (balance, most) = (Arc::default(), Arc::<AtomicUsize>::default());
     let source = Chain {
         set: Some(set([1, 2, 3, 4, 5])),
@@ -438,7 +438,7 @@ async fn a_source_is_asked_though_requests_say_something_at_all_times() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ejected_pod_gets_what_is_for_it() {
+async fn an_ejected_pod_gets_requests_for_it() {
     let story = story_with(|builder| builder.outlier_detection(OutlierDetection::new())).await;
     let pod = story.balance.pod("web-3");
     story.pods.set([4], Behaviour::Fail);
@@ -506,7 +506,7 @@ async fn others_are_all_but_one_under_any_policy() {
             let calls = [1, 2, 4, 5].map(|host| story.calls([host]));
             assert!(calls.iter().all(|&calls| calls >= 40), "{name}: {calls:?}");
             assert_eq!(story.calls([3]), 0);
-            // What the policy chose in vain counts for nothing: others' requests go there as ever.
+            // A discarded choice of the policy doesn't count: the pod gets other requests as usual.
             for _ in 0..100 {
                 let request = story.balance.call_with(Request(1), Route::new());
                 request.await.expect("any");
@@ -545,14 +545,14 @@ async fn others_take_turns_without_the_one_that_is_left_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn others_leave_one_out_in_trouble_too() {
+async fn others_leave_the_pod_out_even_if_all_others_refuse() {
     let story = story().await;
     let others = story.balance.others("web-2");
     story.pods.set([1, 2, 4], Behaviour::NotReady);
     for _ in 0..20 {
         assert_eq!(ask(&others).await.expect("one is left"), at(5));
     }
-    // A retry of one's own.
+    // A retry of the caller's own.
     let avoiding = Route::new().avoid(&web(5, 4));
     let answered = others.call_with(Request(1), avoiding).await;
     assert_eq!(answered.expect("better than none").0.address(), at(5));
@@ -576,7 +576,7 @@ async fn others_leave_one_out_in_trouble_too() {
     assert_eq!(story.calls([3]), 0);
 }
 
-/// Whatever fails is sent again.
+/// Retries everything that fails.
 #[derive(Clone)]
 struct Again;
 
@@ -591,7 +591,7 @@ impl<Res> RetryPolicy<Request, Res> for Again {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_sent_again_stays_on_the_pod_or_off_it() {
+async fn retries_stay_on_the_pod_or_off_the_one_that_is_left_out() {
     let story = story().await;
     let retry = RetryLayer::new(Again)
         .retries(3)

@@ -1,4 +1,5 @@
-//! README and guide: short, linked, and in plain words. rustdoc checks their examples and the items they name (`src/guide.rs`).
+//! Checks that README and guide are short, linked, and in plain words. rustdoc checks their examples and the items that
+//! they name (`src/guide.rs`).
 
 use std::{
     collections::HashSet,
@@ -24,7 +25,7 @@ fn pages() -> Vec<String> {
         .collect()
 }
 
-/// All pages, by their paths.
+/// The paths of all pages.
 fn documents() -> Vec<String> {
     let pages = pages().into_iter().map(|page| format!("docs/{page}"));
     let others = [
@@ -36,7 +37,7 @@ fn documents() -> Vec<String> {
     pages.chain(others.map(str::to_owned)).collect()
 }
 
-/// The lines outside of code, and those inside of Rust code.
+/// The lines outside of code blocks, and those inside of Rust code blocks.
 fn lines(text: &str) -> (Vec<&str>, Vec<&str>) {
     let (mut prose, mut rust, mut code) = (Vec::new(), Vec::new(), None);
     for line in text.lines() {
@@ -73,7 +74,7 @@ fn paragraphs(text: &str) -> Vec<String> {
     found
 }
 
-/// The numbers of words in a page's sentences, from the shortest on.
+/// The lengths of a page's sentences in words, sorted.
 fn sentences(text: &str) -> Vec<usize> {
     let paragraphs = paragraphs(text);
     let ends = [". ", "? ", "! ", ".** ", "?** "];
@@ -93,7 +94,7 @@ fn sentences(text: &str) -> Vec<usize> {
     lengths
 }
 
-/// What a heading is linked by, as GitHub and rustdoc make it.
+/// A heading's anchor, as GitHub and rustdoc make it.
 fn anchor(heading: &str) -> String {
     let heading = heading
         .trim_matches(['#', ' '])
@@ -111,7 +112,7 @@ fn headings(text: &str) -> HashSet<String> {
         .collect()
 }
 
-/// What links in lines of Markdown lead to: `[text](here)` and `[label]: here`.
+/// The targets of links in lines of Markdown: `[text](here)` and `[label]: here`.
 fn links<'a>(lines: &[&'a str]) -> Vec<&'a str> {
     let inline = lines
         .iter()
@@ -187,7 +188,7 @@ fn links_between_pages_lead_to_files_and_headings() {
     }
 }
 
-/// Comments of all Rust files under `folder`, as Markdown.
+/// The doc comments of all Rust files under `folder`, as Markdown.
 fn comments(folder: &Path) -> String {
     let entries = fs::read_dir(folder).expect("a folder");
     let texts = entries.map(|entry| {
@@ -205,7 +206,7 @@ fn comments(folder: &Path) -> String {
     texts.collect()
 }
 
-/// rustdoc checks the items that links name, and no headings. Those of all items are taken together.
+/// rustdoc checks the items that links name, but not headings. Headings of all items are taken together.
 #[test]
 fn links_lead_to_headings_of_the_documentation() {
     let comments = comments(&root().join("src"));
@@ -231,7 +232,7 @@ fn links_lead_to_headings_of_the_documentation() {
     }
 }
 
-/// Whoever reads the files sees lines that rustdoc hides.
+/// Readers of the files see lines that rustdoc hides.
 #[test]
 fn examples_hide_nothing() {
     for document in documents() {

@@ -1,4 +1,4 @@
-//! Requests that are sent again, under paused time, with pods that do what they are told.
+//! Retries, under paused time with scripted pods.
 
 mod support;
 
@@ -27,7 +27,7 @@ use tower_headless::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Makes requests again, which are not `Clone`, unless they are odd.
+/// Retries even requests. Requests are not `Clone`.
 #[derive(Clone, Copy, Debug)]
 struct Even;
 
@@ -78,7 +78,7 @@ fn in_flight<L>(service: &Retried<L>) -> u32 {
 }
 
 #[test]
-fn a_retried_balancer_can_go_anywhere() {
+fn a_retried_balancer_is_clone_send_and_sync() {
     fn check<T: Clone + Send + Sync + 'static>() {}
     fn future<S: Service<Request, Future: Send + 'static>>() {}
     check::<Retried>();
@@ -87,7 +87,7 @@ fn a_retried_balancer_can_go_anywhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_pod_has_failed_another_one_gets() {
+async fn a_request_that_a_pod_failed_goes_to_another() {
     let (_script, pods, service) = retried([1, 2, 3]).await;
     pods.set([1, 2], Behaviour::Fail);
     for _ in 0..30 {
@@ -97,7 +97,7 @@ async fn what_a_pod_has_failed_another_one_gets() {
     assert_eq!(in_flight(&service), 0);
 }
 
-/// Left to chance, a request would come back to one of four pods in nine of ten rounds.
+/// With random choices, a request would return to one of its pods in nine of ten rounds of four attempts.
 #[tokio::test(start_paused = true)]
 async fn no_pod_gets_a_request_twice_while_there_are_others() {
     let pods = Pods::default();
@@ -136,7 +136,7 @@ async fn a_request_is_sent_again_as_often_as_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_to_be_executed_twice_is_not() {
+async fn a_request_that_may_not_be_executed_twice_is_not_retried() {
     let (_script, pods, service) = retried([1, 2]).await;
     pods.set([1, 2], Behaviour::Fail);
     let error = send(&service, 3).await.expect_err("they fail");
@@ -144,9 +144,9 @@ async fn what_is_not_to_be_executed_twice_is_not() {
     assert_eq!(calls(&pods, [1, 2]), 1);
 }
 
-/// What no pod has got is offered to all of them by the balancer, and once is enough.
+/// The balancer offers a request that no pod got to all of them, and once is enough.
 #[tokio::test(start_paused = true)]
-async fn what_was_not_sent_passes_through() {
+async fn an_unsent_request_s_error_passes_through() {
     let (_script, pods, service) = retried([1, 2]).await;
     pods.set([1, 2], Behaviour::NotReady);
     let begun = Instant::now();
@@ -155,7 +155,7 @@ async fn what_was_not_sent_passes_through() {
     assert_eq!(begun.elapsed(), SECOND, "one ready timeout, not four");
 }
 
-/// The first attempt may have been executed, and so may the request.
+/// The first attempt may have been executed, so the request may have been, too.
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_not_hidden_by_a_later_attempt_that_nobody_took() {
     let (script, pods, balance) = balance([1]).await;
@@ -168,7 +168,7 @@ async fn a_failure_is_not_hidden_by_a_later_attempt_that_nobody_took() {
     assert_eq!(calls(&pods, [1]), 1);
 }
 
-/// The pods refuse everything once one has failed.
+/// A policy that makes all pods refuse everything once one has failed.
 #[derive(Clone)]
 struct Leaving(Arc<Mutex<Option<(Script, Pods)>>>);
 
@@ -186,7 +186,7 @@ impl<Res> RetryPolicy<Request, Res> for Leaving {
     }
 }
 
-/// Retries every answer, and keeps where they come from.
+/// Retries every answer, and remembers its pod.
 #[derive(Clone, Default)]
 struct Picky(Arc<Mutex<Vec<Endpoint>>>);
 
@@ -203,7 +203,7 @@ impl RetryPolicy<Request, (Endpoint, u32)> for Picky {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_asked_for_elsewhere_and_nowhere_twice() {
+async fn an_answered_request_is_retried_elsewhere_and_nowhere_twice() {
     let (_script, pods, balance) = balance([1, 2, 3]).await;
     let picky = Picky::default();
     let service = RetryLayer::new(picky.clone()).retries(9).layer(balance);
@@ -214,9 +214,9 @@ async fn an_answer_is_asked_for_elsewhere_and_nowhere_twice() {
     assert_eq!(calls(&pods, [1, 2, 3]), 3);
 }
 
-/// A pod that refuses connections is nobody to ask.
+/// A pod that refuses connections doesn't count as another pod.
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_not_asked_for_where_nobody_takes_requests() {
+async fn an_answered_request_is_not_retried_if_no_other_pod_accepts() {
     let (_script, pods, balance) = balance([1, 2]).await;
     pods.set([2], Behaviour::NotReady);
     let service = RetryLayer::new(Picky::default()).layer(balance);
@@ -274,7 +274,7 @@ async fn requests_under_way_keep_the_balancer() {
 
 // ---------------------------------------------------------------- the budget
 
-/// Sends `seconds` × `rate` requests, spread evenly, and returns how many requests the pods have had.
+/// Sends `seconds` × `rate` requests at even times. Returns how many requests the pods got.
 async fn storm(service: &Retried, pods: &Pods, rate: u32, seconds: u32) -> usize {
     let before = calls(pods, 1..=5);
     let begun = Instant::now();
@@ -286,13 +286,13 @@ async fn storm(service: &Retried, pods: &Pods, rate: u32, seconds: u32) -> usize
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_everything_failing_the_pods_get_a_fifth_more() {
+async fn with_everything_failing_the_pods_get_a_fifth_more_requests() {
     for (rate, seconds) in [(1_000, 10), (1_000, 60), (100, 60)] {
         let (_script, pods, service) = retried(1..=5).await;
         pods.set(1..=5, Behaviour::Fail);
         let attempts = storm(&service, &pods, rate, seconds).await;
         let requests = (rate * seconds) as usize;
-        // Ten a second on top, whose window is ten seconds long however short the storm is.
+        // Plus ten a second, over a window of ten seconds, however short the storm is.
         let allowed = requests + requests / 5 + 10 * (seconds as usize).max(10);
         assert!(attempts <= allowed, "{attempts} of {requests}");
         assert!(
@@ -302,7 +302,7 @@ async fn with_everything_failing_the_pods_get_a_fifth_more() {
     }
 }
 
-/// What is saved while all is well is bounded, too: ten seconds of it.
+/// Savings of a calm time are bounded, too: to those of ten seconds.
 #[tokio::test(start_paused = true)]
 async fn a_storm_after_a_calm_has_the_budget_of_ten_seconds() {
     let (_script, pods, service) = retried(1..=5).await;
@@ -312,7 +312,7 @@ async fn a_storm_after_a_calm_has_the_budget_of_ten_seconds() {
     assert!(first <= 4 * 500, "{first}");
     let rest = storm(&service, &pods, 500, 9).await;
     assert!(
-        // Of the ten requests that make one deposit, two more.
+        // Plus two: one deposit of ten requests.
         first + rest <= 5_000 + 1_000 + 100 + 100 + 2,
         "{first} + {rest}"
     );
@@ -329,7 +329,7 @@ async fn clones_and_services_of_one_layer_share_the_budget() {
     assert_eq!(calls(&pods, 1..=5), 110);
 }
 
-/// Counts, and allows everything.
+/// A budget that counts, and allows everything.
 #[derive(Default)]
 struct Ledger {
     deposits: AtomicUsize,
@@ -365,7 +365,7 @@ async fn every_request_is_a_deposit_and_every_retry_a_withdrawal() {
 // ---------------------------------------------------------------- policies and services
 
 #[tokio::test]
-async fn retry_failed_is_for_any_request_that_is_clone() {
+async fn retry_failed_works_for_any_clone_request() {
     let pods = StaticEndpoints::new([endpoint(1).address(), endpoint(2).address()]);
     let balance = Balance::builder(pods)
         .policy(RoundRobin::new())
@@ -385,9 +385,9 @@ async fn retry_failed_is_for_any_request_that_is_clone() {
     }
 }
 
-/// What the balancer's own completion makes of errors holds for requests that are sent again, too.
+/// The balancer's own completion also classifies the errors of retried requests.
 #[tokio::test(start_paused = true)]
-async fn errors_are_classified_as_without_the_layer() {
+async fn errors_of_retried_requests_are_classified_by_the_balancer_s_completion() {
     let pods = StaticEndpoints::new([endpoint(1).address(), endpoint(2).address()]);
     let ignore = OnResponse::by(|result: Result<&u32, &BoxError>| match result {
         Ok(_) => Outcome::Success,
@@ -409,7 +409,7 @@ async fn errors_are_classified_as_without_the_layer() {
         let response = service.ready().await.expect("ready").call(7).await;
         response.expect("pod 2's");
     }
-    // The background task has time to judge.
+    // Gives the background task time to judge.
     sleep(SECOND).await;
     let endpoints = service.get_ref().endpoints();
     let is_available = |pod: &EndpointStatus| pod.state == EndpointState::Available;
@@ -420,7 +420,7 @@ async fn errors_are_classified_as_without_the_layer() {
 async fn every_attempt_keeps_to_its_caller_s_route() {
     let (_script, pods, service) = retried([1, 2, 3]).await;
     pods.set([2], Behaviour::Fail);
-    // Each has an even chance to be sent to pod 2 first.
+    // Each has an even chance of going to pod 2 first.
     for _ in 0..40 {
         let route = Route::new().avoid(&endpoint(1));
         let response = service.call_with(Request(2), route).await;
@@ -430,7 +430,7 @@ async fn every_attempt_keeps_to_its_caller_s_route() {
     assert!(calls(&pods, [2]) > 0, "some are sent again");
 }
 
-/// Pods 1 and 2 give no good answers; pod 2 asks for five seconds while this is set.
+/// Retries the answers of pods 1 and 2. Pod 2 asks for a pause of five seconds while this is set.
 #[derive(Clone)]
 struct Busy(Arc<AtomicBool>);
 
@@ -460,7 +460,7 @@ async fn retries_pass_over_an_endpoint_for_as_long_as_its_answer_asks() {
         }
         pods.counts(2).calls - before
     };
-    // Once it has asked.
+    // After it has asked for a pause.
     send_all(3).await;
     assert_eq!(send_all(30).await, 10, "its share of the first attempts");
     busy.0.store(false, Relaxed);

@@ -1,6 +1,6 @@
-//! Pods that are replaced, killed and paused under a steady load, each a process of its own.
+//! Pods as processes that are replaced, killed and paused under a steady load.
 //!
-//! `TOWER_HEADLESS_SOAK=20` tells every story twenty times. Times are printed (`-- --nocapture`), not judged.
+//! `TOWER_HEADLESS_SOAK=20` runs every story twenty times. Times are printed (`-- --nocapture`), not judged.
 
 mod support;
 
@@ -26,31 +26,31 @@ use tower_headless::{
 const PODS: usize = 10;
 /// Requests a second.
 const RATE: u32 = 2_000;
-/// A pod is replaced this often: all are gone before the first answer of DNS has grown old.
+/// The time from one replacement to the next, so short that all pods are gone before DNS's first answer expires.
 const BEAT: Duration = Duration::from_millis(300);
 /// In seconds.
 const TTL: u32 = 5;
 
-/// How an old pod ends when it has left DNS.
+/// How an old pod ends after it has left DNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Graceful,
     Killed,
 }
 
-/// Each story loads both cores that a small machine has.
+/// One story at a time, because each loads both cores of a small machine.
 async fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::const_new(());
     ALONE.lock().await
 }
 
-/// How often each story is told.
+/// How often each story runs.
 fn times() -> usize {
     let times = env::var("TOWER_HEADLESS_SOAK").ok();
     times.map_or(1, |times| times.parse().expect("a number of times"))
 }
 
-/// The client of a service, as its users have it.
+/// A client of the service with the usual settings.
 fn client(service: &Service) -> ClientBuilder {
     let uri = service.uri().parse().expect("a URI");
     let builder = Client::builder(uri).dns(|_| dns(service.cluster()));
@@ -69,7 +69,7 @@ fn gets(client: &Client) -> Load {
     Load::start(RATE, move || client.get("/").into_future())
 }
 
-/// Each of them is in flight for a while.
+/// A load of POSTs that are in flight for a while.
 fn posts(client: &Client) -> Load {
     let client = client.clone();
     Load::start(RATE, move || {
@@ -77,7 +77,7 @@ fn posts(client: &Client) -> Load {
     })
 }
 
-/// A service, its client, and a load that has reached all pods.
+/// Runs a story with a service, its client, and a load that has reached all pods.
 async fn under_load(
     software: Software,
     speech: Speech,
@@ -108,8 +108,8 @@ struct Gone {
     over: Instant,
 }
 
-/// Replaces all pods, one after another: a new one is there and published before an old one goes. That hears of it when it
-/// leaves DNS, as from kubelet, while clients believe in it for as long as the TTL says.
+/// Replaces all pods, one after another. Each new one is ready and published before an old one goes. The old one is
+/// told to end when it leaves DNS, as by kubelet, while clients go on using it for up to the TTL.
 async fn replace_all(service: &mut Service, end: End) -> Vec<Gone> {
     let mut ends = JoinSet::new();
     let mut beat = interval(BEAT);
@@ -144,8 +144,8 @@ async fn end_of(mut pod: PodProcess, end: End) -> Gone {
 
 /// All pods replaced under GETs: no request fails.
 ///
-/// But one may where a pod is killed after the head of its response and before the end: nginx writes the two apart, over
-/// HTTP/2 at least. The caller has the head by then.
+/// Except one: a pod may be killed between the head and the end of its response, because nginx writes the two
+/// separately, at least over HTTP/2. The caller has the head by then.
 async fn rolling_restart(software: Software, end: End, speech: Speech) {
     if !software.is_installed() {
         return;
@@ -193,12 +193,12 @@ rolling_restarts! {
     nginx_pods_are_killed_and_replaced_tls: Nginx, Killed, Tls;
 }
 
-/// All pods replaced under POSTs, which are not to be sent twice: those that fail were in flight on a pod at its end, and
-/// say so.
+/// All pods are replaced under POSTs, which must not be sent twice. Those that fail were in flight on a pod at its end,
+/// and their errors say so.
 ///
-/// A pod that ends gracefully loses none over HTTP/2, where GOAWAY tells which ones it has not taken. Over HTTP/1.1 it
-/// may close an idle connection just when a request is written to it, and nobody can tell whether that was read
-/// (RFC 9112 §9.5).
+/// A pod that ends gracefully loses none over HTTP/2, where GOAWAY names the requests that it has not taken. Over
+/// HTTP/1.1 it may close an idle connection just when a request is written to it, and nobody can tell whether it was
+/// read (RFC 9112 §9.5).
 async fn posts_while_replaced(end: End, speech: Speech) {
     let _alone = alone().await;
     for _ in 0..times() {
@@ -218,7 +218,7 @@ async fn posts_while_replaced(end: End, speech: Speech) {
     }
 }
 
-/// How many requests a pod had at its end, or was given before the client heard of it.
+/// How many requests a pod had at its end, or got before the client learnt of its end.
 fn in_flight(report: &Report, gone: &Gone) -> usize {
     let heard = heard(report, gone);
     let requests = report.requests.iter();
@@ -228,7 +228,7 @@ fn in_flight(report: &Report, gone: &Gone) -> usize {
         .count()
 }
 
-/// When the client learnt of a pod's end: with the first request that it lost there, or before.
+/// When the client learnt of a pod's end: at the latest with the first request that it lost there.
 fn heard(report: &Report, gone: &Gone) -> Instant {
     let lost = report.failed().filter(|it| it.pod() == Some(gone.pod));
     let first = lost.map(|it| it.ended).min();
@@ -269,7 +269,7 @@ async fn one_is_killed(speech: Speech) {
     let _alone = alone().await;
     for _ in 0..times() {
         let (mut service, client, load) = under_load(Software::OwnPod, speech, gets).await;
-        // That was for the connections.
+        // This load only opened the connections.
         load.stop().await.assert_none_failed();
         let load = gets(&client);
         sleep(PART).await;
@@ -289,7 +289,7 @@ async fn one_is_killed(speech: Speech) {
     }
 }
 
-/// Waits until a pod that was killed gets requests again, and tells how long that took.
+/// Waits until a killed pod gets requests again. Returns how long that took.
 async fn used_again(client: &Client, pod: SocketAddr) -> Duration {
     let started = Instant::now();
     let is_back = || {
@@ -316,7 +316,7 @@ async fn one_pod_is_killed_and_comes_back_http2() {
     one_is_killed(Speech::Http2).await;
 }
 
-/// One of ten pods hangs: its requests go to others, and hardly any come to it.
+/// One of ten pods hangs: its requests go to others, and hardly any reach it.
 async fn one_hangs(speech: Speech) {
     const FIRST_BYTE: Duration = Duration::from_millis(500);
     let _alone = alone().await;
@@ -333,7 +333,7 @@ async fn one_hangs(speech: Speech) {
         let attempts = attempts(&client, pod.addr(), Duration::from_secs(2)).await;
         let looked = begun..Instant::now();
         pod.resume().await;
-        // Its next trial is a pause away, of 5 s and a fifth at most.
+        // Its next trial comes after a pause of at most 5 s and a fifth.
         sleep(Duration::from_secs(1)).await;
         let report = load.stop().await;
         report.assert_none_failed();
@@ -346,8 +346,8 @@ async fn one_hangs(speech: Speech) {
     }
 }
 
-/// How many requests a pod gets that answers none: an upper bound, for each stays there for longer than a look takes, and
-/// is counted at every look.
+/// An upper bound of the requests that a hung pod gets: each stays there for longer than a poll takes, and is counted
+/// at every poll.
 async fn attempts(client: &Client, pod: SocketAddr, during: Duration) -> usize {
     let mut beat = interval(Duration::from_millis(100));
     let ends = Instant::now() + during;
@@ -370,8 +370,8 @@ async fn a_pod_that_hangs_is_passed_over_http2() {
     one_hangs(Speech::Http2).await;
 }
 
-/// One of ten pods hangs for 3 s of 8, and callers give up after a second. In that time 600 requests are its share, and the 400
-/// of them that it can't answer in time would be lost: it is out long before anybody has given up.
+/// One of ten pods hangs for 3 s of 8, and callers time out after a second. Its share in that time is 600 requests, of
+/// which it couldn't answer 400 in time. But it is ejected long before any caller times out.
 async fn one_hangs_for_a_while(speech: Speech) {
     const PATIENCE: Duration = Duration::from_secs(1);
     let _alone = alone().await;
@@ -393,7 +393,7 @@ async fn one_hangs_for_a_while(speech: Speech) {
     }
 }
 
-/// Gets the client used to its pods.
+/// Sends GETs, so that the client learns the pods' usual latency.
 async fn gets_for(client: &Client, time: Duration) {
     let load = gets(client);
     sleep(time).await;

@@ -1,4 +1,4 @@
-//! Requests that say where they want to go, and policies that listen: chosen by name, or of one's own.
+//! Routes of requests, and policies that use them: chosen by name, or of your own.
 
 mod support;
 
@@ -22,7 +22,7 @@ fn named(host: u8, name: &str) -> Endpoint {
 
 type Change<D> = fn(BalanceBuilder<D>) -> BalanceBuilder<D>;
 
-/// A StatefulSet of three.
+/// A balancer over a StatefulSet of three pods.
 async fn stateful(
     change: Change<support::scripted::Scripted>,
 ) -> (Script, Pods, Balance<PodService>) {
@@ -42,7 +42,7 @@ async fn settle() {
     }
 }
 
-/// The address that answers a request for this pod.
+/// Sends a request for this pod. Returns the address that answers.
 async fn ask(balance: &Balance<PodService>, pod: &str) -> Result<SocketAddr, Error> {
     let response = balance.call_with(Request(1), Route::new().pod(pod)).await;
     response.map(|(endpoint, _)| endpoint.address())
@@ -55,7 +55,7 @@ async fn a_pod_that_is_named_gets_the_request_and_no_other_one() {
         let answered = ask(&balance, "kv-1").await.expect("it is there");
         assert_eq!(answered, endpoint(2).address());
     }
-    // It is rescheduled, to another address.
+    // The pod is rescheduled to another address.
     script.endpoints(vec![named(1, "kv-0"), named(3, "kv-2")]);
     settle().await;
     let mut waiting = task::spawn(ask(&balance, "kv-1"));
@@ -81,7 +81,7 @@ async fn a_named_pod_that_is_away_is_waited_for_up_to_the_ready_timeout() {
     );
     let waited = begun.elapsed();
     assert!((5 * SECOND..6 * SECOND).contains(&waited), "{waited:?}");
-    // The other requests had no part in it.
+    // Other requests were not affected.
     assert!(balance.call_with(Request(1), Route::new()).await.is_ok());
     assert_eq!(
         [1, 2, 3]
@@ -93,7 +93,7 @@ async fn a_named_pod_that_is_away_is_waited_for_up_to_the_ready_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fail_fast_waits_for_no_pod_and_wait_for_ready_for_ever() {
+async fn fail_fast_never_waits_for_a_pod_and_wait_for_ready_waits_for_ever() {
     let (_script, _pods, balance) = stateful(|builder| builder.fail_fast()).await;
     let mut request = task::spawn(ask(&balance, "kv-7"));
     assert!(assert_ready!(request.poll()).is_err());
@@ -120,7 +120,7 @@ async fn a_named_pod_that_hands_requests_back_is_waited_for() {
     assert_eq!([1, 3].map(|host| pods.counts(host).calls), [0, 0]);
 }
 
-/// The address that answers a request that would rather have this pod.
+/// Sends a request that prefers this pod. Returns the address that answers.
 async fn prefer(balance: &Balance<PodService>, pod: &str) -> Result<SocketAddr, Error> {
     let route = Route::new().prefer(pod);
     let response = balance.call_with(Request(1), route).await;
@@ -128,7 +128,7 @@ async fn prefer(balance: &Balance<PodService>, pod: &str) -> Result<SocketAddr, 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_preferred_pod_has_the_request_while_it_accepts_it() {
+async fn a_preferred_pod_gets_the_request_while_it_accepts_it() {
     let policies: [Change<_>; 3] = [
         |builder| builder,
         |builder| builder.policy(BuiltInPolicy::LeastConnections(Default::default())),
@@ -159,7 +159,7 @@ async fn a_preferred_pod_has_the_request_while_it_accepts_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ejected_pod_comes_back_by_a_request_that_would_rather_have_it() {
+async fn an_ejected_pod_comes_back_by_a_request_that_prefers_it() {
     let policy: Change<_> =
         |builder| builder.policy(BuiltInPolicy::ConsistentHash(Default::default()));
     let (_script, pods, balance) = stateful(policy).await;
@@ -169,7 +169,7 @@ async fn an_ejected_pod_comes_back_by_a_request_that_would_rather_have_it() {
         response.map(|(endpoint, _)| endpoint.address())
     };
     let (first, second) = (endpoint(1).address(), endpoint(2).address());
-    // A key that would be no trial of the second by itself.
+    // A key whose requests wouldn't try the second pod by themselves.
     let mut key = 0;
     while ask(Route::new().key(key)).await.expect("one") != first {
         key += 1;
@@ -194,7 +194,7 @@ async fn an_ejected_pod_comes_back_by_a_request_that_would_rather_have_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_preferred_pod_that_is_left_out_has_nothing() {
+async fn a_preferred_pod_that_is_left_out_gets_nothing() {
     let (_script, pods, balance) = stateful(|builder| builder).await;
     let others = balance.others("kv-1");
     for _ in 0..20 {
@@ -209,7 +209,7 @@ async fn a_preferred_pod_that_is_left_out_has_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_is_preferred_by_whatever_it_is_asked_for_by() {
+async fn a_pod_can_be_preferred_by_every_kind_of_id() {
     let (_script, _pods, balance) = stateful(|builder| builder).await;
     let second = endpoint(2);
     for pod in [
@@ -241,7 +241,7 @@ async fn a_pod_without_a_name_goes_by_its_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_avoided_gets_the_request_if_no_other_one_takes_it() {
+async fn an_avoided_pod_gets_the_request_only_if_no_other_takes_it() {
     let (_script, pods, balance) = stateful(|builder| builder).await;
     let route = Route::new().avoid(&endpoint(1)).avoid(&named(2, "kv-1"));
     for _ in 0..20 {
@@ -253,7 +253,7 @@ async fn who_is_avoided_gets_the_request_if_no_other_one_takes_it() {
     assert_ne!(answered.expect("better than none").0, endpoint(3));
 }
 
-/// Sends equal keys to equal pods, and requests without a key to nobody in particular.
+/// A policy that sends equal keys to the same pod, and requests without a key to any.
 struct ByKey;
 
 impl Policy for ByKey {
@@ -287,7 +287,7 @@ async fn a_key_reaches_a_policy_of_ones_own() {
             );
         }
     }
-    // Its pod refuses: any other one will do, as the policy has none for it.
+    // The key's pod refuses: any other one will do, because the policy has no second choice.
     pods.set([1], Behaviour::NotReady);
     for _ in 0..5 {
         let answered = balance.call_with(Request(1), Route::new().key("a")).await;
@@ -304,7 +304,7 @@ async fn a_key_reaches_a_policy_of_ones_own() {
     );
 }
 
-/// As one writes it who has no empty set in mind.
+/// A policy by an author who didn't think of empty sets.
 struct AnyOfThem;
 
 impl Policy for AnyOfThem {
@@ -329,7 +329,7 @@ async fn a_policy_is_never_asked_to_choose_from_nothing() {
         .build(pods.make());
     let mut request = task::spawn(balance.call_with(Request(1), Route::new()));
     assert_pending!(request.poll());
-    // All near, so that the far group is empty.
+    // All pods are near, so the far group is empty.
     script.endpoints(vec![endpoint(1).with_zone_hints(["a"])]);
     settle().await;
     assert!(assert_ready!(request.poll()).is_ok());
@@ -342,7 +342,7 @@ async fn a_policy_is_never_asked_to_choose_from_nothing() {
     assert!(error.is_no_endpoints());
 }
 
-/// Chooses what isn't there.
+/// A policy that chooses an endpoint that doesn't exist.
 struct Nonsense;
 
 impl Policy for Nonsense {
@@ -358,7 +358,7 @@ impl Picker for Nonsense {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_that_chooses_nothing_of_use_costs_no_request() {
+async fn a_policy_that_chooses_nonsense_costs_no_request() {
     let (_script, pods, balance) = stateful(|builder| builder.policy(Nonsense)).await;
     for _ in 0..300 {
         assert!(balance.call_with(Request(1), Route::new()).await.is_ok());
@@ -368,7 +368,7 @@ async fn a_policy_that_chooses_nothing_of_use_costs_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_chosen_by_its_name_leaves_the_type_as_it_is() {
+async fn a_policy_chosen_by_its_name_does_not_change_the_type() {
     let mut balances: Vec<Balance<PodService>> = Vec::new();
     for name in [
         "round-robin",

@@ -1,5 +1,5 @@
-//! One client, one source and its clones over several runtimes: at the same time, one after another, and where one of them
-//! stands still. There is service, or an error that says why not.
+//! One client, or one source and its clones, over several runtimes: at the same time, one after another, and with one
+//! that stands still. Requests are answered, or fail with an error that says why.
 
 mod support;
 
@@ -31,7 +31,7 @@ use tower_headless::{
 
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// A runtime that runs while somebody blocks on it, and at no other time.
+/// A runtime that runs only while a thread blocks on it.
 fn current_thread() -> Runtime {
     Builder::new_current_thread()
         .enable_all()
@@ -45,7 +45,7 @@ fn multi_thread() -> Runtime {
     builder.build().expect("a runtime")
 }
 
-/// Pods and DNS, in a runtime that lasts.
+/// Pods and DNS, in a runtime that outlives the test's others.
 struct World {
     cluster: Cluster,
     runtime: Runtime,
@@ -78,7 +78,7 @@ impl World {
         self.runtime.block_on(future)
     }
 
-    /// Other pods in the place of those that there are.
+    /// Replaces all pods.
     fn replace(&self) {
         self.run(async {
             self.cluster.add_pod().await;
@@ -90,7 +90,7 @@ impl World {
     }
 }
 
-/// Which pod answers; a request that must not be sent twice.
+/// Sends a request that must not be sent twice. Returns the pod that answers.
 async fn post(client: &Client) -> Result<IpAddr, Error> {
     let response = within("a response", client.post("/").into_future()).await?;
     let pod = response.body().endpoint().expect("a pod").address().ip();
@@ -118,7 +118,7 @@ fn a_client_goes_on_in_the_next_runtime_after_its_first_has_ended() {
         world.replace();
         let second = current_thread();
         second.block_on(post(&client)).expect("an answer");
-        // And the set is kept fresh there.
+        // The set is kept fresh there, too.
         let pod = world.run(world.cluster.add_pod());
         second.block_on(until_answered_by(&client, pod.ip()));
     }
@@ -136,7 +136,7 @@ fn the_background_task_begins_anew_with_the_first_request_though_all_old_pods_an
 }
 
 #[test]
-fn a_static_client_is_good_for_many_runtimes_one_after_another() {
+fn a_static_client_works_in_one_runtime_after_another() {
     static WORLD: LazyLock<World> = LazyLock::new(|| World::new(1));
     static CLIENT: LazyLock<Client> = LazyLock::new(|| WORLD.client());
     for turn in 0..8 {
@@ -159,7 +159,7 @@ fn a_client_works_in_several_runtimes_at_a_time() {
         .map(|turn| {
             let client = client.clone();
             std::thread::spawn(move || {
-                // The first ones end early.
+                // The earlier runtimes end sooner.
                 for _ in 0..=turn {
                     let runtime = current_thread();
                     for _ in 0..25 {
@@ -185,7 +185,7 @@ fn another_runtime_takes_over_from_one_that_stands_still_when_a_pod_refuses() {
     second.block_on(post(&client)).expect("an answer");
     let pod = world.run(world.cluster.add_pod());
     second.block_on(until_answered_by(&client, pod.ip()));
-    // The first one is good again, too.
+    // The first runtime works again, too.
     first.block_on(post(&client)).expect("an answer");
 }
 
@@ -200,7 +200,7 @@ fn another_runtime_takes_over_from_one_that_stands_still_though_every_pod_answer
     second.block_on(until_answered_by(&client, pod.ip()));
 }
 
-/// The set of a clone of `dns` in this runtime, as soon as it has this pod.
+/// Waits until the stream's set has this pod.
 async fn knows(stream: &mut MembershipStream, pod: IpAddr) {
     let known = async {
         while let Some(change) = stream.next().await {
@@ -227,7 +227,7 @@ fn a_clone_of_a_source_goes_on_when_the_runtime_of_the_others_has_ended() {
     drop(first);
     let new = world.run(world.cluster.add_pod()).ip();
     second.block_on(knows(&mut b, new));
-    // And the reader of the runtime that has ended finds its way in another one.
+    // The reader of the ended runtime goes on in another one.
     let third = current_thread();
     third.block_on(knows(&mut a, new));
     let newer = world.run(world.cluster.add_pod()).ip();
@@ -242,7 +242,7 @@ fn a_clone_of_a_source_goes_on_while_the_runtime_of_the_others_stands_still() {
     let mut a = MembershipStream::new(dns.clone());
     let mut b = MembershipStream::new(dns);
     first.block_on(knows(&mut a, world.cluster.pod(0).ip()));
-    // In the middle of a look, which nobody drives any more.
+    // The runtime stops in the middle of a look.
     world.run(async {
         let asked = world.cluster.dns().exchanges();
         world.cluster.dns().wait_for_queries(asked).await;
@@ -270,13 +270,13 @@ fn clients_of_one_source_in_two_runtimes_outlive_each_other() {
     second.block_on(until_answered_by(&b, pod));
 }
 
-/// Both kinds of connections.
+/// Runs a test over both protocols.
 fn protocols(test: impl Fn(Protocol)) {
     test(Protocol::Http1);
     test(Protocol::Http2);
 }
 
-/// No pod has got a bad name.
+/// Checks that no pod is passed over.
 fn nobody_is_blamed(client: &Client) {
     for endpoint in client.endpoints() {
         assert_eq!(endpoint.state, EndpointState::Available, "{endpoint:?}");
@@ -318,10 +318,10 @@ fn connections_of_a_runtime_that_stands_still_are_not_used_and_wait_for_it() {
 
 #[test]
 fn a_request_whose_connections_runtime_ends_is_lost_and_no_pod_is_blamed() {
-    // Two: the last one is never passed over.
+    // Two pods, because the last one is never passed over.
     let world = World::new(2);
     let outlier = OutlierDetection::new().consecutive_failures(1);
-    // HTTP/2: one connection for all, from its first request on.
+    // With HTTP/2, all requests share one connection.
     let builder = world.builder().protocol(Protocol::Http2);
     let client = builder.outlier_detection(outlier).build();
     let client = client.expect("a client");
@@ -358,7 +358,7 @@ fn a_connection_that_was_being_made_in_another_runtime_is_made_here() {
         let client = world.builder().protocol(protocol).build();
         let client = client.expect("a client");
         let (first, second) = (current_thread(), current_thread());
-        // Discovery has answered, and nothing has been dialled yet.
+        // Discovery has answered, and nothing has been connected yet.
         first.block_on(async { within("a set", client.watch().next()).await });
         let mut request = pin!(post(&client));
         first.block_on(async {
@@ -374,7 +374,7 @@ fn a_connection_that_was_being_made_in_another_runtime_is_made_here() {
     });
 }
 
-/// Clients that may have one connection to each pod, over both kinds.
+/// Runs a test with clients that may have one connection to each pod, over both protocols.
 fn at_the_limit(test: impl Fn(&World, &Client)) {
     protocols(|protocol| {
         let world = World::new(1);
@@ -418,7 +418,7 @@ fn a_dial_that_nobody_waits_for_in_a_runtime_that_stands_still_keeps_no_room() {
             });
         }
         second.block_on(post(client)).expect("an answer");
-        // Where it was begun, there is service again, too.
+        // The runtime in which it began works again, too.
         first.block_on(post(client)).expect("an answer");
         nobody_is_blamed(client);
         assert_eq!(world.cluster.pod(0).stats().accepted, 2, "one was given up");
@@ -459,7 +459,7 @@ fn a_response_that_is_dropped_makes_room_for_a_request_that_waits_elsewhere() {
     });
 }
 
-/// A request whose body ends when the other end of its stream is dropped.
+/// An upload, whose body ends when the sender of its stream is dropped.
 type Upload = futures::future::BoxFuture<'static, Result<http::Response<ResponseBody>, Error>>;
 type Rest = mpsc::UnboundedSender<Result<Frame<Bytes>, Infallible>>;
 
@@ -474,7 +474,7 @@ fn upload(client: &Client) -> (Rest, Upload) {
     )
 }
 
-/// An upload that the pod has begun to read, in this runtime, which nobody drives from now on.
+/// Begins an upload in this runtime, which stands still after the pod has begun to read.
 fn begun_upload(world: &World, client: &Client, runtime: &Runtime) -> (Rest, Upload) {
     let (rest, mut upload) = upload(client);
     let pod = world.cluster.pod(0);
@@ -494,7 +494,7 @@ fn an_upload_that_is_given_up_in_a_runtime_that_stands_still_keeps_no_room() {
         let (_rest, given_up) = begun_upload(world, client, &first);
         drop(given_up);
         second.block_on(post(client)).expect("an answer");
-        // Nobody has the connection when its runtime goes on.
+        // Nobody uses the connection when its runtime goes on.
         let pod = world.cluster.pod(0);
         first.block_on(pod.wait_until(|stats| stats.connections == 1));
         first.block_on(post(client)).expect("an answer");
@@ -519,10 +519,10 @@ fn an_upload_that_is_given_up_makes_room_for_a_request_that_waits_elsewhere() {
     });
 }
 
-/// A pod that answers a request when it has the head, and a client that may have one connection to it.
+/// A pod that answers a request at its head, and a client that may have one connection to it.
 struct Early {
     client: Client,
-    /// Told of each connection that the client has closed.
+    /// Gets a message for each connection that the client has closed.
     closed: tokio::sync::mpsc::UnboundedReceiver<()>,
     _pods: Runtime,
 }
@@ -541,13 +541,13 @@ impl Early {
                 tokio::spawn(async move {
                     let (read, mut write) = stream.into_split();
                     let mut lines = BufReader::new(read).lines();
-                    // An upload's end has an empty line, too.
+                    // The end of an upload has an empty line, too.
                     let mut is_head = false;
                     while let Ok(Some(line)) = lines.next_line().await {
                         is_head |= line.ends_with(" HTTP/1.1");
                         if line.is_empty() && std::mem::take(&mut is_head) {
                             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-                            // A client that has gone is seen by the next look.
+                            // If the client has gone, the next read sees it.
                             let _ = write.write_all(answer).await;
                         }
                     }
@@ -569,7 +569,7 @@ impl Early {
         client.build().expect("a client")
     }
 
-    /// An upload whose answer has been read, in this runtime: the connection can't be used before the upload ends.
+    /// Makes an upload in this runtime, and reads its answer. Its connection can't be used before the upload ends.
     fn answered(&self, runtime: &Runtime) -> Rest {
         let (rest, upload) = upload(&self.client);
         runtime.block_on(async {
@@ -588,12 +588,12 @@ fn a_connection_that_is_put_aside_in_a_runtime_that_stands_still_keeps_no_room()
     let (first, second) = (current_thread(), current_thread());
     let rest = pod.answered(&first);
     first.block_on(async {
-        // It waits a moment for the connection, which is put aside then.
+        // The request waits a moment for the connection, which is then put aside.
         let waits = tokio::time::timeout(MOMENT, pod.client.get("/").into_future()).await;
         waits.expect_err("there is no room");
     });
     second.block_on(post(&pod.client)).expect("an answer");
-    // It is ready when its runtime goes on, and nobody has it.
+    // The connection gets ready when its runtime goes on, and nobody uses it.
     drop(rest);
     first.block_on(async { within("its end", pod.closed.recv()).await });
     first.block_on(post(&pod.client)).expect("an answer");
@@ -621,7 +621,7 @@ fn a_connection_that_is_put_aside_makes_room_for_a_request_that_waits_elsewhere(
     answer.expect("an answer");
 }
 
-/// The one that has waited for longer is of a runtime that can't use the connection, and stands still.
+/// The request that has waited longer is in a runtime that stands still, and can't use the connection.
 #[test]
 fn a_connection_that_is_freed_goes_to_a_request_that_can_use_it() {
     let world = World::new(1);
@@ -652,7 +652,7 @@ fn a_connection_that_is_freed_goes_to_a_request_that_can_use_it() {
 }
 
 #[test]
-fn at_the_limit_no_request_of_several_runtimes_is_forgotten() {
+fn at_the_connection_limit_every_request_of_several_runtimes_is_answered() {
     at_the_limit(|_, client| {
         let threads: Vec<_> = (0..3)
             .map(|_| {
@@ -696,7 +696,7 @@ fn each_runtime_has_one_dial_for_all_its_requests() {
     assert_eq!(world.cluster.pod(0).stats().accepted, 2, "one a runtime");
 }
 
-/// The pod says nothing yet: its kernel has accepted the connection.
+/// The pod itself is silent: only its kernel has accepted the connection.
 #[test]
 fn a_dial_of_another_runtime_that_ends_is_made_here_and_blames_no_pod() {
     let world = World::new(1);
@@ -728,9 +728,9 @@ fn a_dial_of_another_runtime_that_ends_is_made_here_and_blames_no_pod() {
 fn checks_begin_another_connection_where_their_runtime_stands_still() {
     let world = World::new(2);
     let check = HealthCheck::http("/").expect("a path").interval(MOMENT);
-    // A check over a connection that stands still would have no end.
+    // A check over a connection that stands still would never end.
     let check = check.failures(1).timeout(Duration::from_secs(3_600));
-    // An HTTP/1.1 connection isn't ready before its runtime has read the last answer's body.
+    // HTTP/2, because an HTTP/1.1 connection isn't ready until its runtime has read the last answer's body.
     let builder = world.builder().protocol(Protocol::Http2);
     let client = builder.health_check(check).build();
     let client = client.expect("a client");
@@ -743,7 +743,7 @@ fn checks_begin_another_connection_where_their_runtime_stands_still() {
         let (client, checks) = (&client, &checks);
         async move {
             while checks() < enough {
-                // Whoever waits for changes of the set keeps the checks going.
+                // Waiting for changes of the set keeps the checks going.
                 tokio::time::sleep(MOMENT / 5).await;
                 drop(client.watch());
                 nobody_is_blamed(client);
@@ -754,7 +754,7 @@ fn checks_begin_another_connection_where_their_runtime_stands_still() {
     first.block_on(async {
         within("a set", client.watch().next()).await;
         within("checks", until_checked(3)).await;
-        // Their answers come in, and the connections are kept.
+        // The checks' answers arrive, and the connections are kept.
         tokio::time::sleep(MOMENT / 2).await;
     });
     let second = current_thread();
@@ -764,7 +764,7 @@ fn checks_begin_another_connection_where_their_runtime_stands_still() {
     });
 }
 
-/// A source that gives a set and panics when it is asked again, as it is in another runtime.
+/// A source that gives a set, and panics when it is polled again in another runtime.
 struct PanicsAgain(bool);
 
 impl tower_headless::Discovery for PanicsAgain {
@@ -784,7 +784,7 @@ impl tower_headless::Discovery for PanicsAgain {
 }
 
 #[test]
-fn a_panic_on_the_way_to_another_runtime_ends_the_background_task_and_is_told() {
+fn a_panic_while_moving_to_another_runtime_ends_the_background_task_and_its_streams() {
     let balance = Balance::builder(PanicsAgain(false))
         .build(|_: &Endpoint| tower::service_fn(|_: u32| async { Ok::<_, Error>(1) }));
     let mut changes = balance.watch();
@@ -831,7 +831,7 @@ fn requests_that_wait_go_on_when_the_tasks_runtime_ends() {
     world.run(world.cluster.kill(0));
     let mut request = pin!(post(&client));
     second.block_on(async {
-        // It is refused, and waits for the pod.
+        // The request is refused, and waits for the pod.
         let waits = tokio::time::timeout(MOMENT, request.as_mut()).await;
         waits.expect_err("nobody there");
     });
@@ -945,7 +945,7 @@ fn a_client_may_be_built_and_dropped_outside_of_a_runtime() {
 }
 
 #[test]
-fn a_fixed_set_and_a_stream_of_sets_are_good_in_the_next_runtime() {
+fn static_endpoints_and_a_stream_of_sets_go_on_in_the_next_runtime() {
     let world = World::new(1);
     let address = world.cluster.pod(0).addr();
     let (sets, mut told) = tokio::sync::mpsc::channel(8);
@@ -968,7 +968,7 @@ fn a_fixed_set_and_a_stream_of_sets_are_good_in_the_next_runtime() {
     assert_eq!(answered.expect("an answer"), address.ip());
 }
 
-/// A fallback waits by a clock, and the clock is a runtime's.
+/// A fallback uses a timer, which belongs to a runtime.
 #[test]
 fn a_fallback_goes_on_in_the_next_runtime() {
     use tower_headless::Discovery;
@@ -987,7 +987,7 @@ fn a_fallback_goes_on_in_the_next_runtime() {
 }
 
 #[test]
-fn a_runtime_that_is_about_to_end_is_no_place_to_start_in() {
+fn a_client_does_not_start_its_task_in_a_runtime_that_is_shutting_down() {
     let balance = Balance::builder(StaticEndpoints::new([([10, 0, 0, 1], 80).into()]))
         .build(|_: &Endpoint| tower::service_fn(|_: u32| async { Ok::<_, Error>(1) }));
     let runtime = current_thread();

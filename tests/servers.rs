@@ -1,7 +1,7 @@
-//! The membership suite: what discovery makes of a real server's answers. Every case runs against every server, as a test
-//! of its own that has the server in its name.
+//! The membership suite: discovery with the answers of real DNS servers. Every case runs against every server, as a
+//! test of its own with the server in its name.
 //!
-//! Nothing listens at the pods' addresses: what is looked at here is the set.
+//! Nothing listens at the pods' addresses: only the set is checked.
 
 mod support;
 
@@ -166,7 +166,7 @@ async fn to_zero_and_back(mut service: Service) {
     }
 }
 
-/// Much shorter than the ten seconds that an emptiness takes to be confirmed.
+/// An emptiness much shorter than the ten seconds after which it is confirmed.
 async fn a_short_emptiness_changes_nothing(mut service: Service) {
     for dns in [service.dns(), service.srv()] {
         service.publish(&pods(0..3)).await;
@@ -179,7 +179,7 @@ async fn a_short_emptiness_changes_nothing(mut service: Service) {
     }
 }
 
-/// Knot goes from one size to the other in steps, and a look may see one.
+/// Knot changes the size in steps, and a look may see one of them.
 async fn a_thousand_pods(mut service: Service) {
     let mut watched = Watched::new(service.dns());
     for range in [0..1_000, 0..10, 0..1_000] {
@@ -199,7 +199,7 @@ async fn pods_have_names(mut service: Service) {
     assert_eq!(endpoints[2].address(), "10.1.0.2:80".parse().expect("one"));
 }
 
-/// As a StatefulSet's pod does when it is replaced: by its name it is the same, by its connections it is not.
+/// Like a replaced pod of a StatefulSet: it has the same name, but needs new connections.
 async fn a_pod_comes_back_elsewhere(mut service: Service) {
     let before = pods(0..3);
     service.publish(&before).await;
@@ -214,7 +214,7 @@ async fn a_pod_comes_back_elsewhere(mut service: Service) {
     assert_eq!(change.left, named(&before[1..2]));
 }
 
-/// Two pods have changed places: to the addresses alone, nothing has happened.
+/// Two pods swap addresses: the set of addresses stays the same.
 async fn an_address_goes_to_another_pod(mut service: Service) {
     let before = pods(0..3);
     service.publish(&before).await;
@@ -231,9 +231,9 @@ async fn an_address_goes_to_another_pod(mut service: Service) {
     by_address.stays_for(10, Look::has_found).await;
 }
 
-/// Some numbers of SRV records fit into a packet, and the addresses don't. Marked as cut short, the answer is asked for
-/// again over TCP. Knot doesn't mark it (RFC 2181 §9): at 15 to 17 pods the addresses come from the Service's own name, and
-/// the hostnames are unknown.
+/// With some numbers of pods, the SRV records fit into a packet, but their addresses don't. If the answer is marked as
+/// truncated, it is asked for again over TCP. Knot doesn't mark it (RFC 2181 §9): at 15 to 17 pods the addresses come
+/// from the Service's own name, and the hostnames are unknown.
 async fn any_number_of_pods(mut service: Service) {
     for count in 1..=24 {
         let pods = pods(0..count);
@@ -243,8 +243,8 @@ async fn any_number_of_pods(mut service: Service) {
     }
 }
 
-/// The answer has no room for all addresses, over TCP either: they come from the Service's own name, and the hostnames are
-/// unknown, but for the pods that stay: theirs are known from before.
+/// Even over TCP, the answer has no room for all addresses. They come from the Service's own name, and the hostnames
+/// are unknown, except for pods that stay, whose hostnames are known from before.
 async fn nine_hundred_srv_records(mut service: Service) {
     let mut watched = Watched::new(service.srv());
     service.publish(&pods(0..900)).await;
@@ -258,8 +258,8 @@ async fn nine_hundred_srv_records(mut service: Service) {
     }
 }
 
-/// A thousand SRV records are too many for any message. What a server has cut short is completed from the Service's own
-/// name; one that fails instead tells no port, and the last set stays until it answers again.
+/// A thousand SRV records are too many for any message. A truncated answer is completed from the Service's own name. A
+/// server that fails instead gives no port, and the last set stays until it answers again.
 async fn a_thousand_srv_records(mut service: Service) {
     let mut watched = Watched::new(service.srv());
     service.publish(&pods(0..10)).await;
@@ -314,18 +314,18 @@ async fn a_dual_stack_pod_counts_once(mut service: Service) {
             let dns = dns.prefer_ipv6(prefer_ipv6);
             let resolution = dns.resolve().await.expect("three pods");
             assert_eq!(resolution.endpoints(), expected);
-            // Where one family's answer is late, the first set has the other one.
+            // If one family's answer is late, the first set has only the other family.
             Watched::new(dns).becomes(&expected).await;
         }
     }
 }
 
-/// CoreDNS gives addresses in another order each time.
+/// CoreDNS shuffles the addresses of each answer.
 async fn steady_answers_are_no_news(mut service: Service) {
     service.publish(&pods(0..10)).await;
     let mut by_address = Watched::new(service.dns());
     by_address.next().await;
-    // Twenty of each family.
+    // Twenty looks for each family.
     let sets = by_address.stays_for(40, Look::has_found).await;
     let orders: HashSet<_> = sets.into_iter().collect();
     assert_eq!(orders.len() > 1, service.shuffles_addresses());
@@ -340,7 +340,7 @@ async fn steady_answers_are_no_news(mut service: Service) {
 #[derive(Clone, Copy)]
 struct Pod {
     number: u16,
-    /// What its addresses end with.
+    /// The last part of its addresses.
     host: u16,
     dual_stack: bool,
 }
@@ -383,7 +383,7 @@ fn hosts(numbers: Range<u16>) -> Vec<Ipv4Addr> {
     numbers.map(host).collect()
 }
 
-/// Each with an address of its own.
+/// Pods with these numbers, each with an address of its own.
 fn pods(numbers: Range<u16>) -> Vec<Pod> {
     let pod = |number| Pod {
         number,
@@ -393,15 +393,15 @@ fn pods(numbers: Range<u16>) -> Vec<Pod> {
     numbers.map(pod).collect()
 }
 
-/// A headless Service with a StatefulSet behind it, and the server that tells of it. The cases see no more of the server
-/// than this.
+/// A headless Service with a StatefulSet, and the server that has its records. The cases see no more of the server than
+/// this.
 struct Service {
     server: Server,
     published: Vec<Pod>,
 }
 
 impl Service {
-    /// `None` where the server isn't installed and needn't be.
+    /// Starts it. `None` if the server isn't installed and isn't required.
     async fn start(software: Software) -> Option<Self> {
         let server = Server::start(software).await?;
         Some(Self {
@@ -414,7 +414,7 @@ impl Service {
         self.server.addr()
     }
 
-    /// Whether what is too long for any message comes in part, marked as cut short, instead of not at all.
+    /// Whether the server truncates an answer that is too long for any message, instead of failing.
     fn cuts_long_answers(&self) -> bool {
         self.server.software() == Software::CoreDns
     }
@@ -423,7 +423,7 @@ impl Service {
         self.server.software() == Software::CoreDns
     }
 
-    /// A file with the search list that a pod in the namespace `default` has.
+    /// A resolv.conf with the search list of a pod in the namespace `default`.
     fn resolv_conf(&self) -> PathBuf {
         let path = self.server.folder().join("resolv.conf");
         let search = "search default.svc.cluster.local svc.cluster.local cluster.local";
@@ -448,7 +448,7 @@ impl Service {
         dns.name_servers([self.addr()]).refresh_interval(FAST)
     }
 
-    /// From now on these are the pods: the Service's addresses, each pod's own name, and the port with all those names.
+    /// Publishes these pods: the Service's addresses, each pod's own name, and the port with all those names.
     async fn publish(&mut self, pods: &[Pod]) {
         let old = std::mem::replace(&mut self.published, pods.to_vec());
         let names: Vec<_> = pods.iter().map(|pod| pod.name()).collect();
@@ -476,12 +476,12 @@ impl Service {
 
 // ---------------------------------------------------------------- the client
 
-/// What one look came to.
+/// The result of one look.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Look {
     /// Pods, in the order of the answer.
     Found(Vec<Endpoint>),
-    /// There is nothing, by the server's word.
+    /// The server says that there is nothing.
     Nothing,
     Failed,
 }
@@ -500,7 +500,7 @@ impl Look {
     }
 }
 
-/// Discovery that reports each look: these servers don't tell what they have been asked.
+/// A discovery that reports each look, because these servers have no log of queries.
 struct Reported {
     dns: Dns,
     looks: mpsc::UnboundedSender<Look>,
@@ -516,17 +516,17 @@ impl Discovery for Reported {
                 _ => Look::Failed,
             },
         };
-        // Nobody reads the reports of a watch that is being dropped.
+        // Fails if the watch is being dropped.
         let _ = self.looks.send(look);
         Poll::Ready(answer)
     }
 }
 
-/// A watch whose looks show.
+/// A watch that also shows its looks.
 struct Watched {
     watch: MembershipStream,
     looks: mpsc::UnboundedReceiver<Look>,
-    /// As of the last change.
+    /// The set after the last change.
     set: Vec<Endpoint>,
 }
 
@@ -547,7 +547,7 @@ impl Watched {
         change
     }
 
-    /// Waits until the set is `expected`, by however many changes.
+    /// Waits until the set is `expected`, after any number of changes.
     async fn becomes(&mut self, expected: &[Endpoint]) {
         let arrival = async {
             while self.set != expected {
@@ -557,7 +557,7 @@ impl Watched {
         within("the set", arrival).await;
     }
 
-    /// Waits until the set has these addresses, whatever is known of their pods.
+    /// Waits until the set has these addresses, whatever else is known of their pods.
     async fn comes_to(&mut self, expected: &[Ipv4Addr]) {
         let arrival = async {
             while addresses(&self.set) != expected {
@@ -567,7 +567,7 @@ impl Watched {
         within("the set", arrival).await;
     }
 
-    /// Waits for `count` more looks of a kind. The set must not change on the way.
+    /// Waits for `count` more looks of a kind. The set must not change meanwhile.
     async fn stays_for(&mut self, count: usize, kind: fn(&Look) -> bool) -> Vec<Look> {
         let looks = self.until_looks(count, kind);
         let (looks, changes) = within("the looks", looks).await;
@@ -575,12 +575,12 @@ impl Watched {
         looks
     }
 
-    /// Waits for a look that fails, whatever comes before.
+    /// Waits for a look that fails, whatever the looks before it.
     async fn fails(&mut self) {
         within("a failure", self.until_looks(1, Look::has_failed)).await;
     }
 
-    /// Waits for `count` more looks of a kind; these, and the changes on the way.
+    /// Waits for `count` more looks of a kind. Returns them, and the changes meanwhile.
     async fn until_looks(
         &mut self,
         count: usize,
@@ -609,12 +609,12 @@ fn addresses(endpoints: &[Endpoint]) -> Vec<Ipv4Addr> {
     endpoints.iter().map(address).collect()
 }
 
-/// The pods by their addresses alone, as a set has them.
+/// The pods as a set has them, with addresses only.
 fn unnamed(pods: &[Pod]) -> Vec<Endpoint> {
     endpoints(pods, |pod| pod.at(pod.ipv4()))
 }
 
-/// The pods by their addresses and hostnames.
+/// The pods as a set has them, with addresses and hostnames.
 fn named(pods: &[Pod]) -> Vec<Endpoint> {
     endpoints(pods, |pod| pod.at(pod.ipv4()).with_hostname(pod.hostname()))
 }

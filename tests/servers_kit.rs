@@ -1,5 +1,5 @@
-//! Tests of the real DNS servers that other tests use: that they start, answer, change and stop as promised, and what
-//! sets them apart from each other and from the kit's own server.
+//! Tests of the real DNS servers that other tests use: they start, answer, change and stop as promised. Also how they
+//! differ from each other and from the kit's own server.
 
 mod support;
 
@@ -136,7 +136,7 @@ async fn a_thousand_addresses_fit_into_tcp_only() {
 
 /// SRV records name their targets in full (RFC 2782): 68 bytes each here, too many for the 64 KiB of a message.
 #[tokio::test]
-async fn a_thousand_srv_records_fit_into_nothing() {
+async fn a_thousand_srv_records_fit_into_no_message() {
     for server in started().await {
         server.change(|zone| pods(zone, 1_000)).await;
         let answer = ask(&server, Transport::Tcp, PORT, RecordType::SRV).await;
@@ -151,7 +151,7 @@ async fn a_thousand_srv_records_fit_into_nothing() {
     }
 }
 
-/// All SRV records are there, but not all of their targets' addresses.
+/// The answer has all SRV records, but not all of their targets' addresses.
 #[tokio::test]
 async fn nine_hundred_srv_records_lack_addresses() {
     for server in started().await {
@@ -159,7 +159,7 @@ async fn nine_hundred_srv_records_lack_addresses() {
         let answer = ask(&server, Transport::Tcp, PORT, RecordType::SRV).await;
         assert_eq!(targets(&answer).len(), 900);
         assert!((1..900).contains(&addresses(&answer.additionals).len()));
-        // RFC 2181 §9 wants no TC where only additional records are left out.
+        // RFC 2181 §9 wants no TC if only additional records are left out.
         assert_eq!(answer.truncation, server.software() == Software::CoreDns);
     }
 }
@@ -212,7 +212,7 @@ async fn nothing_is_left_of_a_dropped_server() {
 
 // ---------------------------------------------------------------- helpers
 
-/// One of each that is installed.
+/// Starts one server of each kind that is installed.
 async fn started() -> Vec<Server> {
     join_all(BOTH.map(Server::start))
         .await
@@ -254,7 +254,7 @@ async fn ask(
     answer.unwrap_or_else(|error| panic!("{:?} is silent: {error}", server.software()))
 }
 
-/// Sorted: servers may give any order.
+/// The addresses, sorted, because servers may give any order.
 fn addresses(records: &[Record]) -> Vec<IpAddr> {
     let address = |record: &Record| match &record.data {
         RData::A(a) => Some(IpAddr::V4(a.0)),

@@ -1,4 +1,4 @@
-//! Tests of the test kit itself: what it promises is what every other test relies on.
+//! Tests of the test kit itself, on which all other tests rely.
 
 mod support;
 
@@ -50,9 +50,9 @@ use support::{
 const LONG_BODY: &str = "/stream/2/3600000";
 const NAME: &str = "web.svc.";
 const SRV_NAME: &str = "_http._tcp.web.default.svc.cluster.local.";
-/// For what must *not* come. Long enough for anything on loopback that does come.
+/// The wait for something that must *not* come: long enough for anything on loopback.
 const NOTHING: Duration = Duration::from_millis(200);
-/// For what must come later than something else. Long enough for a busy machine.
+/// For something that must come later than something else: long enough for a busy machine.
 const LATE: Duration = Duration::from_secs(1);
 
 // ---------------------------------------------------------------- DNS: records
@@ -217,7 +217,8 @@ async fn srv_targets_are_whole_names_and_the_owners_of_glue_point_to_them() {
     send_udp(&udp, &question(NAME, RecordType::SRV, None)).await;
     let bytes = receive_udp_bytes(&udp).await;
     let count = |name: &[u8]| bytes.windows(name.len()).filter(|it| *it == name).count();
-    // The question and both targets, whose second ends as the first; the glue has pointers.
+    // The question and both targets are written in full, and the second target ends like the first. The glue has
+    // pointers.
     assert_eq!(count(b"\x03web\x03svc\x00"), 3);
     assert_eq!(count(b"\x03pod\x03web\x03svc\x00"), 1);
     let answer = Message::from_vec(&bytes).expect("a DNS message");
@@ -370,7 +371,7 @@ async fn an_alias_of_nothing_is_a_bare_cname_and_a_circle_ends() {
         assert_eq!(answer.response_code, ResponseCode::NoError);
         assert_eq!(cnames(&answer), [(NAME.to_owned(), 9)]);
         assert_eq!((answer.answers.len(), answer.authorities.len()), (1, 0));
-        // A resolver asks for the target itself, and so hears the truth of it.
+        // A resolver asks for the target itself, and so learns that it doesn't exist.
         let lookup = resolver(&dns).lookup("alias.svc.", RecordType::A).await;
         assert_eq!(absence(&lookup), Some(code), "{lookup:?}");
     }
@@ -388,7 +389,7 @@ async fn an_alias_of_nothing_is_a_bare_cname_and_a_circle_ends() {
 // ---------------------------------------------------------------- DNS: faults
 
 #[tokio::test]
-async fn faults_that_are_answers() {
+async fn faults_that_answer_have_their_code_and_no_records() {
     use ResponseCode::{NXDomain, NoError, Refused, ServFail};
     let dns = DnsServer::start().await;
     dns.set_a(NAME, 5, [v4(1)]);
@@ -433,7 +434,7 @@ async fn a_silent_server_says_nothing() {
 }
 
 #[tokio::test]
-async fn a_delayed_answer_is_the_one_of_its_time() {
+async fn a_delayed_answer_is_the_one_at_the_time_of_the_query() {
     let dns = DnsServer::start().await;
     dns.set_a(NAME, 5, [v4(1)]);
     dns.fault(NAME, RecordType::A, Fault::Delay(LATE).times(1));
@@ -453,7 +454,7 @@ async fn a_delayed_answer_is_the_one_of_its_time() {
 }
 
 #[tokio::test]
-async fn truncation_on_udp_only_and_on_both() {
+async fn answers_are_truncated_on_udp_only_or_on_both() {
     let dns = DnsServer::start().await;
     dns.set_a(NAME, 5, [v4(1)]);
     dns.fault(NAME, RecordType::A, Fault::TruncateUdp);
@@ -515,7 +516,7 @@ async fn raw_bytes_come_with_the_query_s_id() {
         assert_eq!(receive_udp_bytes(&udp).await, reply);
     }
 
-    // A reply as long as TCP can carry, of another query: the header's counts don't cover what follows.
+    // A reply to another query, as long as TCP can carry. The header's counts don't cover all that follows.
     let mut long = question("other.svc.", RecordType::AAAA, None)
         .to_vec()
         .expect("encodable");
@@ -532,7 +533,7 @@ async fn raw_bytes_come_with_the_query_s_id() {
 async fn a_server_that_is_silent_on_tcp_answers_on_udp() {
     let dns = DnsServer::start().await;
     dns.set_a(NAME, 5, many(100));
-    // UDP queries don't use it up.
+    // UDP queries don't use up the fault.
     dns.fault(NAME, RecordType::A, Fault::SilentTcp.times(1));
     let cut = ask_udp(&dns, NAME, RecordType::A, Some(1232)).await;
     assert!(cut.truncation && !cut.answers.is_empty());
@@ -540,7 +541,7 @@ async fn a_server_that_is_silent_on_tcp_answers_on_udp() {
     send_tcp(&mut tcp, &question(NAME, RecordType::A, None)).await;
     dns.wait_for_queries(2).await;
     assert!(timeout(NOTHING, tcp.read_u8()).await.is_err());
-    // The connection lives, and the fault is over.
+    // The connection still works, and the fault is over.
     send_tcp(&mut tcp, &question(NAME, RecordType::A, None)).await;
     assert_eq!(receive_tcp(&mut tcp).await.answers.len(), 100);
 
@@ -550,10 +551,10 @@ async fn a_server_that_is_silent_on_tcp_answers_on_udp() {
 }
 
 #[tokio::test]
-async fn a_counted_fault_ends() {
+async fn a_fault_for_n_queries_ends_after_them() {
     let dns = DnsServer::start().await;
     dns.set_a(NAME, 5, [v4(1)]);
-    // TCP queries don't use up a fault of UDP.
+    // TCP queries don't use up a UDP fault.
     dns.fault(NAME, RecordType::A, Fault::TruncateUdp.times(2));
     assert!(!ask_tcp(&dns, NAME, RecordType::A).await.truncation);
     for truncated in [true, true, false] {
@@ -589,7 +590,7 @@ async fn queries_are_logged_in_order() {
 }
 
 #[tokio::test]
-async fn a_forgotten_log_begins_anew() {
+async fn the_log_of_queries_begins_anew_after_forget() {
     let dns = DnsServer::start().await;
     ask_udp(&dns, "a.svc", RecordType::A, None).await;
     ask_tcp(&dns, "b.svc", RecordType::A).await;
@@ -614,7 +615,7 @@ async fn a_forgotten_log_begins_anew() {
 }
 
 #[tokio::test]
-async fn servers_have_the_addresses_they_ask_for() {
+async fn servers_listen_on_the_address_that_the_test_chooses() {
     let first = DnsServer::start().await;
     assert_eq!(first.addr().ip(), Ipv4Addr::LOCALHOST);
     let ip = Ipv4Addr::new(127, 0, 0, 53);
@@ -637,7 +638,7 @@ async fn servers_have_the_addresses_they_ask_for() {
 }
 
 #[tokio::test]
-async fn what_a_wait_looks_for_may_be_asked_of_the_server() {
+async fn the_condition_of_a_wait_may_use_the_server() {
     let dns = DnsServer::start().await;
     let asking = ask_udp(&dns, NAME, RecordType::A, None);
     let waiting = dns.wait_until(|_| dns.count(NAME, RecordType::A) == 1 && dns.exchanges() == 1);
@@ -645,11 +646,12 @@ async fn what_a_wait_looks_for_may_be_asked_of_the_server() {
 }
 
 #[tokio::test]
-async fn a_stopped_server_is_nobody_and_comes_back() {
+async fn a_stopped_server_refuses_and_comes_back() {
     let dns = DnsServer::start().await;
     dns.set_a(NAME, 5, [v4(1)]);
     let mut open = connect(dns.addr()).await;
-    // Answered, so accepted: the kernel would reset it otherwise, where this server closes it in good order.
+    // The query is answered, so the connection was accepted. An unaccepted one would be reset by the kernel, while the
+    // server closes an accepted one in order.
     send_tcp(&mut open, &question(NAME, RecordType::A, None)).await;
     receive_tcp(&mut open).await;
     for _ in 0..3 {
@@ -672,7 +674,7 @@ async fn a_stopped_server_is_nobody_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_dropped_server_ends() {
+async fn a_dropped_server_closes_its_sockets() {
     let dns = DnsServer::start().await;
     let addr = dns.addr();
     let mut stream = connect(addr).await;
@@ -685,7 +687,7 @@ async fn a_dropped_server_ends() {
 // ---------------------------------------------------------------- pods
 
 #[tokio::test]
-async fn a_healthy_pod_says_who_it_is() {
+async fn a_healthy_pod_s_answer_names_the_pod() {
     let pod = pod().await;
     let mut http = Http::new(pod.addr());
     let response = within("a response", send(&mut http, "/"))
@@ -741,13 +743,13 @@ async fn modes_change_what_a_pod_does() {
         _ = send(&mut http, "/") => panic!("a hung pod answered"),
         _ = pod.wait_until(|stats| stats.in_flight == 1) => {}
     }
-    // The client has given up and closed: that ends the request here too.
+    // The client has closed the connection, which ends the request here, too.
     let stats = pod.wait_until(|stats| stats.in_flight == 0).await;
     assert_eq!(stats.requests, 4);
 }
 
 #[tokio::test]
-async fn answers_may_be_the_test_s_own() {
+async fn a_test_can_set_its_own_answers() {
     let pod = Pod::builder()
         .name("echo")
         .answer(|pod, request| async move {
@@ -768,7 +770,7 @@ async fn answers_may_be_the_test_s_own() {
     assert_eq!(text(answer).await, "echo /cart 0");
     assert!(send(&mut http, "/broken").await.is_err());
 
-    // A fault comes before it, and it comes after a delay.
+    // A fault replaces the test's answer, and a delay comes before it.
     pod.set(Mode::Status(StatusCode::NOT_FOUND));
     let answer = send(&mut http, "/cart").await.expect("404");
     assert_eq!(answer.status(), StatusCode::NOT_FOUND);
@@ -785,14 +787,14 @@ async fn answers_may_be_the_test_s_own() {
 }
 
 #[tokio::test]
-async fn a_name_that_no_header_holds_is_an_error() {
+async fn a_pod_name_that_is_not_valid_in_a_header_is_an_error() {
     let error = Pod::builder().name("a\nb").start().await.err();
     assert_eq!(error.map(|it| it.kind()), Some(ErrorKind::InvalidInput));
 }
 
 #[tokio::test]
 #[should_panic(expected = "labels have 63 bytes at most")]
-async fn a_target_that_no_message_holds_is_named() {
+async fn a_target_too_long_for_a_message_is_in_the_panic() {
     let dns = DnsServer::start().await;
     dns.set_srv(NAME, 5, [Srv::new(80, "a".repeat(64))]);
 }
@@ -837,7 +839,7 @@ async fn a_killed_pod_resets_its_connections() {
 }
 
 #[tokio::test]
-async fn a_port_is_nobody_else_s_while_its_pod_is_killed() {
+async fn a_killed_pod_s_port_is_given_to_nobody_else() {
     let pod = pod().await;
     pod.kill().await;
     let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
@@ -916,7 +918,7 @@ async fn a_black_hole_answers_no_syn_until_restarted() {
 }
 
 #[tokio::test]
-async fn a_pod_speaks_http2_and_says_goodbye() {
+async fn a_pod_speaks_http2_and_sends_goaway() {
     let pod = pod().await;
     let stream = TokioIo::new(connect(pod.addr()).await);
     let handshake = http2::handshake(TokioExecutor::new(), stream).await;
@@ -1038,7 +1040,7 @@ async fn a_request_that_was_not_written_comes_back() {
     let mut canary = connect(pod.addr()).await;
     pod.wait_until(|stats| stats.connections == 2).await;
     pod.kill().await;
-    // Once the runtime has told us of our reset, it has told hyper's task of its own; that task runs while we yield.
+    // When the runtime reports our reset, it has reported hyper's, too. hyper's task runs while we yield.
     canary.read_u8().await.expect_err("a reset");
     tokio::task::yield_now().await;
 
@@ -1077,7 +1079,7 @@ async fn dead_idle_connections_are_passed_over() {
 
 #[tokio::test]
 async fn a_connection_that_still_sends_is_passed_over() {
-    // Answers when it has seen the head of a request, and never reads its body.
+    // Answers at the head of a request, and never reads its body.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let listener = listener.expect("a free port");
     let mut http = Connections::new(listener.local_addr().expect("bound"));
@@ -1104,7 +1106,7 @@ async fn a_connection_that_still_sends_is_passed_over() {
 // ---------------------------------------------------------------- the cluster
 
 #[tokio::test]
-async fn a_cluster_is_what_dns_says() {
+async fn a_cluster_s_pods_are_those_in_dns() {
     let cluster = Cluster::start(3).await;
     let target = cluster.service_target();
     let expected = format!(
@@ -1178,7 +1180,7 @@ async fn a_draining_pod_serves_outside_of_dns() {
 }
 
 #[tokio::test]
-async fn dns_does_not_know_of_the_killed() {
+async fn dns_still_names_a_killed_pod() {
     let cluster = Cluster::start(2).await;
     cluster.kill(0).await;
     assert_refused(cluster.pod(0).addr()).await;
@@ -1196,7 +1198,7 @@ async fn a_replaced_set_is_published_late() {
     let cluster = Cluster::start(3).await;
     let old = ips(&cluster);
     let looking = async {
-        // The new pods are there, and DNS has not heard of them.
+        // The new pods exist, but aren't in DNS.
         while ips(&cluster).len() < 3 || ips(&cluster) == old {
             tokio::task::yield_now().await;
         }
@@ -1221,7 +1223,7 @@ async fn a_dropped_cluster_ends_its_pods_and_its_dns() {
 }
 
 #[tokio::test]
-async fn pods_of_a_stateful_set_have_names_that_stay() {
+async fn pods_of_a_stateful_set_keep_their_names() {
     let cluster = test_util::Cluster::builder()
         .service("kv.default")
         .port_name("http")
@@ -1262,7 +1264,7 @@ async fn pods_of_a_stateful_set_have_names_that_stay() {
     let gone = ask_udp(cluster.dns(), "kv-1.kv.default", RecordType::A, None).await;
     assert_eq!(gone.response_code, ResponseCode::NXDomain);
 
-    // A client that goes by the port's name knows the pods by theirs.
+    // A client that uses the port's name knows the pods' names.
     cluster.scale(2).await;
     let client = cluster.client().build().expect("a client");
     let answer = client.pod("kv-1").get("/").await.expect("an answer");
@@ -1282,7 +1284,7 @@ async fn a_rolling_restart_goes_pod_by_pod() {
             false => builder,
         };
         let cluster = builder.start().await;
-        // What there is while a pod drains is what is seen below.
+        // The set while a pod drains is checked below.
         cluster.set_drain(Duration::from_millis(20));
         let old = cluster.pods();
         let alive = |pods: &[IpAddr]| old.iter().filter(|it| pods.contains(&it.ip())).count();
@@ -1302,7 +1304,7 @@ async fn a_rolling_restart_goes_pod_by_pod() {
             () = looking => {}
             () = cluster.rolling_restart() => {}
         }
-        // How many pods there are, and how many of them are old.
+        // The number of pods, and how many of them are old.
         let expected = match stateful {
             true => [(3, 3), (2, 2), (2, 1), (2, 0)],
             false => [(3, 3), (3, 2), (3, 1), (3, 0)],
@@ -1340,10 +1342,10 @@ async fn a_pod_of_a_stateful_set_is_replaced_by_one_with_its_name() {
 }
 
 #[tokio::test]
-async fn pods_that_are_replaced_leave_their_addresses_to_nobody() {
+async fn replaced_pods_get_new_addresses_even_if_all_others_have_been_used() {
     let cluster = Cluster::start(2).await;
     let old = ips(&cluster);
-    // All others have had their turn.
+    // Until all other addresses have been used.
     for _ in 0..252 {
         cluster.next_address();
     }
@@ -1357,7 +1359,7 @@ async fn pods_that_are_replaced_leave_their_addresses_to_nobody() {
 }
 
 #[tokio::test]
-async fn requests_to_pods_that_come_later_are_waited_for() {
+async fn wait_for_requests_includes_pods_that_start_later() {
     let cluster = test_util::Cluster::builder().pods(0).start().await;
     let asking = async {
         for _ in 0..2 {
@@ -1370,13 +1372,13 @@ async fn requests_to_pods_that_come_later_are_waited_for() {
 
 #[tokio::test(start_paused = true)]
 #[should_panic(expected = "tests/test_kit.rs:")]
-async fn who_waits_for_requests_that_do_not_come_is_told() {
+async fn wait_for_requests_panics_if_none_come() {
     let cluster = test_util::Cluster::builder().pods(0).start().await;
     cluster.wait_for_requests(1).await;
 }
 
 #[tokio::test]
-async fn names_that_dns_or_a_client_would_not_take_are_named() {
+async fn the_builder_panics_with_the_invalid_name() {
     let builder = test_util::Cluster::builder;
     let long = "a".repeat(62);
     let cases = [
@@ -1411,13 +1413,13 @@ async fn names_that_dns_or_a_client_would_not_take_are_named() {
 
 #[tokio::test]
 #[should_panic(expected = "no pod 3: the cluster has 3, counted from 0")]
-async fn a_pod_that_is_not_there_is_named() {
+async fn a_missing_pod_s_number_is_in_the_panic() {
     let _ = Cluster::start(3).await.pod(3);
 }
 
 #[tokio::test]
 #[should_panic(expected = "\"web default\" is no name")]
-async fn a_name_that_is_none_is_named() {
+async fn an_invalid_name_is_in_the_panic() {
     let _ = test_util::Cluster::builder()
         .service("web default")
         .start()
@@ -1558,7 +1560,7 @@ fn services(answer: &Message) -> Vec<Srv> {
     records.filter_map(|it| service(&it.data)).collect()
 }
 
-/// Targets and TTLs.
+/// The targets and TTLs of the answer's CNAMEs.
 fn cnames(answer: &Message) -> Vec<(String, u32)> {
     let target = |data: &RData| match data {
         RData::CNAME(target) => Some(target.0.to_string()),
@@ -1570,12 +1572,12 @@ fn cnames(answer: &Message) -> Vec<(String, u32)> {
         .collect()
 }
 
-/// 39 bytes on the wire for every `i` of up to three digits.
+/// A pod's name, of 39 bytes on the wire for every `i` of up to three digits.
 fn pod_name(i: u16) -> String {
     format!("pod-{i:03}.web.default.svc.cluster.local.")
 }
 
-/// `n` SRV records at `SRV_NAME`, each with a target of its own, whose one address is of `many(n)`.
+/// Publishes `n` SRV records at `SRV_NAME`, each with a target of its own, whose only address is one of `many(n)`.
 fn publish_srv(dns: &DnsServer, n: u16) {
     dns.set_srv(SRV_NAME, 5, (0..n).map(|i| Srv::new(8080, pod_name(i))));
     for (i, ip) in (0..n).zip(many(n)) {
@@ -1593,7 +1595,7 @@ fn negative_ttl(answer: &Message) -> Option<u32> {
         })
 }
 
-/// What hickory says of records that aren't there.
+/// The code that hickory gives for records that don't exist.
 fn absence(lookup: &Result<Lookup, NetError>) -> Option<ResponseCode> {
     match lookup {
         Err(NetError::Dns(DnsError::NoRecordsFound(none))) => Some(none.response_code),
@@ -1634,7 +1636,7 @@ async fn assert_refused(address: SocketAddr) {
     );
 }
 
-/// TLS with a cluster's only pod, by the Service's name.
+/// Does a TLS handshake with a cluster's only pod, for the Service's name.
 async fn handshake(cluster: &Cluster, alpn: &[u8]) -> io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(cluster.trust_pem().as_bytes()) {
@@ -1654,7 +1656,7 @@ async fn handshake(cluster: &Cluster, alpn: &[u8]) -> io::Result<TlsStream<TcpSt
     within("the handshake", connector.connect(name, stream)).await
 }
 
-/// One request and its answer, both as text.
+/// Sends one request, and returns its answer, both as text.
 async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
     let request = b"GET / HTTP/1.1\r\nhost: pod\r\nconnection: close\r\n\r\n";
     stream.write_all(request).await.expect("written");
@@ -1664,7 +1666,7 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
     answer
 }
 
-/// A pod in a network of its own, so that no other test takes its port while it is down.
+/// Starts a pod in a network of its own, so that no other test takes its port while it is down.
 async fn pod() -> Pod {
     let address = Cluster::start(0).await.next_address();
     Pod::start(address).await.expect("an address of its own")

@@ -1,4 +1,4 @@
-//! What the command line says.
+//! The command line's arguments.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use tower_headless::{BuiltInPolicy, ParsePolicyError};
 const ABOUT: &str = "\
 Sends requests to a Service or a cluster of its own; exits with 1 if one failed.";
 
-/// As clap's own, without the headline of the options: all of it fits a screen of 80 x 24.
+/// clap's own template, without the headline of the options, so that it fits a screen of 80 x 24.
 const HELP: &str = "{about}\n\n{usage-heading} {usage}\n\n{options}";
 
 const POLICIES: [&str; 6] = [
@@ -29,7 +29,7 @@ const POLICIES: [&str; 6] = [
     "consistent-hash",
 ];
 
-// Comments become the help: all that is longer than here makes it wider than 80 columns.
+// These comments become the help. Longer ones would make it wider than 80 columns.
 #[derive(Debug, Parser)]
 #[command(
     name = "http_client",
@@ -116,12 +116,12 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// There is a service of the user's.
+    /// Whether the user has named a service.
     pub(crate) fn has_service(&self) -> bool {
         self.url.is_some() || self.service.is_some()
     }
 
-    /// What `--url`, or `--service` and `--port`, name. Ends the process, with a message, if they name nothing.
+    /// The URI that `--url`, or `--service` and `--port`, give. If they give none, it ends the process with a message.
     pub(crate) fn uri(&self) -> Uri {
         if let Some(url) = &self.url {
             return url.clone();
@@ -130,19 +130,19 @@ impl Args {
         let uri = match self.port {
             Some(port) => format!("http://{service}:{port}"),
             None if service.starts_with('_') => format!("http://{service}"),
-            // The client would take 80, as HTTP does. Pods listen elsewhere more often than not.
+            // The client would take HTTP's default, 80, but most pods listen elsewhere.
             None => self.reject(format_args!("{service:?} needs a --port")),
         };
         uri.parse().unwrap_or_else(|error| self.reject(error))
     }
 
-    /// What to GET.
+    /// The path to GET.
     pub(crate) fn path(&self) -> &str {
         let of_url = self.url.as_ref().and_then(Uri::path_and_query);
         self.path.as_ref().or(of_url).map_or("/", |it| it.as_str())
     }
 
-    /// Where the requests go, in a few words.
+    /// Says in a few words where the requests go.
     pub(crate) fn route(&self) -> String {
         match (&self.pod, &self.key) {
             (Some(pod), _) => format!("pod {pod}"),
@@ -152,7 +152,7 @@ impl Args {
         }
     }
 
-    /// Ends the process, saying why these arguments are no good.
+    /// Ends the process with a message that says why these arguments aren't valid.
     pub(crate) fn reject(&self, why: impl fmt::Display) -> ! {
         let mut command = Self::command();
         command.error(ErrorKind::ValueValidation, why).exit()
@@ -173,7 +173,7 @@ fn parse_url(text: &str) -> Result<Uri, String> {
     }
 }
 
-/// An address, at DNS's own port unless it has another.
+/// Parses an address; port 53 unless it has another.
 fn parse_name_server(text: &str) -> Result<SocketAddr, String> {
     let port_53 = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
     let address = port_53.or_else(|_| text.parse());

@@ -15,10 +15,10 @@ use tower_headless::{
 
 use crate::{args::Args, report::Report};
 
-/// Beyond so many at a time, requests are sent late: the memory of a client is bounded, that of a bad day isn't.
+/// The largest number of requests at a time. Further ones are sent late, to bound the memory on a bad day.
 const MAX_AT_A_TIME: usize = 10_000;
 
-/// Where the policy goes by keys, requests have so many different ones, in turn.
+/// How many different keys requests have, in turn, if the policy goes by keys.
 const KEYS: usize = 1000;
 
 /// GETs the path `rate` times a second into `requests`, whether answers come or not.
@@ -46,11 +46,11 @@ pub(crate) async fn send(
     }
 }
 
-/// To any pod, or to one by its name, or by a key.
+/// Makes a request to any pod, to one pod by its name, or to the pod of a key.
 fn request(client: &Client, args: &Args, number: usize) -> RequestBuilder {
     let path = args.path();
     match (&args.pod, &args.key) {
-        // Waited for while it is away, and followed wherever it comes back.
+        // The request waits while the pod is away, and finds it wherever it comes back.
         (Some(pod), _) => client.pod(&**pod).get(path),
         (None, Some(key)) => client.get(path).key(&**key),
         (None, None) if matches!(args.policy, BuiltInPolicy::ConsistentHash(_)) => {
@@ -65,7 +65,7 @@ async fn ask_one(request: RequestBuilder, report: Arc<Report>) {
     note(get(request.await).await, began, &report);
 }
 
-/// Each pod's answer counts for itself.
+/// Asks all pods, and counts each one's answer.
 async fn ask_all(request: RequestBuilder, report: Arc<Report>) {
     let began = Instant::now();
     match request.broadcast().await {
@@ -85,13 +85,13 @@ fn note(answered: Result<Endpoint, BoxError>, began: Instant, report: &Report) {
     }
 }
 
-/// An answer read to its end: the pod that gave it.
+/// Reads an answer to its end, and returns its pod.
 async fn get(response: Result<Response, Error>) -> Result<Endpoint, BoxError> {
     let response = response?;
     let pod = response.endpoint().ok_or("no pod has answered")?.clone();
     let status = response.status();
     response.into_body().collect().await?;
-    // An answer is an answer, whatever it says: what to make of a 503 is the caller's affair.
+    // To the client any status is an answer. What to make of a 503 is up to the caller.
     if !status.is_success() {
         return Err(format!("{pod} answered {status}").into());
     }

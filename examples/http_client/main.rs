@@ -1,7 +1,7 @@
-//! A load test of a service that changes: what the client makes of pods that come, go and die.
+//! A load test of a service that changes: how the client copes with pods that come, go and die.
 //!
 //! ```text
-//! cargo run --features test-util --example http_client              # a cluster of its own; needs nothing but loopback
+//! cargo run --features test-util --example http_client              # starts its own cluster; needs nothing but loopback
 //! cargo run --features test-util --example http_client -- --help
 //! cargo run --features test-util --example http_client -- --policy least-connections
 //! cargo run --features test-util --example http_client -- --url http://nginx-headless.default:80
@@ -10,18 +10,18 @@
 //! ```
 //!
 //! Without arguments it starts a DNS server and three pods, and sends requests at a steady rate while the service is
-//! scaled 3 → 5 → 2 and one pod is killed without DNS knowing. With `--url`, or `--service`, it does the same to a service of
-//! yours, and the changes are yours to make. With `--watch` the API server tells the pods, which takes the right to list and watch
-//! EndpointSlices.
+//! scaled 3 → 5 → 2 and one pod is killed without DNS knowing. With `--url` or `--service`, it does the same to a
+//! service of yours, and you make the changes. With `--watch` it finds pods by the API server, which needs the right to
+//! list and watch EndpointSlices.
 //!
-//! With `--observe` (features `inspect` and `metrics`) it serves `/metrics` for Prometheus, and a page that shows what the client knows
-//! of its pods.
+//! With `--observe` (features `inspect` and `metrics`) it serves `/metrics` for Prometheus, and a page that shows the
+//! client's view of its pods.
 //!
-//! On a terminal it draws a table over and over. Where that is in a pipe or a file, `TERM` is `dumb`, or `RUST_LOG` brings logs to
-//! the same terminal, it writes a line each second.
+//! On a terminal it redraws a table. If its output is a pipe or a file, if `TERM` is `dumb`, or if `RUST_LOG` brings
+//! logs to the same terminal, it writes a line each second instead.
 //!
-//! To learn how the crate is used, read [`run`], and `request` and `get` in `load.rs`: that is all of it. The rest is show: `load.rs`
-//! keeps the rate, `report.rs` and `screen.rs` show what became of the requests, `observe.rs` serves it, `story.rs` runs the cluster.
+//! To learn how the crate is used, read [`run`], and `request` and `get` in `load.rs`. The rest is for show: `load.rs`
+//! keeps the rate, `report.rs` and `screen.rs` show the results, `observe.rs` serves them, `story.rs` runs the cluster.
 
 mod args;
 mod load;
@@ -48,12 +48,12 @@ use args::Args;
 use report::Report;
 use story::Story;
 
-/// A request may take this long in all, beyond what it may wait for a pod: so the reason is seen.
+/// How long a request may take, on top of the ready timeout, so that an error says why it waited.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // RUST_LOG=tower_headless=debug shows what the client thinks. Not on stdout, which has the table.
+    // RUST_LOG=tower_headless=debug shows what the client does. Not on stdout, which has the table.
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
@@ -63,7 +63,7 @@ async fn main() -> ExitCode {
     ExitCode::from(u8::from(failed > 0))
 }
 
-/// The whole run: how many requests failed.
+/// The whole run. Returns how many requests failed.
 async fn run(args: &Args) -> usize {
     let own = !args.has_service();
     let story = OptionFuture::from(own.then(Story::begin)).await;
@@ -75,17 +75,16 @@ async fn run(args: &Args) -> usize {
     let allow_loopback = args.allow_loopback || story.is_some();
 
     let policy = match &args.key {
-        // What a key means is its policy's affair: this one sends it where it was before. All requests have the same key, so
-        // with a bound on load its pod would leave some of them to the next one.
+        // This policy sends a key to the pod that had it before. All requests have the same key, so with a bound on
+        // load, its pod would leave some of them to the next one.
         Some(_) => ConsistentHash::new().load_factor(None).into(),
         None => args.policy.clone(),
     };
     // A service's name is all it takes; every setting has a default. Clone the client wherever requests come from:
     // clones share the pods and their connections.
-    //
-    // A pod that refuses costs a request nothing: it goes to another one. What dies with its pod is sent again where
-    // that is safe, as it is for a GET. An answer that breaks off after its headers has been handed over by then: that
-    // is for its reader to see.
+    // A pod that refuses costs a request nothing: it goes to another one. A request that dies with its pod is sent
+    // again if that is safe, as it is for a GET. An answer that breaks off after its headers has already reached the
+    // caller, who gets the error.
     let client = Client::builder(service.clone())
         .policy(policy)
         .zone(args.zone.as_str())
@@ -104,7 +103,7 @@ async fn run(args: &Args) -> usize {
         args,
         story.as_ref().map(|_| story::TTL),
     ));
-    // As the manifest tells it by the downward API.
+    // Set in the manifest by the downward API.
     if let (Ok(pod), Ok(node)) = (env::var("POD_NAME"), env::var("NODE_NAME")) {
         report.note("client", &format!("in pod {pod} on node {node}"));
     }
@@ -119,7 +118,7 @@ async fn run(args: &Args) -> usize {
         never = follow(&client, &report) => match never {},
         Some(never) = told => match never {},
     }
-    // Those that are under way have their time. Who can't wait for them interrupts again.
+    // Requests that are under way may finish. A second interrupt doesn't wait for them.
     tokio::select! {
         () = async { while requests.join_next().await.is_some() {} } => {}
         () = interrupts.next() => report.note("client", "interrupted again: some answers are missing"),
@@ -127,7 +126,7 @@ async fn run(args: &Args) -> usize {
     report.summary(&client.endpoints())
 }
 
-/// ^C, and SIGTERM, which is kubelet's way. None is lost that comes while nobody waits for it.
+/// ^C, and SIGTERM, which kubelet sends. An interrupt isn't lost if it comes while nobody waits for it.
 struct Interrupts {
     interrupt: Signal,
     terminate: Signal,

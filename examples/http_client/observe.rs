@@ -1,4 +1,4 @@
-//! With `--observe`, what the client knows of itself is served: metrics for Prometheus, and the page.
+//! With `--observe`, serves the client's metrics for Prometheus, and its page.
 
 use tower_headless::http::Client;
 
@@ -18,7 +18,7 @@ pub(crate) async fn serve(client: &Client, args: &Args, report: &Report) {
     let Some(address) = args.observe else { return };
     let balancers = Balancers::new();
     balancers.add(client);
-    // Each time that Prometheus asks, the counters are read. Nothing is written meanwhile. Series of pods that have gone end.
+    // The counters are read each time that Prometheus asks. The idle timeout ends the series of pods that have gone.
     let prometheus = PrometheusBuilder::new()
         .idle_timeout(MetricKindMask::ALL, Some(Duration::from_secs(600)))
         .install_recorder();

@@ -1,4 +1,4 @@
-//! What became of the requests, pod by pod.
+//! The results of the requests, pod by pod.
 
 mod pod;
 
@@ -22,34 +22,34 @@ use crate::{
 };
 use pod::{Latencies, Pod};
 
-/// Shares are those of this time.
+/// The span of time that shares are computed over.
 const RECENTLY: Duration = Duration::from_secs(1);
 
-/// How many failures are told, among those that differ.
+/// How many different failures are printed.
 const MAX_TOLD: usize = 10;
 
-/// How many pods a line of plain output names, and how many newcomers a screen has room for.
+/// How many pods a line of plain output names, and how many new pods a screen has room for.
 const MAX_NAMED: usize = 6;
 
-/// Lines of a screen besides the table's and the newcomers': those that are empty, the others of a frame or of the summary, and
+/// Lines of a screen besides those of the table and of new pods: empty ones, the rest of a frame or of the summary, and
 /// the cursor's.
 const FRAME_LINES: usize = 4;
 const SUMMARY_LINES: usize = 4;
 
-/// Everything that is shown. All who have something to tell share it.
+/// Everything that is shown, shared by all tasks that report.
 pub(crate) struct Report(Mutex<State>);
 
 struct State {
     screen: Screen,
     began: Instant,
-    /// For how long requests are sent, and where to.
+    /// For how long requests are sent.
     duration: Duration,
     route: String,
-    /// Of the records, where DNS is our own.
+    /// The records' TTL, if DNS is our own.
     ttl: Option<Duration>,
-    /// When DNS was told of more pods, where DNS is our own.
+    /// When DNS got more pods, if DNS is our own.
     scaled_up: Option<Instant>,
-    /// Discovery has answered.
+    /// Whether discovery has answered.
     discovered: bool,
     pods: BTreeMap<Endpoint, Pod>,
     /// Answers of the last second, oldest first.
@@ -82,17 +82,17 @@ impl Report {
         }))
     }
 
-    /// Something that happened, and to whom.
+    /// Prints something that happened, and to whom.
     pub(crate) fn note(&self, whom: &str, what: &str) {
         self.lock().note(whom, what);
     }
 
-    /// DNS is about to tell of more pods.
+    /// Notes that DNS is about to get more pods.
     pub(crate) fn scaled_up(&self) {
         self.lock().scaled_up = Some(Instant::now());
     }
 
-    /// `pod` gave a good answer.
+    /// Counts a good answer of `pod`.
     pub(crate) fn answered(&self, pod: Endpoint, took: Duration) {
         let (now, pod) = (Instant::now(), named(&pod));
         let mut state = self.lock();
@@ -112,12 +112,12 @@ impl Report {
         self.lock().failed(chain.join(": "));
     }
 
-    /// The set of pods has changed.
+    /// Prints a change of the set of pods.
     pub(crate) fn membership(&self, change: &MembershipChange) {
         self.lock().membership(change);
     }
 
-    /// The time has come to show something.
+    /// Shows the current state. Called at a fixed interval.
     pub(crate) fn frame(&self, endpoints: &[EndpointStatus]) {
         let now = Instant::now();
         let mut state = self.lock();
@@ -133,7 +133,7 @@ impl Report {
         }
     }
 
-    /// The end of the story: how many requests failed.
+    /// Shows the summary, and returns how many requests failed.
     pub(crate) fn summary(&self, endpoints: &[EndpointStatus]) -> usize {
         let mut state = self.lock();
         state.look_at(endpoints);
@@ -155,7 +155,7 @@ impl State {
 
     fn failed(&mut self, failure: String) {
         self.failed += 1;
-        // A bad day has thousands of the same kind.
+        // There may be thousands of the same kind.
         if self.failures.len() < MAX_TOLD && !self.failures.contains(&failure) {
             self.note("client", &format!("FAILED: {failure}"));
             self.failures.insert(failure);
@@ -166,7 +166,7 @@ impl State {
         let now = Instant::now();
         for endpoint in &change.joined {
             let pod = self.pods.entry(named(endpoint)).or_default();
-            // Those of the first answer are older than we are, and one that comes back is not new.
+            // The pods of the first answer aren't new, nor is a pod that comes back.
             if !std::mem::replace(&mut pod.known, true) {
                 pod.new_since = self.discovered.then(|| self.scaled_up.unwrap_or(now));
             }
@@ -180,7 +180,7 @@ impl State {
         }
     }
 
-    /// Takes over what the balancer says of its endpoints, and tells what has changed.
+    /// Takes over the balancer's view of its endpoints, and prints what has changed.
     fn look_at(&mut self, endpoints: &[EndpointStatus]) {
         let since = self.since();
         let mut news = Vec::new();
@@ -221,7 +221,7 @@ impl State {
         }
     }
 
-    /// The pods, those that are gone last; shares are `part` of `whole`.
+    /// The pods' rows, gone pods last. Shares are `part` of `whole`.
     fn rows(&self, part: impl Fn(&Pod) -> u64, whole: u64) -> Vec<Row> {
         let mut pods: Vec<_> = self.pods.iter().collect();
         pods.sort_by_key(|(_, pod)| pod.is_gone());
@@ -229,7 +229,7 @@ impl State {
         pods.into_iter().map(row).collect()
     }
 
-    /// The table as it is now, and below it how far the run is.
+    /// The current table, and below it the progress of the run.
     fn live(&self, size: Size) -> String {
         let rows = self.rows(|pod| pod.recent, self.recent.len() as u64);
         let max_rows = size.rows.saturating_sub(OTHER_LINES + FRAME_LINES);
@@ -260,7 +260,7 @@ impl State {
         line
     }
 
-    /// The table of the whole run, and what is to be said below it.
+    /// The table of the whole run, and the text below it.
     fn summary(&self) -> (String, String) {
         let ok = self.latencies.count();
         let failed = self.failed;
@@ -293,7 +293,7 @@ impl State {
         (table, text)
     }
 
-    /// How soon a pod that came during the run was used.
+    /// Says how soon a pod that came during the run was used.
     fn newcomer(&self, endpoint: &Endpoint, pod: &Pod) -> Option<String> {
         pod.new_since?;
         let used = match pod.first_answer_after() {
@@ -307,7 +307,7 @@ impl State {
         Some(format!("new pod    {ip}: {used} {since}{ttl}\n"))
     }
 
-    /// What newcomers are timed from.
+    /// What the times of new pods are counted from.
     fn since(&self) -> &'static str {
         match self.ttl {
             Some(_) => "after DNS had it",
@@ -316,7 +316,7 @@ impl State {
     }
 }
 
-/// A pod by its name and address, whatever else is learnt of it on the way.
+/// A pod by its name and address only, because the rest may change.
 fn named(endpoint: &Endpoint) -> Endpoint {
     let address = Endpoint::new(endpoint.address());
     match endpoint.hostname() {

@@ -1,18 +1,18 @@
-//! Lines that stay, and on a terminal a table below them that is drawn over and over.
+//! Prints lines that stay, and on a terminal a table below them that is redrawn.
 
 use std::{
     env,
     io::{IsTerminal, Stdout, Write, stderr, stdout},
 };
 
-/// Where a line that doesn't fit goes on: under what happened, which `Report::note` writes there.
+/// The indent of a wrapped line: below the event, which `Report::note` writes at this column.
 const INDENT: usize = 18;
 
 pub(crate) struct Screen {
     out: Stdout,
     is_terminal: bool,
     is_live: bool,
-    /// What stands below the lines now.
+    /// The table that is below the lines now.
     table: String,
 }
 
@@ -34,36 +34,36 @@ impl Screen {
         }
     }
 
-    /// There may be a table.
+    /// Whether the output can have a table.
     pub(crate) fn is_live(&self) -> bool {
         self.is_live
     }
 
-    /// That of the terminal, if it is one.
+    /// The terminal's size, if the output is a terminal.
     pub(crate) fn size(&self) -> Option<Size> {
         if !self.is_terminal {
             return None;
         }
         let size = rustix::termios::tcgetwinsize(&self.out).ok();
         let size = size.map(|it| (usize::from(it.ws_col), usize::from(it.ws_row)));
-        // One that doesn't know its size says 0.
+        // A terminal that doesn't know its size says 0.
         let (columns, rows) = size.filter(|&it| it.0 > 0 && it.1 > 0).unwrap_or((80, 24));
         Some(Size { columns, rows })
     }
 
-    /// A line that stays, above the table.
+    /// Prints a line that stays above the table.
     pub(crate) fn line(&mut self, line: &str) {
         let line = self.fold(line);
         self.replace(&format!("{line}\n"), self.table.clone());
     }
 
-    /// The table from now on.
+    /// Sets the table.
     pub(crate) fn table(&mut self, table: &str) {
         let table = self.fit(table);
         self.replace("", table);
     }
 
-    /// The last table and the last words, in the table's place.
+    /// Replaces the table by the last one, and the closing text.
     pub(crate) fn end(&mut self, table: &str, text: &str) {
         let table = self.fit(table);
         let text = text.lines().map(|line| self.fold(line) + "\n");
@@ -71,7 +71,7 @@ impl Screen {
         self.replace(&(table + &text), String::new());
     }
 
-    /// As much of the table as there is room for: a row that wraps, or scrolls out of sight, couldn't be erased.
+    /// As much of the table as fits. A row that wraps, or scrolls out of sight, couldn't be erased.
     fn fit(&self, table: &str) -> String {
         let Some(size) = self.size() else {
             return table.to_owned();
@@ -87,14 +87,14 @@ impl Screen {
         fold(line, columns)
     }
 
-    /// All in one write, so that nothing flickers.
+    /// Writes everything at once, so that nothing flickers.
     fn replace(&mut self, lines: &str, table: String) {
         // To the beginning of the old table, and clear from there (ECMA-48 CPL and ED).
         let erase = match self.table.lines().count() {
             0 => String::new(),
             height => format!("\x1b[{height}F\x1b[J"),
         };
-        // Nobody may be reading any more (`| head`): the run goes on, and its exit status still tells.
+        // The reader may have gone (`| head`): the run goes on, and its exit status still counts.
         let text = format!("{erase}{lines}{table}");
         self.table = table;
         let _ = self.out.write_all(text.as_bytes());
@@ -107,13 +107,13 @@ fn moves_its_cursor() -> bool {
     !matches!(&*term, "" | "dumb")
 }
 
-/// Lines that others write among the table's would be torn by it.
+/// Whether logs go to the same terminal, where the table would overwrite them.
 fn has_logs() -> bool {
     let wanted = env::var_os("RUST_LOG").is_some_and(|filter| !filter.is_empty());
     wanted && stderr().is_terminal()
 }
 
-/// `line`, broken between words where it is wider than `columns`.
+/// Wraps `line` between words at `columns`.
 fn fold(line: &str, columns: usize) -> String {
     let mut folded = String::new();
     let mut width = 0;

@@ -1,4 +1,4 @@
-//! A cluster in this process, and what happens to it.
+//! The story: a cluster in this process that is scaled, and loses a pod.
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
@@ -8,7 +8,7 @@ use tower_headless::test_util::{Cluster, Mode, Pod};
 
 use crate::report::Report;
 
-/// How long DNS answers may be used.
+/// The records' TTL.
 pub(crate) const TTL: Duration = Duration::from_secs(2);
 
 /// How long a pod goes on serving once it has left DNS: its `preStop` hook. It must outlast the last client's refresh,
@@ -19,7 +19,8 @@ const SCALE_UP: Duration = Duration::from_secs(2);
 const KILL: Duration = Duration::from_secs(5);
 const SCALE_DOWN: Duration = Duration::from_millis(6500);
 
-/// The one that is killed. The newest of the first three, so that the scale-down, which takes the newest, takes it too.
+/// The pod that is killed: the newest of the first three, so that the scale-down, which removes the newest, removes it
+/// too.
 const VICTIM: usize = 2;
 
 pub(crate) struct Story {
@@ -42,7 +43,7 @@ impl Story {
         self.cluster.uri()
     }
 
-    /// The one that knows the Service's name.
+    /// The name server that knows the Service's name.
     pub(crate) fn name_server(&self) -> SocketAddr {
         self.cluster.dns().addr()
     }
@@ -74,7 +75,7 @@ impl Story {
     }
 }
 
-/// Pods differ: pod `i` takes 10 ms for a request, and 10 ms more than the pod before it.
+/// Makes pods differ: each takes 10 ms longer for a request than the pod before it, the first one 10 ms.
 fn warm_up(i: usize, pod: &Pod) {
     pod.set(Mode::Slow(Duration::from_millis(10 * (i as u64 + 1))));
 }

@@ -2,27 +2,27 @@
 
 use std::{fmt::Write, net::SocketAddr, time::Duration};
 
-/// Beyond so many, a table is no more to be followed.
+/// The largest number of rows that a reader can still follow.
 pub(crate) const MAX_ROWS: usize = 20;
 
-/// Lines of a table besides its rows, when it has the most: its headline, and how many more pods there are.
+/// The most lines of a table besides its rows: the headline, and the number of further pods.
 pub(crate) const OTHER_LINES: usize = 2;
 
 /// The width of all columns but the first.
 const OTHER_COLUMNS: usize = 55;
 
-/// An IPv4 address and its port are never cut: where that is too wide for a screen, the last columns are.
+/// An IPv4 address and its port are never cut. If that is too wide for a screen, the last columns are cut.
 const MIN_WIDTH: usize = "255.255.255.255:65535".len();
 
-/// What is shown of one pod.
+/// The row of one pod.
 pub(crate) struct Row {
-    /// Its hostname, if it is known.
+    /// Its hostname, if known.
     pub(crate) hostname: Option<String>,
     pub(crate) address: SocketAddr,
     pub(crate) state: String,
-    /// None where the balancer doesn't count any more.
+    /// `None` if the balancer no longer counts.
     pub(crate) in_flight: Option<u32>,
-    /// Of the answers, from 0 to 1.
+    /// Its share of the answers, from 0 to 1.
     pub(crate) share: f64,
     pub(crate) answers: u64,
     pub(crate) p50: Duration,
@@ -36,8 +36,8 @@ impl Row {
     }
 }
 
-/// One line a row, under a headline. Of more than `max_rows` the others are counted; where a pod's name and address don't
-/// fit into `columns` they are cut.
+/// Writes a headline and one line for each row. Rows beyond `max_rows` are only counted. A pod's name and address are
+/// cut if they don't fit into `columns`.
 pub(crate) fn render(rows: &[Row], max_rows: usize, columns: usize) -> String {
     let widest = rows.iter().map(|row| row.pod().len()).max();
     let room = columns.saturating_sub(OTHER_COLUMNS).max(MIN_WIDTH);
@@ -69,7 +69,7 @@ pub(crate) fn render(rows: &[Row], max_rows: usize, columns: usize) -> String {
     table
 }
 
-/// No wider than a column, up to a minute and more.
+/// Writes a time in no more than a column, up to a minute and more.
 pub(crate) fn milliseconds(duration: Duration) -> String {
     let decimals = usize::from(duration < Duration::from_secs(1));
     format!("{:.decimals$} ms", duration.as_secs_f64() * 1000.0)

@@ -1,11 +1,11 @@
-//! With `--watch`, the pods come from the API server.
+//! With `--watch`, finds pods by the API server.
 
 use http::Uri;
 use tower_headless::Discovery;
 
 use crate::args::Args;
 
-/// The Service's slices, watched; where that isn't allowed, or the API server can't be reached, what DNS says.
+/// Watches the Service's slices. Falls back to DNS if that isn't allowed, or the API server can't be reached.
 #[cfg(feature = "kube")]
 pub(crate) fn discovery(args: &Args, service: &Uri) -> impl Discovery {
     use tower_headless::{Dns, EndpointSlices};

@@ -1,4 +1,4 @@
-//! What the command line says.
+//! The command line's arguments.
 
 use std::path::PathBuf;
 
@@ -33,13 +33,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", default_value = "target/simulation")]
     pub(crate) out: PathBuf,
 
-    /// Tell which scenarios there are, and do nothing
+    /// List the scenarios, and do nothing
     #[arg(long)]
     pub(crate) list: bool,
 }
 
 impl Args {
-    /// The scenarios that are asked for. Ends the process, with a message, if there is none of a name.
+    /// The requested scenarios. If a name is unknown, it ends the process with a message.
     pub(crate) fn scenarios(&self) -> Vec<Scenario> {
         let mut all = scenario::all();
         let is_known = |name: &&String| all.iter().any(|scenario| scenario.name == **name);

@@ -1,4 +1,4 @@
-//! One client of the simulated Service: a balancer as an application has it, and the policies it may have.
+//! One client of the simulated Service: a balancer like an application's, and the policies to compare.
 
 use std::task::{Context, Poll, ready};
 
@@ -21,7 +21,7 @@ pub(crate) struct Contender {
     connect: fn(Setup) -> Box<dyn Client>,
 }
 
-/// All that are compared.
+/// All policies that are compared.
 pub(crate) const CONTENDERS: &[Contender] = &[
     Contender {
         name: "round robin",
@@ -45,7 +45,7 @@ pub(crate) const CONTENDERS: &[Contender] = &[
     },
 ];
 
-/// What a client is made of, whatever its policy.
+/// The settings of a client, apart from its policy.
 pub(crate) struct Setup {
     cluster: Cluster,
     discovery: Told,
@@ -53,10 +53,10 @@ pub(crate) struct Setup {
     seed: u64,
 }
 
-/// Discovery as the scenario tells it.
+/// A discovery that the scenario feeds.
 struct Told(mpsc::UnboundedReceiver<Vec<usize>>);
 
-/// Tells a client's discovery.
+/// Feeds a client's discovery.
 pub(crate) type Teller = mpsc::UnboundedSender<Vec<usize>>;
 
 pub(crate) trait Client {
@@ -67,7 +67,7 @@ pub(crate) trait Client {
 }
 
 impl Contender {
-    /// A client, and who tells its discovery.
+    /// Makes a client, and the sender that feeds its discovery.
     pub(crate) fn client(
         &self,
         cluster: &Cluster,

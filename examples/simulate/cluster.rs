@@ -1,4 +1,4 @@
-//! The pods of a simulation, and the service that a balancer talks to each of them by.
+//! The pods of a simulation, and the services by which a balancer reaches them.
 
 use std::{
     future::Future,
@@ -21,7 +21,7 @@ use crate::{
 
 const NETWORK: u32 = u32::from_be_bytes([10, 244, 0, 0]);
 
-/// All pods there ever are, and what is still to happen to them. Clones share them.
+/// All pods of the simulation, and their coming events. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Cluster(Arc<Mutex<State>>);
 
@@ -32,7 +32,7 @@ pub(crate) struct State {
     workers: usize,
 }
 
-/// A pod got a request.
+/// A request that a pod got.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub(crate) at: Duration,
@@ -49,7 +49,7 @@ impl Cluster {
         })))
     }
 
-    /// Requests run on the one thread of the simulation; the lock is what `Send` asks for.
+    /// The simulation has one thread; the lock is only there because `Send` requires it.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! One scenario, with each policy.
+//! Runs one scenario with each policy.
 
 use tower_headless::OutlierDetection;
 
@@ -22,7 +22,7 @@ pub(crate) struct Entry {
 }
 
 impl Contest {
-    /// With health checks, and without them where that is worth a look; or `without` only.
+    /// Runs it with health checks, and without them if the comparison is worth a look; or only `without`.
     pub(crate) fn hold(scenario: Scenario, seed: u64, without: bool) -> Self {
         let with_and_without: &[bool] = match (without, scenario.compares_health) {
             (true, _) => &[false],

@@ -1,4 +1,4 @@
-//! What happens in a simulation.
+//! The events of a simulation.
 
 use crate::scenario::Step;
 
@@ -9,10 +9,10 @@ pub(crate) enum Event {
     Finished { pod: usize, job: u64 },
     /// A caller gives up.
     Timeout { request: usize },
-    /// The scenario goes on.
+    /// The scenario's next step.
     Step(Step),
     /// A client's discovery learns which pods there are.
     Discovered { client: usize, pods: Vec<usize> },
-    /// Nothing but time: tokio's timers, which the balancer waits by, are this exact.
+    /// Only time passes: the resolution of tokio's timers, which the balancer uses.
     Tick,
 }

@@ -1,4 +1,4 @@
-//! A simulation of clients, a balancer each, and of pods that are slow, fail, hang, flap, come and go.
+//! A simulation of clients with a balancer each, and of pods that are slow, fail, hang, flap, come and go.
 //!
 //! ```text
 //! cargo run --release --example simulate              # every scenario: a table each, and a plot
@@ -6,11 +6,11 @@
 //! cargo run --release --example simulate -- hero --seed 7 --out plots
 //! ```
 //!
-//! The clients are the crate's own [`Balance`](tower_headless::Balance) with the policies and the health of production;
-//! simulated are the pods and the clock. So a minute takes a second, and the same seed leads to the same figures.
+//! The clients are the crate's real [`Balance`](tower_headless::Balance), with its policies and outlier detection. Only
+//! the pods and the clock are simulated. So a minute takes a second, and the same seed gives the same figures.
 //!
-//! What the pods do is in `scenario/`; a policy more is an entry more in `client.rs`; `world.rs` moves the time. The README's
-//! picture is `hero.svg`, made by `cargo run --release --example simulate -- hero --out examples/simulate`.
+//! `scenario/` says what the pods do. To add a policy, add an entry in `client.rs`. `world.rs` moves the time. The
+//! README's picture, `hero.svg`, is made by `cargo run --release --example simulate -- hero --out examples/simulate`.
 
 mod args;
 mod client;

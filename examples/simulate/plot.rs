@@ -1,6 +1,6 @@
 //! The picture of a scenario: for each policy, what each pod got, how many requests were answered, and how fast.
 //!
-//! It has a background of its own, so that it can be read on a dark page too, and colours that the colour-blind can tell
+//! It has its own background, so that it is readable on a dark page, and colours that colour-blind readers can tell
 //! apart (Okabe and Ito's).
 
 mod canvas;
@@ -27,14 +27,14 @@ const SHARES: (i32, u32) = (176, 330);
 const ANSWERED: (i32, u32) = (532, 130);
 const LATENCY: (i32, u32) = (690, 236);
 
-/// One policy: with the health checks, if it was run with them, and without them for comparison.
+/// One policy: its run with health checks, if there was one, and without them for comparison.
 struct Row<'a> {
     policy: &'static str,
     run: &'a Run,
     without: Option<&'a Run>,
 }
 
-/// Writes the picture as SVG.
+/// Writes the picture as an SVG.
 pub(crate) fn write(contest: &Contest, path: &Path) -> Drawn {
     let rows = rows(contest);
     let height = HEAD + ROW * rows.len() as u32 + FOOT;
@@ -61,7 +61,7 @@ pub(crate) fn write(contest: &Contest, path: &Path) -> Drawn {
     Ok(())
 }
 
-/// The entries with ejection, or those without if there are no others.
+/// The entries with ejection, or those without if there are only these.
 fn rows(contest: &Contest) -> Vec<Row<'_>> {
     let entries = &contest.entries;
     let any = entries.iter().any(|entry| entry.has_health);
@@ -103,7 +103,7 @@ fn head(root: &Area<'_>, contest: &Contest, compares: bool) -> Drawn {
     Ok(())
 }
 
-/// What is filled, and what isn't.
+/// Explains filled and hollow marks.
 fn legend(root: &Area<'_>) -> Drawn {
     let (left, top) = (LATENCY.0, 46);
     let square = |left| [(left, top), (left + 10, top + 10)];

@@ -1,4 +1,4 @@
-//! One simulated pod: some workers, a queue before them, and whatever is wrong with it.
+//! One simulated pod: some workers, a queue before them, and its fault, if any.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,43 +9,43 @@ use futures::channel::oneshot;
 
 use crate::{event::Event, queue::Queue};
 
-/// How long an answer takes that is no work: an error, at once.
+/// How long an answer without work takes: an immediate error.
 const AT_ONCE: Duration = Duration::from_micros(200);
 
-/// How a pod is.
+/// The condition of a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum Condition {
     #[default]
     Healthy,
     /// Each request takes this much longer.
     Slow(Duration),
-    /// Each request takes this many times as long, as in a program that has yet to warm up.
+    /// Each request takes this many times as long, as in a program that is still warming up.
     Cold(f64),
     /// This part of the requests gets an error, at once.
     Failing(f64),
-    /// It takes requests, and goes on with them once it is in another condition.
+    /// It takes requests, but works on them only once its condition changes.
     Hung,
     /// It refuses requests, and finishes those it has.
     Closed,
-    /// It refuses requests, and those it had are lost.
+    /// It refuses requests, and loses those it had.
     Dead,
 }
 
-/// A request, with all of it that is left to chance: every policy gets the same ones.
+/// A request, with all its random values drawn in advance, so that every policy gets the same requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
     /// How long a healthy pod works on it.
     pub(crate) work: Duration,
-    /// From 0 to 1: a pod that fails a part of the requests fails those of the least luck.
+    /// From 0 to 1. A pod that fails a part of the requests fails those with the least luck.
     pub(crate) luck: f64,
 }
 
-/// What a pod says.
+/// A pod's answer.
 pub(crate) type Answer = Result<(), &'static str>;
 
 pub(crate) struct Job {
     pub(crate) request: Request,
-    /// Nobody may listen any more: a pod doesn't notice, and works all the same.
+    /// The caller may have gone; the pod doesn't notice, and works all the same.
     pub(crate) answer: oneshot::Sender<Answer>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Pod {
     idle: usize,
     waiting: VecDeque<Job>,
     running: BTreeMap<u64, Running>,
-    /// Those whose time came while the pod hung.
+    /// Requests whose work was due to end while the pod hung.
     overdue: Vec<u64>,
     taken: u64,
 }
@@ -106,13 +106,13 @@ impl Pod {
         }
     }
 
-    /// The time of a request has come.
+    /// Ends the work on a request.
     pub(crate) fn finish(&mut self, job: u64, queue: &mut Queue<Event>) {
         if self.condition == Condition::Hung {
             self.overdue.push(job);
             return;
         }
-        // It is not there if the pod has died since.
+        // It is gone if the pod has died since.
         if let Some(running) = self.running.remove(&job) {
             self.idle += usize::from(running.has_worker);
             let _ = running.answer.send(running.says);

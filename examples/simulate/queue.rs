@@ -1,8 +1,8 @@
-//! What is still to happen, in the order of time.
+//! The queue of coming events, in the order of time.
 
 use std::{cmp::Ordering, collections::BinaryHeap, time::Duration};
 
-/// Events and the clock that they move, which counts from the beginning of the simulation.
+/// Events, and the clock that they move. It counts from the beginning of the simulation.
 pub(crate) struct Queue<E> {
     now: Duration,
     entered: u64,
@@ -11,7 +11,7 @@ pub(crate) struct Queue<E> {
 
 struct Entry<E> {
     when: Duration,
-    /// Events of the same time happen in the order they were entered in.
+    /// Events of the same time happen in the order in which they were added.
     number: u64,
     event: E,
 }
@@ -51,7 +51,7 @@ impl<E> Queue<E> {
     }
 }
 
-/// The heap has its greatest on top: the earliest is that.
+/// Ordered in reverse, because the heap has its greatest entry on top, and that must be the earliest.
 impl<E> Ord for Entry<E> {
     fn cmp(&self, other: &Self) -> Ordering {
         (other.when, other.number).cmp(&(self.when, self.number))

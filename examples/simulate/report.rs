@@ -25,7 +25,7 @@ pub(crate) fn table(contest: &Contest) -> String {
     for row in &rows {
         text.push_str(&format!("  {:<1$}", row[0], widths[0]));
         for (cell, width) in row.iter().zip(&widths).skip(1) {
-            // Nothing fails that writes to a string.
+            // Writing to a string can't fail.
             let _ = write!(text, "  {cell:>width$}");
         }
         text.push('\n');
@@ -33,7 +33,7 @@ pub(crate) fn table(contest: &Contest) -> String {
     text
 }
 
-/// What it was measured with.
+/// The conditions of the measurement.
 pub(crate) fn terms(contest: &Contest) -> String {
     let scenario = &contest.scenario;
     let clients = match scenario.clients {
@@ -45,7 +45,7 @@ pub(crate) fn terms(contest: &Contest) -> String {
     format!("{rate} requests/s from {clients} for {seconds} s, seed {seed}")
 }
 
-/// The nearest whole number, with a comma where it has thousands.
+/// The nearest whole number, with a comma before the thousands.
 fn thousands(number: f64) -> String {
     let number = number.round() as u64;
     match number {
@@ -82,7 +82,7 @@ pub(crate) fn percent(part: f64) -> String {
     format!("{:.2} %", part * 1e2)
 }
 
-/// Rounded down: a failure is to be seen.
+/// Rounded down, so that a single failure shows.
 pub(crate) fn success(part: f64) -> String {
     percent((part * 1e4).floor() / 1e4)
 }

@@ -1,4 +1,4 @@
-//! The requests under way: who polls them, and what becomes of them.
+//! Polls the requests under way, and records their outcomes.
 
 use std::{
     mem,
@@ -12,11 +12,11 @@ use tower_headless::Error;
 
 use crate::run::{Outcome, Record};
 
-/// All requests there ever were. Those that are woken are polled in the order of their numbers, whoever woke them first:
-/// a runtime of many tasks would promise no order.
+/// All requests of the simulation. Woken requests are polled in the order of their numbers, whichever was woken first.
+/// A runtime with many tasks would guarantee no order.
 #[derive(Default)]
 pub(crate) struct Requests {
-    /// By number; none where it has ended.
+    /// By number; `None` if it has ended.
     all: Vec<Option<InFlight>>,
     in_flight: usize,
     woken: Woken,
@@ -47,7 +47,7 @@ impl Wake for WakeRequest {
 }
 
 impl Requests {
-    /// Takes one more, and returns its number.
+    /// Adds a request, and returns its number.
     pub(crate) fn begin(&mut self, sent: Sent, now: Duration) -> usize {
         let number = self.all.len();
         let woken = self.woken.clone();
@@ -97,7 +97,7 @@ impl Requests {
         }
     }
 
-    /// Its caller waits no longer, if it still does.
+    /// Cancels a request, unless it has ended.
     pub(crate) fn give_up(&mut self, number: usize, now: Duration) {
         self.end(number, Outcome::TimedOut, now);
     }
@@ -113,7 +113,7 @@ impl Requests {
         }
     }
 
-    /// What became of all of them, now that nobody waits any more.
+    /// Ends all requests, and returns their records.
     pub(crate) fn finish(mut self, now: Duration) -> Vec<Record> {
         for number in 0..self.all.len() {
             self.give_up(number, now);

@@ -1,15 +1,15 @@
-//! What came of one simulation, and the questions it answers.
+//! The results of one simulation, and the figures computed from them.
 
 use std::{ops::Range, time::Duration};
 
 use crate::cluster::Call;
 
-/// What one policy made of a scenario.
+/// The results of a scenario with one policy.
 pub(crate) struct Run {
     pub(crate) pods: usize,
-    /// In the order the requests ended in.
+    /// In the order in which the requests ended.
     pub(crate) records: Vec<Record>,
-    /// In the order the pods got them in.
+    /// In the order in which the pods got them.
     pub(crate) calls: Vec<Call>,
     /// How many requests each pod had, once a millisecond.
     pub(crate) samples: Vec<Vec<usize>>,
@@ -36,17 +36,17 @@ pub(crate) enum Outcome {
 }
 
 impl Run {
-    /// The part of the requests that were answered.
+    /// The part of requests that were answered.
     pub(crate) fn success(&self) -> f64 {
         self.success_in(Duration::ZERO..Duration::MAX)
     }
 
-    /// The same, of those that were sent in this time.
+    /// The part answered of the requests that were sent in this time.
     pub(crate) fn success_in(&self, time: Range<Duration>) -> f64 {
         self.part(|record| time.contains(&record.at), Record::is_answered)
     }
 
-    /// The part of the requests that were answered within `limit`.
+    /// The part of requests that were answered within `limit`.
     pub(crate) fn within(&self, limit: Duration) -> f64 {
         self.part(
             |_| true,
@@ -69,13 +69,13 @@ impl Run {
         lost.count()
     }
 
-    /// The time within which this part of the answered requests were.
+    /// The time within which this part of the answered requests was answered.
     pub(crate) fn quantile(&self, part: f64) -> Duration {
         let answered = self.records.iter().filter(|record| record.is_answered());
         quantile(answered.map(|record| record.took).collect(), part)
     }
 
-    /// Each pod's part of all requests that pods got.
+    /// Each pod's share of all requests that pods got.
     pub(crate) fn shares(&self) -> Vec<f64> {
         let mut counts = vec![0_u32; self.pods];
         for call in &self.calls {
@@ -85,7 +85,7 @@ impl Run {
         counts.iter().map(|&count| f64::from(count) / all).collect()
     }
 
-    /// The part that `pods` got of the requests that pods got in this time.
+    /// The share of `pods` in the requests that pods got in this time.
     pub(crate) fn share_in(&self, pods: Range<usize>, time: Range<Duration>) -> f64 {
         let calls = self.calls.iter().filter(|call| time.contains(&call.at));
         let (mut all, mut some) = (0_u32, 0_u32);
@@ -96,7 +96,7 @@ impl Run {
         f64::from(some) / f64::from(all.max(1))
     }
 
-    /// For how long from `since` on `pod` got requests, until it got none for a second.
+    /// How long after `since` the pod went on getting requests, until it got none for a second.
     pub(crate) fn in_for(&self, pod: usize, since: Duration) -> Option<Duration> {
         let calls = self.calls.iter().filter(|call| call.pod == pod);
         let mut last = since;
@@ -110,7 +110,7 @@ impl Run {
         (end - last >= OUT).then(|| last - since)
     }
 
-    /// The greatest share `pod` had in a tenth of a second, until it got none for a second.
+    /// The pod's greatest share in any tenth of a second, until it got none for a second.
     pub(crate) fn worst_share(&self, pod: usize, since: Duration) -> f64 {
         let until = since.saturating_add(self.in_for(pod, since).unwrap_or(Duration::MAX));
         let end = self.calls.last().map_or(since, |call| call.at);
@@ -132,7 +132,7 @@ impl Run {
         worst
     }
 
-    /// Most requests that `pod` had at a time, in all but one of a hundred milliseconds.
+    /// The 99th percentile of the pod's requests in flight, sampled each millisecond.
     pub(crate) fn peak(&self, pod: usize, milliseconds: Range<usize>) -> usize {
         let samples = &self.samples[milliseconds];
         let in_flight = |sample: &Vec<usize>| sample.get(pod).copied().unwrap_or(0);
@@ -140,12 +140,12 @@ impl Run {
     }
 }
 
-/// A pod that gets no request for so long has been taken out.
+/// A pod that gets no request for this long counts as out.
 const OUT: Duration = Duration::from_secs(1);
 
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// The least value that this part of `values` does not exceed.
+/// The smallest value that this part of `values` doesn't exceed.
 pub(crate) fn quantile<T: Copy + Default + Ord>(mut values: Vec<T>, part: f64) -> T {
     let rank = (values.len() as f64 * part).ceil() as usize;
     match values.len() {

@@ -1,4 +1,4 @@
-//! What a simulation is of: pods, what becomes of them, who sends how much, and what to look at afterwards.
+//! Scenarios: the pods and what happens to them, the load, and the figures to look at afterwards.
 
 mod change;
 mod failing;
@@ -15,7 +15,7 @@ use crate::{pod::Condition, run::Run};
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    /// How many there are at the beginning: numbers 0 to this.
+    /// How many pods there are at the beginning, numbered from 0.
     pub(crate) pods: usize,
     /// How many requests a pod works on at a time.
     pub(crate) workers: usize,
@@ -26,12 +26,12 @@ pub(crate) struct Scenario {
     pub(crate) duration: Duration,
     /// When a caller gives up.
     pub(crate) timeout: Option<Duration>,
-    /// What is answered later is of no use, to whoever looks at the plot.
+    /// In the plot, a later answer counts as useless.
     pub(crate) limit: Option<Duration>,
     /// How late a client's discovery may learn of a change.
     pub(crate) lag: Duration,
     pub(crate) steps: Vec<(Duration, Step)>,
-    /// The pods to look at, and what is the matter with them.
+    /// The pods to look at, and what is wrong with them.
     pub(crate) marked: Vec<(Range<usize>, &'static str)>,
     pub(crate) figures: Vec<Figure>,
     /// Whether the figures without health checks are worth a look.
@@ -40,7 +40,7 @@ pub(crate) struct Scenario {
     pub(crate) samples: bool,
 }
 
-/// Something that happens by the script.
+/// A scripted step.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Pod(usize, Condition),
@@ -48,13 +48,13 @@ pub(crate) enum Step {
     Members(Vec<usize>),
 }
 
-/// A column of the scenario's own.
+/// A column that only this scenario has.
 pub(crate) struct Figure {
     pub(crate) title: &'static str,
     pub(crate) of: fn(&Run) -> String,
 }
 
-/// All there are, in the order they are run in.
+/// All scenarios, in the order in which they run.
 pub(crate) fn all() -> Vec<Scenario> {
     let all = [slow::all(), failing::all(), gone::all(), change::all()];
     all.into_iter().flatten().collect()
@@ -87,7 +87,7 @@ impl Scenario {
         self
     }
 
-    /// `pod` is in this condition from the time `at` on.
+    /// Puts `pod` into this condition at the time `at`.
     fn pod(self, at: Duration, pod: usize, condition: Condition) -> Self {
         self.step(at, Step::Pod(pod, condition))
     }

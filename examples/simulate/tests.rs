@@ -1,4 +1,4 @@
-//! The simulation itself, tested: that a seed repeats it, and that it agrees with what is known of queues.
+//! Tests of the simulation itself: a seed repeats it, and it agrees with queueing theory.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A bit of everything that may go wrong.
+/// A bit of everything that can go wrong.
 fn trouble() -> Scenario {
     let steps = vec![
         (s(1), Step::Pod(0, Condition::Failing(0.5))),
@@ -38,7 +38,7 @@ fn trouble() -> Scenario {
 }
 
 #[test]
-fn a_seed_repeats_the_table() {
+fn the_same_seed_gives_the_same_table() {
     let table = |seed| report::table(&Contest::hold(trouble(), seed, false));
     let first = table(1);
     assert_eq!(first, table(1));
@@ -46,8 +46,8 @@ fn a_seed_repeats_the_table() {
     assert_ne!(first, other);
 }
 
-/// One pod with one worker, both of the pauses between requests and of the work without memory (M/M/1): the time to
-/// an answer has an exponential distribution too, of the mean 1 ÷ (1 ÷ 5 ms − 100 ÷ s) = 10 ms.
+/// One pod with one worker; both the pauses between requests and the work are memoryless (M/M/1). Then the time to an
+/// answer is exponentially distributed, too, with the mean 1 ÷ (1 ÷ 5 ms − 100 ÷ s) = 10 ms.
 #[test]
 fn one_worker_agrees_with_queueing_theory() {
     let run = run(Scenario {
@@ -68,7 +68,7 @@ fn one_worker_agrees_with_queueing_theory() {
 }
 
 #[test]
-fn a_pod_that_hangs_goes_on_where_it_was() {
+fn a_hung_pod_resumes_its_requests() {
     let mut scenario = Scenario {
         pods: 1,
         rate: 100.0,
@@ -88,7 +88,7 @@ fn a_pod_that_hangs_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_pod_that_dies_loses_what_it_has_and_one_that_closes_does_not() {
+fn a_pod_that_dies_loses_its_requests_and_one_that_closes_does_not() {
     let lost = |condition| {
         let mut scenario = Scenario {
             pods: 2,
@@ -111,7 +111,7 @@ fn titles_fit_their_plots() {
 }
 
 #[test]
-fn scenarios_have_names_of_their_own() {
+fn scenarios_have_unique_names() {
     let mut names: Vec<_> = scenario::all().iter().map(|it| it.name).collect();
     let all = names.len();
     names.sort_unstable();
@@ -119,7 +119,7 @@ fn scenarios_have_names_of_their_own() {
     assert_eq!(names.len(), all);
 }
 
-/// What the first policy makes of it.
+/// Runs the scenario with the first policy.
 fn run(scenario: Scenario) -> Run {
     let mut contest = Contest::hold(scenario, 1, true);
     contest.entries.swap_remove(0).run

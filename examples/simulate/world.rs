@@ -1,8 +1,9 @@
 //! The simulation: a clock, the clients, and their requests.
 //!
-//! Time goes from event to event. The balancers' own background tasks live by tokio's paused clock, which is moved along,
-//! and get to run before and after each event; tokio's timers have a resolution of a millisecond, and everything else has
-//! nanoseconds. One thread does it all, and requests are polled in the order of their numbers: a seed repeats a run.
+//! Time jumps from event to event. The balancers' background tasks use tokio's paused clock, which moves along, and
+//! they run before and after each event. tokio's timers have a resolution of a millisecond, and everything else of a
+//! nanosecond. One thread does everything, and requests are polled in the order of their numbers, so a seed repeats a
+//! run.
 
 use std::time::Duration;
 
@@ -23,7 +24,8 @@ use crate::{
 
 const TICK: Duration = Duration::from_millis(1);
 
-/// How long after the last request was sent a run ends at the latest. What is not answered by then has timed out.
+/// A run ends at the latest this long after the last request was sent. Requests that aren't answered by then have timed
+/// out.
 const REST: Duration = Duration::from_secs(30);
 
 /// Runs `scenario` with the policy of `contender`.
@@ -87,7 +89,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// All clients know the pods, and are about to send their first request.
+    /// Waits until all clients know the pods, and schedules their first requests.
     async fn begin(&mut self) {
         for client in 0..self.clients.len() {
             self.tell(client, (0..self.scenario.pods).collect());
@@ -105,13 +107,13 @@ impl<'a> World<'a> {
         while let Some(event) = self.next().await {
             self.handle(event);
             self.requests.poll_woken(self.now());
-            // What a request told the background task is to be heard at the time it was said.
+            // The background task must see what a request told it at the time of the request.
             yield_now().await;
             self.requests.poll_woken(self.now());
         }
     }
 
-    /// The next event, at its time.
+    /// Moves the time to the next event, and returns it.
     async fn next(&mut self) -> Option<Event> {
         let (event, passed, now) = {
             let queue = &mut self.cluster.lock().queue;
@@ -124,7 +126,7 @@ impl<'a> World<'a> {
             return None;
         }
         if !passed.is_zero() {
-            // Timers fire at the end of this, and the tasks that wait for them run after it.
+            // Timers fire at its end, and the tasks that wait for them run after it.
             tokio::time::advance(passed).await;
             yield_now().await;
             self.requests.poll_woken(self.now());
@@ -173,7 +175,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Each client learns it when its own discovery looks next.
+    /// Announces a new set. Each client learns it when its own discovery next looks.
     fn announce(&mut self, pods: &[usize]) {
         let queue = &mut self.cluster.lock().queue;
         for (client, source) in self.clients.iter().enumerate() {
@@ -183,7 +185,7 @@ impl<'a> World<'a> {
     }
 
     fn tell(&self, client: usize, pods: Vec<usize>) {
-        // Nobody listens once the client's background task has ended, which it does with the client.
+        // It fails if the client, and its background task with it, has ended.
         let _ = self.clients[client].teller.unbounded_send(pods);
     }
 

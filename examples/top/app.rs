@@ -1,4 +1,4 @@
-//! What is shown: the last reading, and where in it the person is.
+//! The state of the screen: the last reading, and what the user has selected.
 
 use std::{
     cmp::Reverse,
@@ -12,13 +12,14 @@ use tower_headless::{EndpointExplanation, Explanation, Verdict};
 
 use crate::reader::Reading;
 
-/// So many requests must wait for a pod before it looks stuck. The page has the same two numbers (`src/inspect/row.js`).
+/// A pod looks stuck if at least this many requests wait for it. The page has the same two numbers
+/// (`src/inspect/row.js`).
 pub(crate) const STUCK_FROM: u32 = 5;
 
-/// And so many times the usual pod's.
+/// And if at least this many times as many wait for it as for the usual pod.
 pub(crate) const STUCK_TIMES: u32 = 4;
 
-/// Rows that a page's key moves by.
+/// How many rows the page keys move.
 const PAGE: isize = 10;
 
 pub(crate) struct App {
@@ -27,11 +28,11 @@ pub(crate) struct App {
     pub(crate) read_at: Option<Instant>,
     /// Why the last reading failed, if it did.
     pub(crate) failure: Option<String>,
-    /// The balancer that is shown, by its name.
+    /// The name of the balancer that is shown.
     pub(crate) balancer: String,
-    /// The pod that is chosen, by its label: it stays chosen wherever its row goes.
+    /// The label of the selected pod. It stays selected wherever its row goes.
     pub(crate) pod: Option<String>,
-    /// The chosen pod is shown in full, from this line on.
+    /// Set if the selected pod is shown in full: the first line that is shown.
     pub(crate) told: Option<u16>,
     pub(crate) is_over: bool,
     requests: HashMap<(String, String), Counted>,
@@ -81,7 +82,7 @@ impl App {
         }
         self.balancers = balancers;
         if !self.balancers.contains_key(&self.balancer) {
-            // Where something is wrong, or else the first.
+            // The first balancer with trouble, otherwise the first one.
             let mut names = self.balancers.iter();
             let worst = names.find(|(_, it)| !it.trouble.is_empty());
             let shown = worst.or_else(|| self.balancers.iter().next());
@@ -102,7 +103,7 @@ impl App {
         pods
     }
 
-    /// How many requests wait for the usual pod: of two pods, for the one that isn't stuck.
+    /// How many requests wait for the usual pod (of two pods, the one that isn't stuck).
     pub(crate) fn usual_waiting(&self) -> u32 {
         let pods = self.shown().map(|it| it.endpoints.as_slice());
         let mut waiting: Vec<_> = pods
@@ -115,7 +116,7 @@ impl App {
         waiting.get(middle).copied().unwrap_or_default()
     }
 
-    /// The row of the pod that is chosen: the first one, if it has left.
+    /// The row of the selected pod; the first row if it has left.
     pub(crate) fn row(&self, pods: &[&EndpointExplanation]) -> usize {
         let chosen = self.pod.as_deref();
         let row = pods.iter().position(|pod| Some(&*pod.label()) == chosen);
@@ -147,7 +148,7 @@ impl App {
         }
     }
 
-    /// To another pod; where one is shown in full, to other lines of it.
+    /// Moves to another pod; if one is shown in full, scrolls it.
     fn go(&mut self, by: isize) {
         if let Some(line) = &mut self.told {
             let moved = isize::try_from(*line)
@@ -174,13 +175,13 @@ impl App {
 impl Counted {
     fn after(last: Option<Self>, at: SystemTime, requests: u64) -> Self {
         let per_second = last.and_then(|last| {
-            // Not since a time that is still to come: the clock was set back.
+            // `None` if the last time is in the future, because the clock was set back.
             let time = at.duration_since(last.at).ok()?;
             if time.is_zero() {
                 // The same reading again.
                 return last.per_second;
             }
-            // A pod that has joined anew counts anew.
+            // A pod that rejoined counts from zero.
             let more = requests.checked_sub(last.requests)?;
             Some(more as f64 / time.as_secs_f64())
         });
@@ -192,7 +193,7 @@ impl Counted {
     }
 }
 
-/// How bad it is: the more, the further up.
+/// How bad a verdict is. Worse pods come first.
 pub(crate) fn badness(verdict: Verdict) -> u8 {
     match verdict {
         Verdict::Ejected | Verdict::Unreachable | Verdict::CheckFails => 5,

@@ -1,13 +1,13 @@
-//! All that is known of a pod, as lines.
+//! Everything about a pod, as lines of text.
 
 use std::time::{Duration, SystemTime};
 
 use tower_headless::{EndpointCounts, EndpointExplanation, Explanation};
 
-/// How many of its last events are told.
+/// How many of its last events are shown.
 const EVENTS: usize = 10;
 
-/// As text, in lines of any length.
+/// The lines, of any length.
 pub(crate) fn lines(pod: &EndpointExplanation, whole: &Explanation) -> Vec<String> {
     let verdict = pod.verdict.to_string();
     let mut lines = vec![match pod.why.as_str() {
@@ -119,7 +119,7 @@ fn ago(now: SystemTime, at: SystemTime) -> String {
     format!("{} ago", short(now.duration_since(at).unwrap_or_default()))
 }
 
-/// A time in few characters: `3.2 s`.
+/// A time in a few characters: `3.2 s`.
 pub(crate) fn short(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {

@@ -1,10 +1,10 @@
-//! The balancers of any process, live in a terminal: what its page (feature `inspect`) tells as JSON.
+//! Shows the balancers of any process live in a terminal, from the JSON of its page (feature `inspect`).
 //!
 //! ```text
 //! cargo run --features inspect --example top -- http://127.0.0.1:9090/debug/tower-headless
 //! ```
 //!
-//! The pods that are in trouble come first. When the process is gone, its last reading stays, and it is asked again.
+//! Pods in trouble come first. If the process is gone, its last reading stays, and it is asked again and again.
 
 mod app;
 mod explain;
@@ -49,7 +49,7 @@ fn main() -> io::Result<()> {
     let url = Args::parse().url;
     let reader = Reader::start(url.clone());
     let mut app = App::new(url.to_string());
-    // The terminal is as it was before at the end, and so it is before a panic's message.
+    // ratatui restores the terminal at the end, and before a panic's message.
     let mut terminal = ratatui::init();
     let ended = run(&mut terminal, &mut app, &reader);
     ratatui::restore();

@@ -1,4 +1,4 @@
-//! Asks the page every second, or less often if it takes long, on a thread of its own.
+//! Reads the page every second (less often if it is slow), on a thread of its own.
 
 use std::{collections::BTreeMap, sync::mpsc, thread, time::Duration};
 
@@ -8,10 +8,11 @@ use tower_headless::Explanation;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The pause after a slow reading is not longer than this.
+/// The longest pause after a slow reading.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// A process that says nothing for so long is as good as gone. The JSON of thousands of pods may take longer, if it keeps coming.
+/// A process that sends nothing for this long counts as gone. The JSON of thousands of pods may take longer, as long as
+/// data keeps coming.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The balancers by name, or why they could not be read.
@@ -23,7 +24,7 @@ pub(crate) struct Reading {
 pub(crate) struct Reader(mpsc::Receiver<Reading>);
 
 impl Reader {
-    /// Its thread ends with it.
+    /// Starts the thread, which ends when the reader is dropped.
     pub(crate) fn start(url: Url) -> Self {
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
@@ -41,7 +42,7 @@ impl Reader {
         Self(receiver)
     }
 
-    /// Those that have come since the last look.
+    /// The readings since the last call.
     pub(crate) fn readings(&self) -> impl Iterator<Item = Reading> {
         self.0.try_iter()
     }
@@ -61,12 +62,12 @@ async fn read_on(page: Url, sender: &mpsc::Sender<Reading>) {
         if sender.send(Reading { at, what }).is_err() {
             return;
         }
-        // Half of the time at most: an answer that takes long costs the process much.
+        // Asks for at most half of the time, because a slow answer costs the process much.
         sleep(begun.elapsed().clamp(EVERY, MAX_PAUSE)).await;
     }
 }
 
-/// The page's address with or without a slash at its end, or that of the JSON.
+/// The JSON's address, from the page's (with or without a slash at its end) or its own.
 pub(crate) fn json_of(mut page: Url) -> Url {
     let path = page.path().trim_end_matches('/');
     if !path.ends_with("/json") && !path.ends_with(".json") {
@@ -87,7 +88,7 @@ async fn read(client: &Client, url: &Url) -> Result<BTreeMap<String, Explanation
     serde_json::from_slice(&bytes).map_err(|error| format!("this is not the page's JSON: {error}"))
 }
 
-/// The error's last cause says what has happened: `Connection refused`.
+/// The error's last cause, which says what happened: `Connection refused`.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(source) = last.source() {

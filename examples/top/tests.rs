@@ -1,4 +1,4 @@
-//! What stands on the screen, letter by letter.
+//! Tests of the screen's exact contents.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -33,7 +33,7 @@ fn pod(number: u64, requests: u64) -> Value {
 }
 
 fn counts(requests: u64) -> Value {
-    // Whatever else is counted is zero.
+    // All other counts are zero.
     let mut counts = json!(EndpointCounts::default());
     counts["requests"] = requests.into();
     counts["successes"] = (requests - 2).into();
@@ -79,7 +79,7 @@ fn reading(all: Value) -> Reading {
     }
 }
 
-/// After two readings, a second apart, of which the second one has a hung pod.
+/// The app after two readings a second apart, the second one with a hung pod.
 fn app() -> App {
     let mut app = App::new(URL.to_owned());
     let first = balancer(AT - 1_000, &[], (0..3).map(|it| pod(it, 100)).collect());
@@ -138,7 +138,7 @@ fn the_worst_pod_is_the_first_of_80_columns() {
 }
 
 #[test]
-fn wider_ones_show_more() {
+fn wider_terminals_show_more_columns() {
     let text = screen(&app(), 145, 24, Duration::ZERO);
     for title in ["ZONE", "SUCCESS", "P50", "P95", "TRIAL", "99.0%", "4.8 s"] {
         assert!(text.contains(title), "{title}:\n{text}");
@@ -147,13 +147,13 @@ fn wider_ones_show_more() {
     let text = screen(&app(), 110, 24, Duration::ZERO);
     assert!(text.contains("TRIAL") && !text.contains("ZONE"), "{text}");
     assert!(screen(&app(), 180, 24, Duration::ZERO).contains("WHY"));
-    // One that is too small for anything shows what there is room for.
+    // A terminal that is too small shows what fits.
     screen(&app(), 20, 5, Duration::ZERO);
     screen(&app(), 1, 1, Duration::ZERO);
 }
 
 #[test]
-fn enter_tells_all_of_the_chosen_pod() {
+fn enter_shows_all_of_the_selected_pod() {
     let mut app = app();
     press(&mut app, KeyCode::Enter);
     let text = screen(&app, 80, 24, Duration::ZERO);
@@ -227,7 +227,7 @@ fn the_json_is_beside_the_page() {
     assert_eq!(json_of(root).path(), "/json");
 }
 
-/// A reading of pods for which so many requests wait, of which the balancer says nothing.
+/// The app with pods for which this many requests wait, and about which the balancer reports nothing.
 fn waiting(requests: &[u64]) -> App {
     let pods = requests.iter().zip(0..).map(|(waiting, number)| {
         let mut pod = pod(number, 100);
@@ -241,7 +241,7 @@ fn waiting(requests: &[u64]) -> App {
 }
 
 #[test]
-fn a_pod_whose_requests_wait_unlike_those_of_others_is_told_before_it_is_ejected() {
+fn a_pod_whose_requests_wait_unlike_those_of_others_looks_stuck_before_it_is_ejected() {
     const WHY: &str = "its requests wait, those of other pods don't";
     for (requests, is_stuck) in [
         (&[0, 40][..], true),
@@ -263,7 +263,7 @@ fn a_pod_whose_requests_wait_unlike_those_of_others_is_told_before_it_is_ejected
 }
 
 #[test]
-fn the_page_calls_the_same_pods_stuck() {
+fn the_page_uses_the_same_limits_for_stuck_pods() {
     let page = include_str!("../../src/inspect/row.js");
     for line in [
         format!("const STUCK_FROM = {STUCK_FROM};"),
@@ -274,7 +274,7 @@ fn the_page_calls_the_same_pods_stuck() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_makes_no_rate() {
+fn no_rate_is_shown_after_the_clock_was_set_back() {
     let mut app = App::new(URL.to_owned());
     let rates = [
         (AT, 100),

@@ -1,4 +1,4 @@
-//! How it is drawn, on 80 × 24 and more.
+//! Draws the screen, for 80 × 24 and larger.
 
 use ratatui::{
     Frame,
@@ -15,10 +15,10 @@ use crate::{
     explain::{lines, short},
 };
 
-/// Sentences of trouble that are shown; a terminal has few lines.
+/// How many sentences of trouble are shown, because a terminal has few lines.
 const TROUBLE: usize = 3;
 
-/// From so many columns on, there is room for more than the most needed ones.
+/// From these widths on, there is room for further columns.
 const WIDE: u16 = 110;
 const WIDER: u16 = 140;
 const WIDEST: u16 = 180;
@@ -104,7 +104,7 @@ fn reading(app: &App, now: Instant) -> Line<'_> {
     }
 }
 
-/// A line each; the bottom of the screen has all of the chosen pod's.
+/// One line for each trouble. The bottom of the screen has all about the selected pod.
 fn troubles(it: &Explanation, width: u16) -> Vec<String> {
     let shown = it.trouble.iter().take(TROUBLE);
     let mut shown: Vec<_> = shown.map(|it| cut(format!("! {it}"), width)).collect();
@@ -201,7 +201,7 @@ fn aligned(column: &Column, text: String) -> Cell<'static> {
     })
 }
 
-/// Those that there is room for.
+/// The columns that fit.
 fn columns(width: u16) -> Vec<Column> {
     let text = |title, width, text| Column {
         title,
@@ -261,7 +261,7 @@ fn columns(width: u16) -> Vec<Column> {
     all
 }
 
-/// Of the requests that have come to something.
+/// The success rate of requests that ended as a success, a failure or an overload.
 fn success(pod: &EndpointExplanation) -> String {
     let Some(counts) = &pod.counts else {
         return "-".into();

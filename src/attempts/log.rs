@@ -1,4 +1,4 @@
-//! Where a request's attempts are written, and who writes there.
+//! The log of a request's attempts, and its writer.
 //!
 //! ```text
 //!  AttemptLog ── travels in the request's Route ──▶ one Recording for each try (first, retry, hedge)
@@ -18,10 +18,11 @@ use tokio::time::Instant;
 use super::{Attempt, AttemptCause, AttemptOutcome, AttemptWaits, Attempts, PickReason};
 use crate::{counters::WaitCause, endpoint::Endpoint, error::line};
 
-/// Where the attempts of one request are written: a handle that its caller keeps, for requests of any protocol.
+/// A log of one request's attempts, for any protocol. The caller keeps this handle.
 ///
-/// Give it to [`Route::record`](crate::Route::record). It can be read at any time, also while the request is under way and after
-/// it was cancelled. Take a new one for each request: it keeps the first hundred attempts, and counts the rest.
+/// Give it to [`Route::record`](crate::Route::record). You can read it at any time: while the request is under way, and
+/// after it was cancelled. Take a new log for each request, because it lists only the first hundred attempts, and
+/// counts the rest.
 ///
 /// ```
 /// use tower::service_fn;
@@ -44,17 +45,17 @@ pub struct AttemptLog(Arc<Mutex<Log>>);
 
 #[derive(Default)]
 struct Log {
-    /// When the request did.
+    /// When the request began.
     began: Option<Instant>,
     policy: Option<&'static str>,
     is_budget_spent: bool,
-    /// The first ones.
+    /// The first [`KEPT`] attempts.
     entries: Vec<Entry>,
-    /// How many more there were.
+    /// How many attempts came after those.
     omitted: u64,
 }
 
-/// How many attempts are kept: a log that is taken for many requests by mistake must not grow for ever.
+/// How many attempts are kept. A log that is used for many requests by mistake must not grow for ever.
 const KEPT: usize = 100;
 
 struct Entry {
@@ -62,17 +63,17 @@ struct Entry {
     since: Instant,
     /// What it waits for now, and since when.
     waits: Option<(WaitCause, Instant)>,
-    /// It has come to nothing that counts as an attempt.
+    /// It found no endpoint, so it doesn't count as an attempt.
     is_discarded: bool,
 }
 
 impl AttemptLog {
-    /// An empty one.
+    /// Makes an empty log.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What is written there by now.
+    /// The attempts so far.
     pub fn attempts(&self) -> Attempts {
         let now = Instant::now();
         let log = self.lock();
@@ -85,18 +86,18 @@ impl AttemptLog {
         }
     }
 
-    /// The request begins, unless it has begun.
+    /// Notes that the request begins, unless it has begun.
     #[cfg(feature = "http")]
     pub(crate) fn begin(&self) {
         self.lock().began.get_or_insert_with(Instant::now);
     }
 
-    /// Another attempt was wanted, and the retry budget is spent.
+    /// Notes that another attempt was wanted, but the retry budget is spent.
     pub(crate) fn budget_is_spent(&self) {
         self.lock().is_budget_spent = true;
     }
 
-    /// The request's time is up: what is under way is about to be cancelled for that.
+    /// Ends all attempts that are under way, because the request's time is up.
     #[cfg(feature = "http")]
     pub(crate) fn time_is_up(&self) {
         let now = Instant::now();
@@ -113,7 +114,7 @@ impl AttemptLog {
 }
 
 impl Entry {
-    /// The attempt, as it is now.
+    /// The attempt as it is at `now`.
     fn at(&self, now: Instant) -> Attempt {
         let mut attempt = self.attempt.clone();
         if attempt.outcome == AttemptOutcome::UnderWay {
@@ -125,7 +126,7 @@ impl Entry {
         attempt
     }
 
-    /// The first end counts.
+    /// Ends the attempt, unless it has ended: the first end counts.
     fn end(&mut self, outcome: AttemptOutcome, now: Instant) {
         if self.attempt.outcome == AttemptOutcome::UnderWay {
             self.wait_over(now);
@@ -152,54 +153,57 @@ impl AttemptWaits {
     }
 }
 
-/// The log that a request writes to, and why there is another try of it, as its route says.
+/// What a route carries about a try of the request: the log to write to, and why there is this try.
 #[derive(Clone)]
-pub(crate) struct Cause {
+pub(crate) struct RecordedTry {
     pub(crate) log: AttemptLog,
     pub(crate) why: AttemptCause,
 }
 
-impl PartialEq for Cause {
+impl PartialEq for RecordedTry {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.log.0, &other.log.0) && self.why == other.why
     }
 }
 
-impl Eq for Cause {}
+impl Eq for RecordedTry {}
 
-impl fmt::Debug for Cause {
+impl fmt::Debug for RecordedTry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.why.fmt(f)
     }
 }
 
-/// Writes one try of a request: an attempt for each endpoint that it is brought to. What hasn't ended when this is dropped was
-/// cancelled.
+/// Writes one try of a request to the log: an attempt for each endpoint that the try goes to. An attempt that hasn't
+/// ended when this is dropped was cancelled.
 pub(crate) struct Recording {
-    cause: Cause,
+    recorded: RecordedTry,
     /// The attempt that hasn't ended.
     open: Option<usize>,
 }
 
 impl Recording {
-    pub(crate) fn new(cause: Cause) -> Self {
-        Self { cause, open: None }
+    pub(crate) fn new(recorded: RecordedTry) -> Self {
+        Self {
+            recorded,
+            open: None,
+        }
     }
 
-    /// An endpoint is looked for. The next attempt begins here, unless it has.
+    /// Begins the next attempt, unless it has begun: an endpoint is being looked for.
     pub(crate) fn seek(&mut self, policy: &'static str) {
         if self.open.is_some() {
             return;
         }
         let now = Instant::now();
-        let mut log = self.cause.log.lock();
+        let mut log = self.recorded.log.lock();
         let began = *log.began.get_or_insert(now);
-        let cause = mem::replace(&mut self.cause.why, AttemptCause::NotTaken);
+        let cause = mem::replace(&mut self.recorded.why, AttemptCause::NotTaken);
         let is_another = cause == AttemptCause::First && !log.entries.is_empty();
         log.policy = Some(policy);
         self.open = Some(log.entries.len());
         if log.entries.len() == KEPT {
-            // Nothing is there, nor will be, to be written to.
+            // No entry has this index, so `with` will write nothing.
             log.omitted += 1;
             return;
         }
@@ -224,7 +228,7 @@ impl Recording {
         });
     }
 
-    /// It waits for this from now on, if it didn't before.
+    /// Notes what the attempt waits for from now on.
     pub(crate) fn wait_for(&self, cause: WaitCause) {
         self.with(|entry| {
             if entry.waits.is_none_or(|(before, _)| before != cause) {
@@ -235,12 +239,12 @@ impl Recording {
         });
     }
 
-    /// It waits no longer.
+    /// Notes that the wait is over.
     pub(crate) fn wait_over(&self) {
         self.with(|entry| entry.wait_over(Instant::now()));
     }
 
-    /// It goes to this endpoint.
+    /// Notes that the attempt goes to this endpoint, and why.
     pub(crate) fn picked(&self, endpoint: &Endpoint, why: PickReason) {
         self.with(|entry| {
             let name = endpoint.hostname().or(endpoint.pod_name());
@@ -250,13 +254,13 @@ impl Recording {
         });
     }
 
-    /// The attempt has come to this. Should the request go on, the next one begins when an endpoint is looked for.
+    /// Ends the attempt. If the request goes on, [`seek`](Self::seek) begins the next one.
     pub(crate) fn end(&mut self, outcome: AttemptOutcome) {
         self.with(|entry| entry.end(outcome, Instant::now()));
         self.open = None;
     }
 
-    /// [`end`](Self::end) with what an error makes of it.
+    /// Ends the attempt with an outcome that holds the error's text.
     pub(crate) fn fail(
         &mut self,
         error: &(dyn StdError + 'static),
@@ -265,7 +269,7 @@ impl Recording {
         self.end(outcome(line(error)));
     }
 
-    /// No endpoint has the request. It was no attempt after all if none was found for it either; false if one was.
+    /// Discards the attempt if no endpoint was found for it, and returns whether that was so.
     pub(crate) fn discard(&mut self) -> bool {
         let mut was_found = false;
         self.with(|entry| {
@@ -280,7 +284,7 @@ impl Recording {
 
     fn with(&self, write: impl FnOnce(&mut Entry)) {
         if let Some(open) = self.open
-            && let Some(entry) = self.cause.log.lock().entries.get_mut(open)
+            && let Some(entry) = self.recorded.log.lock().entries.get_mut(open)
         {
             write(entry);
         }

@@ -11,7 +11,7 @@ use super::{Attempt, AttemptCause, AttemptOutcome, AttemptWaits, Attempts, PickR
 const WIDTH: usize = 80;
 
 impl fmt::Display for Attempts {
-    /// A few lines for each attempt.
+    /// Writes a few lines for each attempt.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let mut lines = Lines::default();
         for (number, attempt) in (1..).zip(&self.list) {
@@ -24,10 +24,7 @@ impl fmt::Display for Attempts {
             lines.add("", &format!("And {} more attempts.", self.omitted));
         }
         if self.is_budget_spent {
-            lines.add(
-                "",
-                "Another attempt was wanted, but the retry budget is spent.",
-            );
+            lines.add("", "No further attempt: the retry budget is spent.");
         }
         if lines.0.is_empty() {
             lines.add("", "no attempts");
@@ -65,12 +62,12 @@ fn sentence(attempt: &Attempt, policy: Option<&str>) -> String {
     text
 }
 
-/// To the microsecond, in the unit that suits it.
+/// A time to the microsecond, in a unit that suits it.
 fn short(time: Duration) -> String {
     format!("{:.1?}", Duration::from_micros(time.as_micros() as u64))
 }
 
-/// The waits that there were: `, waited 1.5s for discovery`. Nothing if there was none.
+/// Writes the waits that aren't zero, such as `, waited 1.5s for discovery`.
 impl fmt::Display for AttemptWaits {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let waits = [
@@ -87,7 +84,7 @@ impl fmt::Display for AttemptWaits {
 }
 
 impl AttemptOutcome {
-    /// Why, where it is an error.
+    /// The error's text, if the outcome is one.
     pub fn error(&self) -> Option<&str> {
         match self {
             Self::Refused { error }
@@ -106,7 +103,7 @@ impl AttemptOutcome {
 }
 
 impl fmt::Display for AttemptOutcome {
-    /// Without its error.
+    /// Writes the outcome without its error.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Answered {
@@ -120,7 +117,7 @@ impl fmt::Display for AttemptOutcome {
             Self::Unprocessed { .. } => "not processed",
             Self::Lost { .. } => "lost",
             Self::Unsent { .. } => "not sent",
-            Self::Overtaken => "cancelled for another's answer",
+            Self::Overtaken => "overtaken by another attempt",
             Self::TimedOut => "out of time",
             Self::Cancelled => "cancelled",
         })
@@ -131,8 +128,8 @@ impl fmt::Display for AttemptCause {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::First => "first attempt",
-            Self::NotTaken => "as the one before didn't take it",
-            Self::RetryAnswered => "retry after the answer before",
+            Self::NotTaken => "because the previous pod didn't take it",
+            Self::RetryAnswered => "retry after the previous answer",
             Self::RetryLost => "retry of a lost request",
             Self::RetryUnprocessed => "retry of an unprocessed request",
             Self::RetryUnsent => "retry of an unsent request",
@@ -143,33 +140,33 @@ impl fmt::Display for AttemptCause {
 }
 
 impl fmt::Display for PickReason {
-    /// After "picked".
+    /// Writes what comes after "picked".
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Broadcast => "as each endpoint is",
-            Self::Requested => "as it was asked for",
+            Self::Broadcast => "for a broadcast",
+            Self::Requested => "as requested",
             Self::Trial => "for a trial",
-            Self::Preferred => "as it is preferred",
-            Self::Avoided => "though avoided, as no other was left",
-            Self::LastResort => "though ejected, as no other was left",
+            Self::Preferred => "as preferred",
+            Self::Avoided => "though avoided, because no other was left",
+            Self::LastResort => "though ejected, because no other was left",
             Self::Key => "by its key",
-            Self::NextForKey => "as the key's next",
+            Self::NextForKey => "as the key's next pod",
             Self::Only => "as the only one available",
-            Self::Elsewhere => "away from where it has been",
+            Self::Elsewhere => "among pods not tried yet",
             Self::Panic => "in a panic",
-            Self::Near => "as it is near",
-            Self::Far => "though far, as the near ones are too few",
+            Self::Near => "from the near pods",
+            Self::Far => "from the far pods, because the near ones are too few",
             Self::Policy => "by the policy",
         })
     }
 }
 
-/// Lines that are no wider than the text may be.
+/// Text, wrapped at [`WIDTH`].
 #[derive(Default)]
 struct Lines(String);
 
 impl Lines {
-    /// The words, after `first`, in as many lines as they need; the further ones are indented.
+    /// Adds `first` and the words, in as many lines as they need. All but the first line are indented.
     fn add(&mut self, first: &str, words: &str) {
         let mut line = first.to_owned();
         let mut is_empty = true;
@@ -199,7 +196,7 @@ impl Lines {
 
 const INDENT: &str = "   ";
 
-/// A word in pieces that fit into a line, after its indent and a number.
+/// Cuts a word into pieces that fit into a line after its indent and a number.
 fn pieces(word: &str) -> impl Iterator<Item = &str> {
     const LEN: usize = WIDTH - 2 * INDENT.len();
     let mut rest = word;

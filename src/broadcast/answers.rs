@@ -1,4 +1,4 @@
-//! The answers as they come: who is asked when, and who is out of time.
+//! The answers as they come: when each endpoint is asked, and when it is out of time.
 
 use std::{
     collections::VecDeque,
@@ -25,28 +25,28 @@ use crate::{
     route::Target,
 };
 
-/// The answers to a broadcast, as they come: one for each endpoint that was to be asked, as a stream that ends with the last.
+/// A stream of the answers to a broadcast, as they come: one for each endpoint.
 ///
-/// Awaiting a [`Broadcast`](super::Broadcast) gives it. The requests go on while it is polled. Dropping it cancels those that
-/// are under way, and asks nobody else.
+/// Awaiting a [`Broadcast`](super::Broadcast) gives it. The requests make progress while it is polled. Dropping it
+/// cancels those that are under way, and asks nobody else.
 #[must_use = "streams do nothing unless polled"]
 pub struct Answers<T, E = Error> {
     terms: Terms<T, E>,
-    /// Those that are not asked yet.
+    /// Endpoints that are not asked yet.
     queue: VecDeque<Target>,
     running: FuturesUnordered<Asked<T, E>>,
-    /// Those that were out of time with all others, and the time that they had.
+    /// The errors, not yet returned, of the endpoints that the deadline cut off.
     overdue: VecDeque<Error>,
 }
 
-/// Whom a broadcast asks, how, and in what time.
+/// Whom a broadcast asks, how, and within what time.
 pub(super) struct Terms<T, E> {
     pub(super) ask: Ask<T, E>,
     pub(super) kind: Kind<T, E>,
     /// The name of the service.
     pub(super) service: Option<Arc<str>>,
     pub(super) targets: Vec<Target>,
-    /// As long as anybody may be asked, or is.
+    /// Keeps pods outside of the subset in the set, while any may still be asked.
     pub(super) whole: Option<Whole>,
     pub(super) roster: Roster,
     pub(super) joining: Option<Joining>,
@@ -67,15 +67,15 @@ pub(crate) trait Asking<T, E>: Future<Output = Result<T, E>> + Send {
     fn refusal(&self) -> Option<SharedError>;
 }
 
-/// What kind of answers those are.
+/// How answers are judged, and errors converted.
 pub(crate) struct Kind<T, E> {
-    /// The caller's error of the balancer's.
+    /// Makes the caller's error of the balancer's.
     pub(crate) error: fn(Error) -> E,
-    /// Makes an error of an answer that is none to those who count successes.
+    /// Turns an answer that doesn't count as a success into an error.
     pub(crate) check: fn(T) -> Result<T, E>,
 }
 
-/// A time that there is, and when it is over.
+/// A time limit and its timer.
 pub(super) struct Deadline {
     timer: Timer,
     after: Duration,
@@ -96,7 +96,7 @@ impl Deadline {
 /// The endpoints that join while a broadcast runs.
 pub(super) struct Joining {
     changes: BoxStream<'static, ()>,
-    /// The youngest of those that have been asked: members are numbered as they join.
+    /// The youngest endpoint that has been queued: members are numbered as they join.
     youngest: Option<MemberId>,
 }
 
@@ -108,7 +108,7 @@ impl Joining {
         }
     }
 
-    /// Those that have joined since the last time.
+    /// The endpoints that have joined since the last call.
     fn poll(&mut self, roster: &Roster, cx: &mut Context<'_>) -> Vec<Target> {
         let mut has_changed = false;
         while let Poll::Ready(Some(())) = self.changes.poll_next_unpin(cx) {
@@ -143,12 +143,12 @@ impl<T, E> Answers<T, E> {
         self.hopeful() + self.overdue.len()
     }
 
-    /// How many of them still have time to.
+    /// How many of those still have time to answer.
     pub(super) fn hopeful(&self) -> usize {
         self.queue.len() + self.running.len()
     }
 
-    /// Those that were out of time with all others, and have not been told yet.
+    /// Takes the errors of endpoints that the deadline cut off, unless already returned.
     pub(super) fn take_overdue(&mut self) -> Vec<(Endpoint, E)> {
         std::iter::from_fn(|| self.next_overdue()).collect()
     }
@@ -165,7 +165,7 @@ impl<T, E> Answers<T, E> {
         while self.running.len() < self.terms.concurrency
             && let Some(target) = self.queue.pop_front()
         {
-            // Its name may have been learnt since it was queued.
+            // It may turn out to be the pod that is left out: its name may have been learnt since it was queued.
             if !self.terms.roster.has(&target) {
                 continue;
             }
@@ -179,7 +179,7 @@ impl<T, E> Answers<T, E> {
         }
     }
 
-    /// All are out of time: cancels what is under way.
+    /// Cancels what is under way, because the deadline is over.
     pub(super) fn cut(&mut self, after: Duration) {
         self.terms.joining = None;
         self.terms.deadline = None;
@@ -196,7 +196,7 @@ impl<T, E> Answers<T, E> {
 }
 
 impl<T, E> Answers<T, E> {
-    /// The next answer; an error if it isn't a success.
+    /// The next answer; an error if it doesn't count as a success.
     pub(super) async fn next_checked(&mut self) -> Option<(Endpoint, Result<T, E>)> {
         let (endpoint, answer) = self.next().await?;
         Some((endpoint, answer.and_then(self.terms.kind.check)))
@@ -217,7 +217,7 @@ impl<T, E> Stream for Answers<T, E> {
             }
             this.ask();
             if let Poll::Ready(next) = this.running.poll_next_unpin(cx) {
-                // One that joins may be next, until the stream has ended.
+                // Unless the stream has ended, an endpoint that joins may be next.
                 if next.is_none() || this.hopeful() == 0 && this.terms.joining.is_none() {
                     this.terms.whole = None;
                 }
@@ -248,7 +248,7 @@ impl<T, E> fmt::Debug for Answers<T, E> {
 /// One endpoint that has been asked.
 struct Asked<T, E> {
     endpoint: Endpoint,
-    /// None once it is over.
+    /// `None` once it is over.
     answer: Option<Pin<Box<dyn Asking<T, E>>>>,
     deadline: Deadline,
     service: Option<Arc<str>>,
@@ -272,13 +272,13 @@ impl<T, E> Future for Asked<T, E> {
                 Err((this.error)(error.of_service(this.service.as_ref())))
             }
         };
-        // It is cancelled before its error is told.
+        // The request is cancelled before its error is returned.
         this.answer = None;
         Poll::Ready((this.endpoint.clone(), answer))
     }
 }
 
-/// An endpoint has not answered; if it has been asked, `asking` knows how far that has come.
+/// The error of an endpoint that has not answered. If it has been asked, `asking` knows how far that got.
 fn out_of_time<T, E>(
     endpoint: Endpoint,
     after: (Duration, &'static str),

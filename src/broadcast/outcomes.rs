@@ -1,21 +1,21 @@
-//! What a broadcast has come to, for those who wait for the whole of it.
+//! The outcomes of a broadcast, for callers that wait for several answers.
 
 use std::{error::Error as StdError, fmt};
 
 use crate::endpoint::Endpoint;
 
-/// Who has answered a broadcast, and who has failed, each in the order in which that happened.
+/// The endpoints that answered a broadcast, and those that failed, each in the order in which that happened.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Collected<T, E> {
     /// The successes.
     pub answered: Vec<(Endpoint, T)>,
-    /// The others, and why.
+    /// The failures, with their errors.
     pub failed: Vec<(Endpoint, E)>,
 }
 
 impl<T, E> Collected<T, E> {
-    /// Whether none has failed.
+    /// Whether no endpoint failed.
     pub fn is_complete(&self) -> bool {
         self.failed.is_empty()
     }
@@ -39,7 +39,7 @@ impl<T, E> Default for Collected<T, E> {
 
 /// Why there is no quorum.
 ///
-/// Its text has that of its [`source`](StdError::source): why the broadcast did not begin, or the last failure.
+/// Its text includes that of its [`source`](StdError::source): why the broadcast did not begin, or the last failure.
 #[derive(Debug)]
 pub struct QuorumError<E>(Box<Kind<E>>);
 
@@ -50,7 +50,7 @@ enum Kind<E> {
         wanted: usize,
         answered: Vec<Endpoint>,
         failed: Vec<(Endpoint, E)>,
-        /// They might have answered, and were cancelled.
+        /// How many might still have answered, but were cancelled.
         left: usize,
     },
 }
@@ -70,12 +70,13 @@ impl<E> QuorumError<E> {
         }))
     }
 
-    /// The broadcast did not begin, and nobody was asked: there is no endpoint, or the request can't be sent to several.
+    /// Whether the broadcast did not begin, so that nobody was asked: there is no endpoint, or the request can't be
+    /// sent to several.
     pub fn is_unbegun(&self) -> bool {
         matches!(*self.0, Kind::Unbegun(_))
     }
 
-    /// Those that had answered with success: too few, but they may have executed the request.
+    /// The endpoints that succeeded: too few, but they may have executed the request.
     pub fn answered(&self) -> &[Endpoint] {
         match &*self.0 {
             Kind::Unbegun(_) => &[],
@@ -83,7 +84,7 @@ impl<E> QuorumError<E> {
         }
     }
 
-    /// Those that had failed, and why.
+    /// The endpoints that failed, with their errors.
     pub fn failed(&self) -> &[(Endpoint, E)] {
         match &*self.0 {
             Kind::Unbegun(_) => &[],

@@ -1,7 +1,8 @@
 //! The counters of an endpoint's connections.
 //!
-//! Whoever makes an endpoint's service may make its connections, and knows nothing of the endpoint's other counters. So these are
-//! there for it while the service is made ([`joining`]), and belong to the endpoint only if they were [claimed](claim).
+//! The code that makes an endpoint's service also makes its connections, and can't see the endpoint's other counters.
+//! So these counters are offered in a thread-local while the service is made ([`joining`]). The endpoint keeps them
+//! only if the code [claimed](claim) them.
 
 use std::{
     cell::RefCell,
@@ -14,19 +15,19 @@ use super::{
     counts::{ConnectionCounts, ConnectionEnds, ConnectionFailures},
 };
 
-/// What is counted of one endpoint's connections.
+/// The counters of one endpoint's connections.
 #[derive(Default)]
 pub(crate) struct ConnectionTally {
     opened: Count,
     failed: [Count; 4],
     closed: [Count; 7],
-    /// Who has those that are idle.
+    /// The pool, which knows how many are idle.
     pool: OnceLock<Weak<dyn HasIdle>>,
 }
 
-/// Has connections without requests.
+/// A pool of connections, some of them idle.
 pub(crate) trait HasIdle: Send + Sync {
-    /// How many it has.
+    /// How many connections have no request.
     fn idle(&self) -> u64;
 }
 
@@ -64,7 +65,7 @@ impl ConnectionTally {
         self.closed[why as usize].add(1);
     }
 
-    /// The idle ones are to be asked for here.
+    /// Idle connections are counted by this pool.
     pub(crate) fn set_pool(&self, pool: Weak<dyn HasIdle>) {
         // An endpoint has one pool.
         let _ = self.pool.set(pool);
@@ -78,7 +79,7 @@ impl ConnectionTally {
     pub(super) fn counts(&self) -> ConnectionCounts {
         let pool = self.pool.get().and_then(Weak::upgrade);
         let idle = pool.map_or(0, |pool| pool.idle());
-        // What ends is read before what begins.
+        // Ends are read before beginnings, so that no connection seems to end before it was opened.
         let [idle_for_long, age, peer, lost, left, protocol, client] =
             self.closed.each_ref().map(Count::get);
         let [refused, timeout, tls, other] = self.failed.each_ref().map(Count::get);
@@ -112,13 +113,14 @@ impl fmt::Debug for ConnectionTally {
 }
 
 thread_local! {
-    /// Of the endpoint whose service is being made, if that is counted; none in it before it is claimed.
+    /// The counters of the endpoint whose service is being made. The outer `Option` says whether they are counted, the
+    /// inner one whether they are claimed.
     static JOINING: RefCell<Option<Option<Arc<ConnectionTally>>>> = const { RefCell::new(None) };
 }
 
-/// Makes an endpoint's service. With it come the counters of the endpoint's connections, if it has claimed them.
+/// Makes an endpoint's service, and returns the counters of its connections if `make` claimed them.
 pub(crate) fn joining<T>(make: impl FnOnce() -> T) -> (T, Option<Arc<ConnectionTally>>) {
-    /// It may panic.
+    /// Resets the thread-local even if `make` panics.
     struct Ends;
 
     impl Drop for Ends {
@@ -135,7 +137,7 @@ pub(crate) fn joining<T>(make: impl FnOnce() -> T) -> (T, Option<Arc<ConnectionT
     (made, claimed)
 }
 
-/// The counters of the connections to the endpoint whose service is being made here; none if nothing is counted.
+/// Claims the connection counters of the endpoint whose service this thread is making; `None` if nothing is counted.
 pub(crate) fn claim() -> Option<Arc<ConnectionTally>> {
     JOINING.with_borrow_mut(|joining| {
         let tally = joining.as_mut()?;
@@ -148,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_service_that_is_made_for_a_balancer_that_counts_has_counters() {
+    fn connection_counters_can_be_claimed_only_while_a_counting_balancer_makes_a_service() {
         assert!(claim().is_none());
         let (mine, theirs) = joining(claim);
         let (mine, theirs) = (mine.expect("counted"), theirs.expect("claimed"));

@@ -1,8 +1,8 @@
-//! A count that many write.
+//! A counter that many threads write.
 
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A count.
+/// A counter that many threads write.
 #[derive(Debug)]
 pub(super) struct Count(pub(super) AtomicU64);
 

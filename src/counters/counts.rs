@@ -4,10 +4,11 @@ use std::{ops::AddAssign, time::Duration};
 
 use super::latencies::LatencyCounts;
 
-/// What an endpoint's requests have come to since it joined, or those of all endpoints since the balancer was built.
+/// Counts of one endpoint's requests since it joined, or of all endpoints' since the balancer was built.
 ///
-/// Each is a count that never goes down, except [`ConnectionCounts::idle`]. `requests` counts at the pick, all others later:
-/// `requests` is `successes + failures + overloads + cancelled + refused + handed_back + busy`, and those in flight.
+/// No count goes down, except [`ConnectionCounts::idle`]. `requests` is counted at the pick, all others later. So
+/// `requests` is `successes + failures + overloads + cancelled + refused + handed_back + busy`, plus the requests in
+/// flight.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -16,29 +17,30 @@ use super::latencies::LatencyCounts;
 )]
 #[non_exhaustive]
 pub struct EndpointCounts {
-    /// Requests that were brought here by a pick. One that goes on to another endpoint counts there as well.
+    /// Requests that a pick brought to this endpoint. A request that goes on to another endpoint counts there as well.
     pub requests: u64,
-    /// Requests that came to a [success](crate::Outcome::Success).
+    /// Requests that ended as a [success](crate::Outcome::Success).
     pub successes: u64,
-    /// Requests that came to a [failure](crate::Outcome::Failure), by kind.
+    /// Requests that ended as a [failure](crate::Outcome::Failure), by kind.
     pub failures: FailureCounts,
     /// Requests that the endpoint had no room for ([`Outcome::Overload`](crate::Outcome::Overload)).
     pub overloads: u64,
-    /// Requests that say nothing of the endpoint ([`Outcome::Ignored`](crate::Outcome::Ignored)): most were cancelled.
+    /// Requests that say nothing about the endpoint ([`Outcome::Ignored`](crate::Outcome::Ignored)). Most of them were
+    /// cancelled.
     pub cancelled: u64,
-    /// Requests that the endpoint refused before it had them: it wasn't ready, as when a connection can't be made. They went
-    /// elsewhere.
+    /// Requests that the endpoint refused before it got them: it wasn't ready, for example because a connection
+    /// couldn't be made. They went elsewhere.
     pub refused: u64,
     /// Requests that the endpoint's service handed back [unsent](crate::Unsent). They went elsewhere.
     pub handed_back: u64,
-    /// Requests that the endpoint had no connection for: [all were in use](crate::Connections::wait_timeout). They went elsewhere, or
-    /// failed.
+    /// Requests for which the endpoint had no connection: [all were in use](crate::Connections::wait_timeout). They
+    /// went elsewhere, or failed.
     pub busy: u64,
-    /// Requests that were sent to find out how an endpoint is that gets no others.
+    /// Trial requests: sent to an endpoint that gets no others, to find out whether it is well again.
     pub trials: u64,
-    /// Retries that were brought here first, of those requests.
+    /// How many of `requests` were retries that went to this endpoint first.
     pub retries: u64,
-    /// Hedges that were brought here first, of those requests.
+    /// How many of `requests` were hedges that went to this endpoint first.
     pub hedges: u64,
     /// Requests here whose hedge, at another endpoint, was answered first.
     pub overtaken: u64,
@@ -48,11 +50,11 @@ pub struct EndpointCounts {
     pub unreachable: u64,
     /// How long its successes took.
     pub latency: LatencyCounts,
-    /// Its connections, where the client makes them itself: an [`http::Client`](crate::http::Client) does.
+    /// Its connections, if the client makes them itself, as an [`http::Client`](crate::http::Client) does.
     pub connections: ConnectionCounts,
 }
 
-/// Connections.
+/// Counts of connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -61,13 +63,13 @@ pub struct EndpointCounts {
 )]
 #[non_exhaustive]
 pub struct ConnectionCounts {
-    /// Connections that were made, all handshakes included.
+    /// Connections made, after all handshakes.
     pub opened: u64,
-    /// Connections that could not be made, by why.
+    /// Connections that could not be made, by cause.
     pub failed: ConnectionFailures,
-    /// Connections of those that were made that have ended, by why.
+    /// Connections that were made and have ended, by cause.
     pub closed: ConnectionEnds,
-    /// How many are open without a request: the only count here that goes down.
+    /// How many are open without a request. This is the only count that can go down.
     pub idle: u64,
 }
 
@@ -77,13 +79,13 @@ impl ConnectionCounts {
         self.opened.saturating_sub(self.closed.total())
     }
 
-    /// How many of those have requests.
+    /// How many open connections have a request.
     pub fn active(&self) -> u64 {
         self.open().saturating_sub(self.idle)
     }
 }
 
-/// Connections that could not be made, by why.
+/// Connections that could not be made, by cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -98,7 +100,7 @@ pub struct ConnectionFailures {
     pub timeout: u64,
     /// TLS failed: a certificate that isn't trusted, for one.
     pub tls: u64,
-    /// Anything else, as that there is no route, or that the pod doesn't speak HTTP.
+    /// Anything else: there is no route, or the pod doesn't speak HTTP.
     pub other: u64,
 }
 
@@ -109,7 +111,7 @@ impl ConnectionFailures {
     }
 }
 
-/// Connections that have ended, by why.
+/// Connections that have ended, by cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -118,19 +120,19 @@ impl ConnectionFailures {
 )]
 #[non_exhaustive]
 pub struct ConnectionEnds {
-    /// It was without a request for too long, or there were enough of them.
+    /// It had no request for too long, or there were enough idle ones.
     pub idle: u64,
-    /// It was too old, or had had its number of requests, or was made with settings that don't hold any more.
+    /// It was too old, had carried its maximum of requests, or was made with settings that have changed since.
     pub age: u64,
     /// The pod closed it, or said that it would, and no request was lost with it.
     pub peer: u64,
-    /// It broke off while it had a request, or nothing came back from the pod's node any more.
+    /// It broke off while it had a request, or the pod's node answered no more.
     pub lost: u64,
-    /// Its pod had left the set, before it was used perhaps, or the client had ended.
+    /// Its pod left the set (perhaps before the connection was used), or the client ended.
     pub left: u64,
     /// The pod broke the protocol.
     pub protocol: u64,
-    /// The client closed it: a request on it was given up, or it had become doubtful.
+    /// The client closed it: a request on it was cancelled, or its state had become doubtful.
     pub client: u64,
 }
 
@@ -168,11 +170,12 @@ impl AddAssign<&ConnectionCounts> for ConnectionCounts {
 )]
 #[non_exhaustive]
 pub struct FailureCounts {
-    /// There was an answer, which was one itself (over HTTP 502, 503 or 504), or broke off.
+    /// There was an answer that is a failure (over HTTP 502, 503 or 504), or that broke off.
     pub answered: u64,
-    /// There was an error in the place of an answer, as when a connection is lost or a time is up.
+    /// There was an error instead of an answer: a lost connection, a timeout.
     pub unanswered: u64,
-    /// The caller gave it up after the endpoint had long [answered nobody](crate::OutlierDetection::unresponsive_after).
+    /// The caller cancelled the request after the endpoint had [answered
+    /// nobody](crate::OutlierDetection::unresponsive_after) for long.
     pub given_up: u64,
 }
 
@@ -200,7 +203,7 @@ pub struct EjectionCounts {
     pub unresponsive: u64,
     /// A health check failed.
     pub check_failed: u64,
-    /// Others had answered several of its requests first.
+    /// Hedges at other endpoints had answered several of its requests first.
     pub slow: u64,
 }
 
@@ -212,8 +215,7 @@ impl EjectionCounts {
     }
 }
 
-/// What a balancer has counted as a whole. Each is a count that never goes down, except
-/// [`ConnectionCounts::idle`].
+/// Counts of a balancer as a whole. None goes down, except [`ConnectionCounts::idle`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -222,25 +224,26 @@ impl EjectionCounts {
 )]
 #[non_exhaustive]
 pub struct BalanceCounts {
-    /// The sum of all endpoints', those that have left included.
+    /// The sums over all endpoints, including those that have left.
     pub endpoints: EndpointCounts,
-    /// Requests that failed without any endpoint: there was none, or none that accepted them in time.
+    /// Requests that failed without reaching an endpoint: there was none, or none accepted them in time.
     pub unplaced: u64,
-    /// Requests that had to wait before an endpoint had them, by what for.
+    /// Requests that had to wait before an endpoint got them, by cause.
     pub waits: WaitCounts,
-    /// Requests that were sent again, by why.
+    /// Requests that were sent again, by cause.
     pub retries: RetryCounts,
     /// Hedges that were sent.
     pub hedges: u64,
-    /// Hedges of those that were answered before the request that they were the hedge of.
+    /// Hedges that were answered before the request that they hedged.
     pub hedges_won: u64,
-    /// Requests that were not hedged when they were late, for want of a share or of the retries' budget. They may have been later.
+    /// Late requests that were not hedged at first, because the hedges' share or the retries' budget was spent. They
+    /// may have been hedged later.
     pub hedges_refused: u64,
-    /// Discovery's answers, by what they were.
+    /// Discovery's answers, by result.
     pub discovery: DiscoveryCounts,
 }
 
-/// Waits by what for.
+/// Waits, by cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -251,9 +254,9 @@ pub struct BalanceCounts {
 pub struct WaitCounts {
     /// For discovery's first answer.
     pub discovery: Waits,
-    /// For an endpoint that accepts requests, where all refused.
+    /// For an endpoint that accepts requests, while all refuse.
     pub unreachable: Waits,
-    /// For the endpoint that was picked to be ready: a connection is made, or a limit is reached.
+    /// For the picked endpoint to be ready: its connection is being made, or a limit is reached.
     pub connection: Waits,
     /// For the one pod that the request is for.
     pub pod: Waits,
@@ -268,11 +271,11 @@ pub struct WaitCounts {
 )]
 #[non_exhaustive]
 pub struct Waits {
-    /// How many have begun to wait.
+    /// How many requests have begun to wait.
     pub begun: u64,
-    /// How many of them wait no longer, for whatever reason.
+    /// How many have stopped waiting, for whatever reason.
     pub ended: u64,
-    /// How long those have waited, together, in microseconds.
+    /// The total time of the waits that have ended, in microseconds.
     pub sum_micros: u64,
 }
 
@@ -282,13 +285,13 @@ impl Waits {
         self.begun.saturating_sub(self.ended)
     }
 
-    /// How long those that wait no longer have waited, together.
+    /// The total time of the waits that have ended.
     pub fn time(&self) -> Duration {
         Duration::from_micros(self.sum_micros)
     }
 }
 
-/// Retries by why. A client's own, and those of a [`RetryLayer`](crate::RetryLayer).
+/// Retries, by cause: a client's own, and those of a [`RetryLayer`](crate::RetryLayer).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -303,7 +306,7 @@ pub struct RetryCounts {
     pub lost: u64,
     /// The endpoint said that it had not processed the request.
     pub unprocessed: u64,
-    /// No endpoint had taken it.
+    /// No endpoint had accepted the request.
     pub unsent: u64,
     /// Requests that were not sent again because the budget was spent.
     pub budget_refused: u64,
@@ -316,7 +319,7 @@ impl RetryCounts {
     }
 }
 
-/// Discovery's answers, by what they were.
+/// Discovery's answers, by result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",

@@ -1,4 +1,4 @@
-//! A histogram of latencies: fixed buckets, of which the next bound is 1.25 to 3 times the last.
+//! A histogram of latencies with fixed buckets. Each bound is 1.25 to 3 times the one before.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The upper bounds of the buckets of [`LatencyCounts`], in microseconds; one more bucket is above them.
 ///
-/// OpenTelemetry's recommended bounds for HTTP durations (5 ms to 10 s) are all among them, so its histograms can be made of
-/// these without a loss.
+/// They include all of OpenTelemetry's recommended bounds for HTTP durations (5 ms to 10 s), so its histograms can be
+/// made from these without loss.
 pub const LATENCY_BOUNDS: [u64; 21] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000,
     750_000, 1_000_000, 2_500_000, 5_000_000, 7_500_000, 10_000_000, 30_000_000, 60_000_000,
@@ -16,9 +16,9 @@ pub const LATENCY_BOUNDS: [u64; 21] = [
 /// How many buckets there are.
 const BUCKETS: usize = LATENCY_BOUNDS.len() + 1;
 
-/// How long successful requests took, from when their endpoint had them to the beginning of its answer.
+/// How long successful requests took, from when their endpoint got them to the start of its answer.
 ///
-/// A request counts when it ends: a response that streams counts at its end, with the time to its beginning.
+/// A request counts when it ends. So a streaming response counts at its end, but with the time to its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -27,23 +27,23 @@ const BUCKETS: usize = LATENCY_BOUNDS.len() + 1;
 )]
 #[non_exhaustive]
 pub struct LatencyCounts {
-    /// How many requests took up to the bound of this index in [`LATENCY_BOUNDS`] and longer than the one before; the last
-    /// bucket has all others. Not cumulative.
+    /// For each bound in [`LATENCY_BOUNDS`], how many requests took at most that long but longer than the bound before.
+    /// The last bucket has all others. Not cumulative.
     pub buckets: Vec<u64>,
     /// The sum of their times, in microseconds.
     pub sum_micros: u64,
 }
 
 impl LatencyCounts {
-    /// How many requests they are.
+    /// How many requests were counted.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// The time that this part of the requests, from 0 to 1, took at most; none if there are none.
+    /// The time within which this part of the requests (0 to 1) was answered; `None` if there are no requests.
     ///
-    /// Between the bounds of a bucket it is interpolated, as Prometheus' `histogram_quantile` does; above the last bound it is
-    /// that bound.
+    /// It is interpolated between the bounds of a bucket, as Prometheus' `histogram_quantile` does. Above the last
+    /// bound, the result is the last bound.
     pub fn quantile(&self, part: f64) -> Option<Duration> {
         let count = self.count();
         if count == 0 {
@@ -75,16 +75,16 @@ impl LatencyCounts {
     }
 }
 
-/// The upper bound of a bucket; of the last one, that of the one before.
+/// The upper bound of a bucket. The last bucket, which has none, takes the bound of the one before.
 fn bound(index: usize) -> u64 {
     LATENCY_BOUNDS[index.min(LATENCY_BOUNDS.len() - 1)]
 }
 
-/// The histogram as requests write it.
+/// The histogram that requests write.
 #[derive(Debug)]
 pub(super) struct Latencies {
     buckets: [AtomicU64; BUCKETS],
-    /// In nanoseconds; it has room for 584 years.
+    /// In nanoseconds: enough for 584 years.
     sum: AtomicU64,
 }
 
@@ -98,7 +98,7 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// What was there at the first look took no time.
+    /// A time of zero means that the answer was there at the first poll.
     #[inline]
     pub(super) fn add(&self, nanos: u64) {
         if nanos == 0 {

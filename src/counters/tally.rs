@@ -21,9 +21,9 @@ use crate::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-/// What is counted of one endpoint, for one life of it.
+/// The counters of one endpoint, for one life of it.
 ///
-/// What every request writes stands first.
+/// The fields that every request writes come first.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct EndpointTally {
@@ -39,17 +39,17 @@ pub(crate) struct EndpointTally {
     retries: Count,
     hedges: Count,
     overtaken: Count,
-    /// When the last failure was, as the balancer's age in milliseconds plus one, and what it was: see [`LastFailure`].
+    /// When the last failure was (the balancer's age in milliseconds, plus one) and what it was: see [`LastFailure`].
     last_failure: AtomicU64,
-    /// If its connections are counted.
+    /// Set if its connections are counted.
     connections: OnceLock<Arc<ConnectionTally>>,
 }
 
-/// Memory for an endpoint whose requests are counted. A checker's atomics are larger.
+/// Bounds the memory for each counted endpoint. Not under the interleaving checkers, whose atomics are larger.
 #[cfg(not(any(tower_headless_loom, tower_headless_shuttle)))]
 const _: () = assert!(size_of::<EndpointTally>() <= 512);
 
-/// How a request has failed.
+/// How a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failed {
     Answered,
@@ -57,7 +57,7 @@ pub(crate) enum Failed {
     GivenUp,
 }
 
-/// How an endpoint that hasn't had a request has kept it from being sent.
+/// How an endpoint turned a request down before it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TurnedDown {
     NotReady,
@@ -65,7 +65,7 @@ pub(crate) enum TurnedDown {
     Busy,
 }
 
-/// The last failure of an endpoint that came without an error's text.
+/// An endpoint's last failure, of the kind that has no error text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LastFailure {
     /// The balancer's age then, in milliseconds.
@@ -75,13 +75,13 @@ pub(crate) struct LastFailure {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WhatFailed {
-    /// An answer of this status, or of one that isn't known.
+    /// An answer, with its status if known.
     Answer(Option<u16>),
     Error,
     GivenUp,
 }
 
-/// The codes of what failed, beside statuses, which have three digits.
+/// Codes for what failed. They can't collide with HTTP statuses, which have three digits.
 const NO_STATUS: u64 = 1;
 const ERROR: u64 = 2;
 const GIVEN_UP: u64 = 3;
@@ -96,17 +96,17 @@ impl EndpointTally {
         }
     }
 
-    /// A request was a success, whose answer began after so long.
+    /// Counts a success, whose answer began after `nanos`.
     #[inline]
     pub(crate) fn succeeded(&self, nanos: u64) {
         self.latencies.add(nanos);
     }
 
-    /// At this age of the balancer, in milliseconds.
+    /// Counts a failure at this `age` of the balancer, in milliseconds.
     pub(crate) fn failed(&self, how: Failed, age: u64) {
         self.failures[how as usize].add(1);
         let code = match how {
-            // A moment ago its status was noted.
+            // `note_status` has just noted it, with its status.
             Failed::Answered if self.has_status(age) => return,
             Failed::Answered => NO_STATUS,
             Failed::Unanswered => ERROR,
@@ -115,7 +115,7 @@ impl EndpointTally {
         self.note_failure(code, age);
     }
 
-    /// An answer of this status counts as a failure or an overload.
+    /// Notes the status of an answer that counts as a failure or an overload.
     #[cfg(any(
         feature = "http-body",
         all(test, not(any(tower_headless_loom, tower_headless_shuttle)))
@@ -129,7 +129,7 @@ impl EndpointTally {
     }
 
     fn has_status(&self, age: u64) -> bool {
-        /// A body may take as long, and end after its head has told the status.
+        /// The time that a body may take after its head has told the status.
         const NEAR: u64 = 1_000;
         let last = self.last_failure.load(Relaxed);
         last & ((1 << CODE) - 1) > GIVEN_UP && (last >> CODE) + NEAR > age
@@ -159,7 +159,7 @@ impl EndpointTally {
         self.turned_down[how as usize].add(1);
     }
 
-    /// By the reason's place among all.
+    /// Counts an ejection; `reason` is the reason's index among all.
     pub(crate) fn ejected(&self, reason: usize) {
         self.ejections[reason].add(1);
     }
@@ -180,20 +180,20 @@ impl EndpointTally {
         self.overtaken.add(1);
     }
 
-    /// Its connections are counted here.
+    /// Counts its connections with these counters.
     pub(crate) fn set_connections(&self, connections: Arc<ConnectionTally>) {
-        // It joins once.
+        // An endpoint joins once.
         let _ = self.connections.set(connections);
     }
 
-    /// Whether nobody counts its connections any more, who may outlive its requests.
+    /// Whether nobody counts its connections any more: they may outlive its requests.
     fn is_over(&mut self) -> bool {
         let connections = self.connections.get_mut();
         connections.is_none_or(|it| Arc::get_mut(it).is_some())
     }
 
     pub(crate) fn counts(&self) -> EndpointCounts {
-        // What ends is read before what begins: nothing has ended that hasn't begun.
+        // Ends are read before beginnings, so that no request seems to end before it began.
         let latency = self.latencies.counts();
         let [answered, unanswered, given_up] = self.failures.each_ref().map(Count::get);
         let [refused, handed_back, busy] = self.turned_down.each_ref().map(Count::get);
@@ -239,17 +239,17 @@ impl EndpointTally {
     }
 }
 
-/// What is counted of a balancer as a whole, and its endpoints' counters.
+/// The counters of a balancer as a whole, and its endpoints' counters.
 #[derive(Debug)]
 pub(crate) struct BalanceTally {
-    /// When its balancer was built, as the balancer's other ages count.
+    /// When the balancer was built: its ages count from here.
     epoch: Instant,
     endpoints: Mutex<Endpoints>,
     unplaced: Count,
     waits: [WaitTally; 4],
     retries: [Count; 4],
     budget_refused: Count,
-    /// When that was last, in milliseconds of its life plus one; zero if never.
+    /// When the budget last refused: the balancer's age in milliseconds, plus one; zero if never.
     last_budget_refused: AtomicU64,
     hedges: Count,
     hedges_won: Count,
@@ -259,17 +259,17 @@ pub(crate) struct BalanceTally {
 
 #[derive(Debug, Default)]
 struct Endpoints {
-    /// The sums of those that are gone.
+    /// The sums of the endpoints that are gone.
     gone: EndpointCounts,
-    /// All others, those that have left and still have requests included.
+    /// All other endpoints, including those that have left but still have requests.
     all: Vec<Arc<EndpointTally>>,
-    /// From how many on it is worth looking for those that are gone.
+    /// From this many on, `forget_gone` is worth its cost.
     enough: usize,
     #[cfg(test)]
-    looks: usize,
+    visited: usize,
 }
 
-/// So few are never looked at for one that joins.
+/// The least number of endpoints for which a joining endpoint triggers `forget_gone`.
 const FEW: usize = 64;
 
 #[derive(Debug, Default)]
@@ -280,12 +280,13 @@ struct WaitTally {
     now: WaitingNow,
 }
 
-/// The requests that wait now: how many, below, and above the sum of the balancer's ages when they began to, in milliseconds. In one
-/// word, so that both are of one moment.
+/// The requests that wait now, in one word so that both parts are of one moment. The low bits hold how many wait. The
+/// high bits hold the sum of the balancer's ages, in milliseconds, at which they began.
 #[derive(Debug, Default)]
 struct WaitingNow(Count);
 
-/// Sixteen million requests; the sum may overflow, as the difference to now is what matters.
+/// The bits for the number: 16 million requests. The sum above may overflow, because only its difference to now
+/// matters.
 const WAITING: u32 = 24;
 
 impl WaitingNow {
@@ -301,19 +302,19 @@ impl WaitingNow {
         self.0.0.fetch_sub(Self::of(since), Relaxed);
     }
 
-    /// How many wait, and for how long they have on average.
-    fn look(&self, now: u64) -> (u64, Duration) {
+    /// How many wait, and for how long on average.
+    fn read(&self, now: u64) -> (u64, Duration) {
         let word = self.0.get();
         let waiting = word & ((1 << WAITING) - 1);
         let begun = word & !((1 << WAITING) - 1);
         let waited = (now << WAITING).wrapping_mul(waiting).wrapping_sub(begun);
-        // Less than nothing for one that has begun after `now` was read.
+        // Negative if a request began to wait after `now` was read.
         let waited = (waited.cast_signed() >> WAITING).max(0).unsigned_abs();
         (waiting, Duration::from_millis(waited / waiting.max(1)))
     }
 }
 
-/// What a request waits for before an endpoint has it.
+/// What a request waits for before an endpoint gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitCause {
     Discovery,
@@ -332,7 +333,7 @@ pub(crate) enum Retried {
 }
 
 impl BalanceTally {
-    /// Of a balancer that was built then.
+    /// For a balancer that was built at `epoch`.
     pub(crate) fn new(epoch: Instant) -> Self {
         Self {
             epoch,
@@ -349,11 +350,11 @@ impl BalanceTally {
         }
     }
 
-    /// The counters of an endpoint that joins.
+    /// Makes the counters of an endpoint that joins.
     pub(crate) fn endpoint(&self) -> Arc<EndpointTally> {
         let tally = Arc::<EndpointTally>::default();
         let mut endpoints = self.lock();
-        // In a set that joins at once each would look at all before it.
+        // Without this limit, each endpoint of a set that joins at once would walk all those before it.
         if endpoints.all.len() >= endpoints.enough {
             endpoints.forget_gone();
         }
@@ -361,7 +362,7 @@ impl BalanceTally {
         tally
     }
 
-    /// A request begins to wait for this.
+    /// Counts a request that begins to wait, until the result is dropped.
     pub(crate) fn wait(self: &Arc<Self>, cause: WaitCause) -> Wait {
         let (waits, since) = (&self.waits[cause as usize], Instant::now());
         waits.begun.add(1);
@@ -373,12 +374,12 @@ impl BalanceTally {
         }
     }
 
-    /// How many requests wait for this now, and for how long they have on average.
+    /// How many requests wait for `cause` now, and for how long on average.
     pub(crate) fn waiting(&self, cause: WaitCause, now: Instant) -> (u64, Duration) {
-        self.waits[cause as usize].now.look(self.age(now))
+        self.waits[cause as usize].now.read(self.age(now))
     }
 
-    /// In milliseconds.
+    /// The balancer's age at `now`, in milliseconds.
     fn age(&self, now: Instant) -> u64 {
         let age = now.saturating_duration_since(self.epoch).as_millis();
         u64::try_from(age).unwrap_or(u64::MAX)
@@ -404,7 +405,7 @@ impl BalanceTally {
         Some(Duration::from_millis(self.age(now).saturating_sub(last)))
     }
 
-    /// A hedge was due; whether it was allowed.
+    /// Counts a hedge that was due, and whether it was allowed.
     pub(crate) fn hedged(&self, is_allowed: bool) {
         match is_allowed {
             true => self.hedges.add(1),
@@ -412,12 +413,12 @@ impl BalanceTally {
         }
     }
 
-    /// A hedge was answered first.
+    /// Counts a hedge that was answered first.
     pub(crate) fn hedge_won(&self) {
         self.hedges_won.add(1);
     }
 
-    /// Discovery has answered, with so many endpoints if it has not failed.
+    /// Counts an answer of discovery: the number of endpoints, or `None` if it failed.
     pub(crate) fn discovered(&self, endpoints: Option<usize>) {
         let result = match endpoints {
             Some(0) => 1,
@@ -448,7 +449,7 @@ impl BalanceTally {
                 unsent,
                 budget_refused: self.budget_refused.get(),
             },
-            // What ends is read before what begins.
+            // Ends are read before beginnings.
             hedges_won: self.hedges_won.get(),
             hedges: self.hedges.get(),
             hedges_refused: self.hedges_refused.get(),
@@ -478,15 +479,15 @@ impl BalanceTally {
 }
 
 impl Endpoints {
-    /// Adds the counts of those to the sums that nobody writes any more.
+    /// Adds up the counters that nobody writes any more, and drops them.
     fn forget_gone(&mut self) {
         let Self { gone, all, .. } = self;
         #[cfg(test)]
         {
-            self.looks += all.len();
+            self.visited += all.len();
         }
         all.retain_mut(|tally| {
-            // This sees what the last one to write has written, where the count of references alone may not.
+            // `get_mut` synchronises with the last writer's drop; reading the reference count alone wouldn't.
             let is_gone = Arc::get_mut(tally).is_some_and(EndpointTally::is_over);
             if is_gone {
                 *gone += &tally.counts();
@@ -508,7 +509,7 @@ impl WaitTally {
     }
 }
 
-/// A request waits; dropped when it doesn't any more.
+/// A request that waits. Drop it when the wait is over.
 #[derive(Debug)]
 pub(crate) struct Wait {
     tally: Arc<BalanceTally>,
@@ -537,7 +538,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_left_still_counts_and_goes_on_counting() {
+    fn an_endpoint_that_has_left_still_counts_until_its_last_request_ends() {
         let tally = BalanceTally::new(Instant::now());
         let (stays, leaves) = (tally.endpoint(), tally.endpoint());
         stays.picked(false);
@@ -552,27 +553,31 @@ mod tests {
             assert_eq!((sum.requests, sum.successes, sum.trials), (2, 1, 1));
         }
         let endpoints = tally.lock();
-        assert_eq!(endpoints.all.len(), 1, "of what is gone only sums are left");
+        assert_eq!(
+            endpoints.all.len(),
+            1,
+            "only sums are left of an endpoint that is gone"
+        );
     }
 
     #[test]
-    fn a_set_that_joins_at_once_is_not_looked_at_for_each_of_it() {
+    fn a_joining_set_costs_linear_time_to_count() {
         let tally = BalanceTally::new(Instant::now());
-        let looks = |tally: &BalanceTally| {
+        let visited = |tally: &BalanceTally| {
             let endpoints = tally.lock();
-            (endpoints.looks, endpoints.all.len())
+            (endpoints.visited, endpoints.all.len())
         };
         let all: Vec<_> = (0..5_000).map(|_| tally.endpoint()).collect();
-        assert!(looks(&tally).0 <= 2 * all.len());
+        assert!(visited(&tally).0 <= 2 * all.len());
         drop(all);
         for _ in 0..20_000 {
             tally.endpoint().picked(false);
         }
-        let (looks, kept) = looks(&tally);
-        assert!(looks <= 50_000, "{looks}");
+        let (visited, kept) = visited(&tally);
+        assert!(visited <= 50_000, "{visited}");
         assert!(
             kept <= 2 * FEW,
-            "of those that have left few are kept: {kept}"
+            "few of those that have left are kept: {kept}"
         );
         assert_eq!(tally.counts().endpoints.requests, 20_000);
     }
@@ -608,7 +613,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn how_long_those_have_waited_that_wait_now() {
+    async fn the_mean_wait_of_the_requests_that_wait_now_is_known() {
         let tally = Arc::new(BalanceTally::new(Instant::now()));
         let waiting = || tally.waiting(WaitCause::Connection, Instant::now());
         let second = Duration::from_secs(1);
@@ -632,7 +637,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_the_budget_was_last_spent_is_known() {
+    async fn the_time_since_the_budget_last_refused_is_known() {
         let tally = BalanceTally::new(Instant::now());
         let ago = || tally.since_budget_refused(Instant::now());
         assert_eq!(ago(), None);

@@ -1,11 +1,11 @@
-//! Errors made by hand, for the tests of applications: one of each kind.
+//! Fake errors of each kind, for the tests of applications.
 
 use std::time::Duration;
 
 use super::{Away, BoxError, Error, NoEndpoints, PodState, Refusal};
 use crate::endpoint::Endpoint;
 
-/// Made by hand (feature `test-util`): one of each kind, so that tests can see what an application does about it.
+/// Fake errors of each kind (feature `test-util`), so that tests can see how an application handles them.
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 impl Error {
     /// The service has no pods: [`is_no_endpoints`](Self::is_no_endpoints).
@@ -13,27 +13,28 @@ impl Error {
         Self::no_endpoints(NoEndpoints::Empty, None)
     }
 
-    /// None of so many pods accepts requests, and `last` has refused last: [`is_unreachable`](Self::is_unreachable).
+    /// None of `endpoints` pods accepts requests, and `last` refused last: [`is_unreachable`](Self::is_unreachable).
     pub fn fake_unreachable(endpoints: usize, last: Endpoint, why: impl Into<BoxError>) -> Self {
         let why = why.into().into();
         let endpoint = last;
         Self::unreachable(endpoints, Some(Refusal { endpoint, why }))
     }
 
-    /// None of so many pods has room for a request, and `last` was waited for last: [`is_busy`](Self::is_busy).
+    /// None of `endpoints` pods has room for a request, and the request waited for `last` last:
+    /// [`is_busy`](Self::is_busy).
     pub fn fake_busy(endpoints: usize, last: Endpoint, why: impl Into<BoxError>) -> Self {
         let why = why.into().into();
         let endpoint = last;
         Self::busy(endpoints, Refusal { endpoint, why })
     }
 
-    /// The one pod that was asked for refuses: [`is_unreachable`](Self::is_unreachable), with a [`pod`](Self::pod).
+    /// The requested pod refuses: [`is_unreachable`](Self::is_unreachable), with a [`pod`](Self::pod).
     pub fn fake_pod_unreachable(pod: Endpoint, why: impl Into<BoxError>) -> Self {
         let name = pod.name().map_or_else(|| pod.to_string(), str::to_owned);
         Self::pod_unreachable(name, PodState::Refuses(pod), Some(why.into().into()))
     }
 
-    /// The one pod that was asked for isn't there: [`is_absent`](Self::is_absent).
+    /// The requested pod isn't there: [`is_absent`](Self::is_absent).
     pub fn fake_absent(pod: &str) -> Self {
         Self::pod_unreachable(pod, PodState::Away(Away::new(&[], None)), None)
     }
@@ -43,7 +44,7 @@ impl Error {
         Self::gone(pod)
     }
 
-    /// A broadcast's pod hasn't answered, or not even got its request, in this time: [`is_timeout`](Self::is_timeout).
+    /// A broadcast's pod hasn't answered in this time, or not even got its request: [`is_timeout`](Self::is_timeout).
     pub fn fake_timeout(pod: Endpoint, after: Duration, is_unsent: bool) -> Self {
         Self::no_answer(pod, (after, "`endpoint_timeout`"), is_unsent, None)
     }
@@ -63,7 +64,7 @@ impl Error {
         Self::no_runtime()
     }
 
-    /// The same error, of a request to this [service](Self::service).
+    /// Sets the [service](Self::service) that the request was for.
     pub fn with_service(self, service: &str) -> Self {
         self.of_service(Some(&service.into()))
     }

@@ -1,4 +1,4 @@
-//! What is read where an older version has written nothing.
+//! Defaults for fields that an older version didn't write.
 
 pub(super) fn whole() -> f64 {
     1.0

@@ -1,4 +1,4 @@
-//! The balancers of a process, for those who show all of them.
+//! A collection of a process's balancers, for pages and metrics that show all of them.
 
 use std::{
     collections::BTreeMap,
@@ -8,10 +8,10 @@ use std::{
 
 use super::Explanation;
 
-/// The balancers of a process, by name: what a page and metrics are made of.
+/// The balancers of a process, by name: the source of a page and of metrics.
 ///
-/// Clones are the same collection, and a balancer can be added at any time. It doesn't keep one alive: a balancer whose last clone is
-/// dropped is no longer in it.
+/// Clones are the same collection. You can add a balancer at any time. The collection doesn't keep it alive: when its
+/// last clone is dropped, it is gone from here.
 ///
 /// ```
 /// # #[cfg(not(feature = "http"))]
@@ -37,22 +37,22 @@ pub struct Balancers {
 
 #[derive(Debug, Default)]
 struct Named {
-    /// Each with its number.
+    /// Each balancer with its number.
     by_name: BTreeMap<String, (u64, Explainer)>,
     /// How many were ever added.
     added: u64,
 }
 
 impl Balancers {
-    /// None yet.
+    /// Makes an empty collection.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a [`Balance`](crate::Balance) or an [`http::Client`](crate::http::Client), by a reference to it.
+    /// Adds a [`Balance`](crate::Balance) or an [`http::Client`](crate::http::Client): pass a reference.
     ///
-    /// Its name is its service's, or `balancer` if it has none. If another one has that name, a number is put behind it:
-    /// `web-headless.default #2`. One that has been added before is added once more.
+    /// Its name is its service's, or `balancer` if it has none. If that name is taken, a number follows it:
+    /// `web-headless.default #2`. Adding a balancer twice gives two entries.
     pub fn add(&self, balancer: impl Into<Explainer>) -> &Self {
         let explainer = balancer.into();
         let name = explainer
@@ -63,21 +63,21 @@ impl Balancers {
         self.insert(name, explainer)
     }
 
-    /// [`add`](Self::add), under this name.
+    /// Adds a balancer under this name; see [`add`](Self::add).
     pub fn add_as(&self, name: impl Into<String>, balancer: impl Into<Explainer>) -> &Self {
         self.insert(name.into(), balancer.into())
     }
 
-    /// What each of them knows of itself now, by name.
+    /// Each balancer's state now, by name.
     pub fn explain(&self) -> BTreeMap<String, Explanation> {
         let all = self.explain_numbered().into_iter();
         all.map(|(name, _, explanation)| (name, explanation))
             .collect()
     }
 
-    /// [`explain`](Self::explain), with a number that no other one had that was ever added.
+    /// Each balancer's state now, with its name and a number that no other balancer ever had here.
     pub(crate) fn explain_numbered(&self) -> Vec<(String, u64, Explanation)> {
-        // To explain takes long where there are many endpoints: others may be added meanwhile.
+        // Explaining many endpoints takes long, so the lock isn't held meanwhile.
         let all = self.read().by_name.clone().into_iter();
         let explained = all.filter_map(|(name, (number, explainer))| {
             let explanation = explainer.explain()?;
@@ -104,7 +104,7 @@ impl Balancers {
     }
 }
 
-/// Explains one balancer, as long as it lives: `Explainer::from(&balance)`, `Explainer::from(&client)`.
+/// Explains one balancer while it lives: `Explainer::from(&balance)`, `Explainer::from(&client)`.
 #[derive(Clone)]
 pub struct Explainer {
     service: Option<Arc<str>>,
@@ -123,7 +123,7 @@ impl Explainer {
         Self { service, balancer }
     }
 
-    /// What the balancer knows of itself now; none after its end.
+    /// The balancer's state now; `None` after its end.
     pub fn explain(&self) -> Option<Explanation> {
         self.balancer.explain()
     }

@@ -1,8 +1,8 @@
-//! What has happened to a balancer's endpoints and to its source.
+//! Events: what happened to a balancer's endpoints and to its source.
 
 use std::{fmt, time::SystemTime};
 
-/// Something that has happened to a balancer's endpoints or to its source.
+/// Something that happened to a balancer's endpoints or to its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -13,15 +13,15 @@ pub struct Event {
         serde(rename = "at_unix_ms", with = "crate::times::unix_ms")
     )]
     pub at: SystemTime,
-    /// What it was.
+    /// What happened.
     pub kind: EventKind,
-    /// The endpoint that it was about, if it was about one.
+    /// The endpoint that it is about, if any.
     pub endpoint: Option<String>,
-    /// Why, where there is more to say: a reason, or an error.
+    /// A reason or an error, if there is one.
     pub detail: Option<String>,
 }
 
-/// What has happened.
+/// The kind of an [`Event`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -48,7 +48,7 @@ pub enum EventKind {
     DiscoveryFailed,
     /// Discovery answers again.
     DiscoveryAnswers,
-    /// Another source is used.
+    /// Discovery switched to another source.
     SourceChanged,
     /// Too few endpoints are healthy: ejections are ignored from now on.
     PanicBegan,

@@ -1,23 +1,23 @@
-//! Which endpoint has a key.
+//! Which endpoint gets a key's requests.
 
 use std::{fmt, net::SocketAddr};
 
 use super::Verdict;
 
-/// Whose a key is now: [`Balance::explain_key`](crate::Balance::explain_key).
+/// Which endpoint has a key now: [`Balance::explain_key`](crate::Balance::explain_key).
 ///
 /// Its `Display` is a line for each choice, with a star at the one that a request would get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct KeyExplanation {
-    /// The key's endpoints in the order in which they are asked, its home first: sixteen, if there are so many, or as many as
-    /// it takes to have the one in it that a request would get.
+    /// The key's endpoints in the order in which they are asked, its home first. The first sixteen, or more if the
+    /// endpoint that a request would get comes later.
     pub choices: Vec<KeyChoice>,
 }
 
 impl KeyExplanation {
-    /// The endpoint that a request of the key would get now; none if it would have to wait for one.
+    /// The endpoint that a request of the key would get now; `None` if it would have to wait.
     pub fn endpoint(&self) -> Option<&KeyChoice> {
         self.choices.iter().find(|choice| choice.is_chosen)
     }
@@ -28,15 +28,15 @@ impl KeyExplanation {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct KeyChoice {
-    /// The pod's hostname or its own name, where it is known.
+    /// The pod's hostname or its own name, if known.
     pub name: Option<String>,
     /// Its address.
     pub address: SocketAddr,
-    /// A request of the key would get it now.
+    /// Whether a request of the key would get it now.
     pub is_chosen: bool,
     /// Whether a request without a key would get it.
     pub verdict: Verdict,
-    /// Why a request of the key passes it over, in a sentence; empty if it doesn't.
+    /// Why a request of the key passes it over, in a sentence. Empty if it isn't passed over.
     pub why: String,
 }
 

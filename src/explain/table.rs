@@ -102,7 +102,7 @@ fn counted(f: &mut Formatter<'_>, totals: &BalanceCounts) -> fmt::Result {
     }
     let refused = totals.retries.budget_refused;
     if refused > 0 {
-        text += &format!(", {refused} not sent again as the retry budget was spent");
+        text += &format!(", {refused} not sent again because the retry budget was spent");
     }
     wrapped(f, "counted: ", &text)
 }
@@ -133,7 +133,7 @@ fn row(f: &mut Formatter<'_>, it: &EndpointExplanation) -> fmt::Result {
     }
 }
 
-/// The text, in lines that begin below one another.
+/// Writes `head` and the text, wrapped at [`WIDTH`], with all lines aligned after the head.
 fn wrapped(f: &mut Formatter<'_>, head: &str, text: &str) -> fmt::Result {
     let room = WIDTH - head.len();
     let mut line = String::new();
@@ -163,7 +163,7 @@ fn cut(text: &str, width: usize) -> String {
     }
 }
 
-/// A time in few characters: `3.2 s`.
+/// A time in a few characters: `3.2 s`.
 pub(crate) fn short(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {

@@ -8,14 +8,14 @@
 //!                 (if it is allowed)              └▶ no good: set aside, the first goes on alone
 //! ```
 //!
-//! What comes of the one that goes on alone is the result of both, if no result that was set aside counts for more. A try in
-//! the place of the first one is a retry as any other. It is the younger of the two then: the second is the one that may be
-//! overtaken.
+//! If one try goes on alone, its result is that of the race, unless a result that was set aside counts for more. A try
+//! that replaces the first one is an ordinary retry. It is then the younger of the two, so the second try is the one
+//! that may be overtaken.
 //!
-//! A second that no endpoint has taken says nothing: the first goes on, and another one is made later.
+//! A second try that no endpoint has taken doesn't count: the first goes on, and another second try is made later.
 //!
-//! A second that goes on alone has twice the time then that the first had before it. After that it hangs, as far as the caller
-//! is concerned, who would have had the result that was set aside without it.
+//! A second try that goes on alone has twice the time that the first had before it. After that it counts as hung, and
+//! the caller gets the result that was set aside, which it would have had without hedging.
 
 use std::{
     future::Future,
@@ -36,86 +36,88 @@ use crate::{
 };
 use tower::Service;
 
-/// A try that may lose.
+/// One try of a race.
 pub(crate) trait Runner: Future {
-    /// It is cancelled: a try that began after it was answered first.
+    /// Called when it is cancelled because a younger try was answered first.
     fn overtaken(self: Pin<&mut Self>);
 
-    /// It is cancelled: a try that began before it was answered first.
+    /// Called when it is cancelled because an older try was answered first.
     fn withdraw(self: Pin<&mut Self>);
 
-    /// It is about to be cancelled, because its time is up.
+    /// Called when it is about to be cancelled because its time is up.
     fn time_is_up(self: Pin<&mut Self>);
 
-    /// Should its endpoint refuse it, it goes to another one than that of this try, if there is one.
+    /// If its endpoint refuses it, it must go to another endpoint than that of `other`, if there is one.
     fn keep_away_from(self: Pin<&mut Self>, other: &Self);
 }
 
-/// The request that the tries are of.
+/// The request behind the tries: makes them, and judges their results.
 pub(crate) trait Contest<F: Future> {
-    /// After how long a result is late, if that is known by now.
+    /// The time after which a result is late, if known by now.
     fn late(&self) -> Option<Duration>;
 
-    /// How long the first try may take now before there is a second one, where a result is late after `late`.
-    fn patience(&self, late: Duration) -> Duration;
+    /// How long the first try may take, at present, before there is a second one. `late` is the time after which a
+    /// result is late.
+    fn hedge_delay(&self, late: Duration) -> Duration;
 
-    /// A second try beside `first`, if there is to be one. One that has been paid for needs no budget.
+    /// Makes a second try beside `first`, if it is allowed. One that is already paid for takes nothing from the budget.
     fn second(&mut self, first: &F, charge: &mut Charge) -> Option<F>;
 
-    /// Whether a result ends the race though the other try may bring another one.
+    /// Whether a result ends the race, even if the other try is still running.
     fn is_good(&self, result: &F::Output) -> bool;
 
-    /// Takes note that the second try has this result, and that it is the one that counts.
+    /// Notes that the second try won with this result.
     fn won(&self, result: &F::Output);
 
-    /// Takes note of a result that doesn't, which is the second try's while the first one goes on. Whether there may be
-    /// another second try: no endpoint has executed the request in this one.
+    /// Notes a result of the second try that doesn't end the race, while the first one goes on. Returns whether there
+    /// may be another second try, because no endpoint has executed the request in this one.
     fn set_aside(&mut self, result: F::Output) -> bool;
 
-    /// Takes note of a result that doesn't, and makes another try in the place of the one that it is of, beside `other`, if
-    /// there is to be one.
+    /// Notes a result that doesn't end the race, and replaces its try with another one beside `other`, if that is
+    /// allowed.
     fn replace(&mut self, result: F::Output, other: &F) -> Option<F>;
 }
 
-/// How much of the time that a second try was waited for it has once it goes on alone.
+/// How many times its delay a second try has once it goes on alone.
 const ALONE: u32 = 2;
 
-/// The least that a timer tells.
+/// The resolution of timers.
 const LEAST: Duration = Duration::from_millis(1);
 
-/// How long it is at most from one look to the next whether there may be a second try now.
+/// The longest time between two checks whether there may be a second try now.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// How soon the first look is where it isn't known what is late: reviews of the endpoints, which learn it, are so far apart.
+/// The time of the first check if it isn't known yet what is late. It is the interval of the endpoints' reviews, which
+/// learn it.
 const LOOK: Duration = Duration::from_millis(10);
 
 pin_project! {
-    /// A try, and the second one beside it if there is any.
+    /// One request's first try, and a second one beside it if there is one.
     pub(crate) struct Race<F> {
-        // None once it has come to nothing and the second goes on alone.
+        // None once it has ended without a good result, and the second goes on alone.
         #[pin]
         first: Option<F>,
         second: Option<Second<F>>,
-        // The first is another one than when the second began.
+        // Whether the first try has been replaced since the second began.
         is_replaced: bool,
-        // The result that counts is the second's, and the first had none.
+        // Whether the second's result counts, and the first had none.
         is_overtaken: bool,
     }
 }
 
 struct Second<F> {
     due: Box<Due>,
-    /// None until it is made, which may be when the time is over.
+    /// `None` until it is made, when its time has come at the earliest.
     begun: Option<Pin<Box<F>>>,
 }
 
-/// When a second try is asked for; once it goes on alone, when its time is over.
+/// The timer of a second try: when to ask for it. Once it goes on alone: when its time is over.
 struct Due {
     timer: Timer,
     late: Late,
-    /// How long the first one has taken when the time is over.
+    /// How long the first try will have taken when the timer fires.
     waited: Duration,
-    /// When the second one was made.
+    /// When the second try was made.
     made: Option<Instant>,
     charge: Charge,
 }
@@ -135,7 +137,7 @@ impl Due {
         }
     }
 
-    /// The same for another try in the place of the first one.
+    /// Starts anew for a try that replaces the first one.
     fn renew(&mut self) {
         let charge = self.charge;
         *self = Self {
@@ -144,36 +146,36 @@ impl Due {
         };
     }
 
-    /// How long the first one may take before there is a second one, as it is known now.
-    fn patience<F: Future>(&mut self, contest: &impl Contest<F>) -> Option<Duration> {
+    /// How long the first try may take before there is a second one, as far as known now.
+    fn hedge_delay<F: Future>(&mut self, contest: &impl Contest<F>) -> Option<Duration> {
         if let Late::Unknown = self.late {
             self.late = contest.late().map_or(Late::Unknown, Late::After);
         }
         match self.late {
-            Late::After(late) => Some(contest.patience(late)),
+            Late::After(late) => Some(contest.hedge_delay(late)),
             Late::Unknown => None,
         }
     }
 
-    /// It is asked for when the first one has taken so long.
+    /// Puts the second try off until the first one has taken this long.
     fn put_off(&mut self, until: Duration) {
         self.timer = Timer::after(until.saturating_sub(self.waited));
         self.waited = until;
     }
 
-    /// Whatever keeps the second try from being made may be over later; not to wake up again and again where the request takes
-    /// long, it is asked for after twice the time, or a second later.
+    /// Puts the second try off, because it may be possible later: until twice the time, or a second later. So a long
+    /// request doesn't wake up again and again.
     fn put_off_longer(&mut self) {
         let longer = self.waited.clamp(LEAST, LONGEST);
         self.put_off(self.waited.saturating_add(longer));
     }
 
-    /// The second one is made.
+    /// Notes that the second try is made.
     fn make(&mut self) {
         self.made = Some(Instant::now());
     }
 
-    /// Nobody has taken the second one, and the first one has taken so much longer.
+    /// Takes back a second try that no endpoint has taken, and adds the time that it took to the first one's.
     fn take_back(&mut self) {
         let made = self.made.take();
         let since = made.map(|made| made.elapsed());
@@ -181,14 +183,14 @@ impl Due {
         self.put_off_longer();
     }
 
-    /// The second try goes on alone from now on.
+    /// Starts the time of a second try that goes on alone.
     fn wait_alone(&mut self) {
         self.timer = Timer::after(self.waited.max(LEAST).saturating_mul(ALONE));
     }
 }
 
 impl<F> Race<F> {
-    /// A try; a second one may be made when it is late, if that is said.
+    /// Starts a race with a first try. If `late` is given, a second one may be made when the first is late.
     #[inline]
     pub(crate) fn new(first: F, late: Option<Late>) -> Self {
         Self {
@@ -202,8 +204,8 @@ impl<F> Race<F> {
         }
     }
 
-    /// The first has come to nothing, and the same request is tried again, in a time of its own. There is one second try in
-    /// all.
+    /// Replaces a first try that ended without a good result. The new try has a full time of its own, but there is only
+    /// one second try in all.
     pub(crate) fn try_again(self: Pin<&mut Self>, again: F) {
         let mut this = self.project();
         this.first.set(Some(again));
@@ -212,7 +214,7 @@ impl<F> Race<F> {
         }
     }
 
-    /// The only try, as long as there is one.
+    /// The only try, if there is just one.
     #[cfg(feature = "http")]
     pub(crate) fn alone(&self) -> Option<&F> {
         match self.second {
@@ -221,21 +223,21 @@ impl<F> Race<F> {
         }
     }
 
-    /// One that goes on, whichever it is.
+    /// Any try that is still running.
     #[cfg(feature = "http")]
     pub(crate) fn either(&self) -> Option<&F> {
         let second = self.second.as_ref().and_then(|it| it.begun.as_deref());
         self.first.as_ref().or(second)
     }
 
-    /// Those that go on.
+    /// The tries that are still running.
     #[cfg(feature = "http")]
     pub(crate) fn tries(&self) -> impl Iterator<Item = &F> {
         let second = self.second.as_ref().and_then(|it| it.begun.as_deref());
         self.first.iter().chain(second)
     }
 
-    /// Whether the result that counts is the second's, while the first had none.
+    /// Whether the second's result counted, while the first had none.
     #[cfg(feature = "http")]
     pub(crate) fn is_overtaken(&self) -> bool {
         self.is_overtaken
@@ -243,7 +245,7 @@ impl<F> Race<F> {
 }
 
 impl<F: Runner> Race<F> {
-    /// The result that counts. Without a `contest` there is no second try.
+    /// Polls for the result that counts. Without a `contest` there is no second try.
     #[inline]
     pub(crate) fn poll(
         self: Pin<&mut Self>,
@@ -259,7 +261,7 @@ impl<F: Runner> Race<F> {
         }
     }
 
-    /// Whether the second goes on alone, and has had its time. It is withdrawn then.
+    /// Ready when the second try goes on alone and its time is over. It is withdrawn then.
     pub(crate) fn poll_overdue(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         let Some(Second { due, begun }) = this.second else {
@@ -275,7 +277,7 @@ impl<F: Runner> Race<F> {
         Poll::Ready(())
     }
 
-    /// Those that go on are about to be cancelled, because the time of both is up.
+    /// Tells the running tries that they are about to be cancelled, because the request's time is up.
     #[cfg(feature = "http")]
     pub(crate) fn time_is_up(self: Pin<&mut Self>) {
         let this = self.project();
@@ -303,12 +305,12 @@ impl<F: Runner> Race<F> {
             match begun {
                 None => {
                     ready!(due.timer.poll(cx));
-                    let Some(patience) = due.patience(&contest) else {
+                    let Some(hedge_delay) = due.hedge_delay(&contest) else {
                         due.put_off_longer();
                         continue;
                     };
-                    if patience > due.waited {
-                        due.put_off(patience);
+                    if hedge_delay > due.waited {
+                        due.put_off(hedge_delay);
                         continue;
                     }
                     let first = this.first.as_ref().get_ref().as_ref();

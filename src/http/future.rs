@@ -433,9 +433,9 @@ impl hedge::Contest<Sent> for Contest<'_> {
         self.shared.pods.late()
     }
 
-    fn patience(&self, late: Duration) -> Duration {
+    fn hedge_delay(&self, late: Duration) -> Duration {
         let hedges = self.shared.retries.hedges.as_ref();
-        hedges.map_or(late, |hedges| hedges.patience(late))
+        hedges.map_or(late, |hedges| hedges.hedge_delay(late))
     }
 
     fn second(&mut self, first: &Sent, charge: &mut hedge::Charge) -> Option<Sent> {

@@ -20,10 +20,10 @@ use http_body::{Frame, SizeHint};
 
 use super::{html, json};
 
-/// Nothing but what the page's own policy allows; that one names its script.
+/// The content security policy of all answers but the page, whose own policy allows its script.
 const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// No other site may load it, whatever for.
+/// Keeps other sites from loading an answer in any way.
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -46,13 +46,13 @@ pub(super) fn json(making: json::Making) -> ResponseFuture {
 }
 
 pub(super) fn not_found() -> ResponseFuture {
-    let text = "there is only the page, and \"json\" beside it\n";
+    let text = "not found: there are only the page and \"json\" beside it\n";
     let text = Bytes::from_static(text.as_bytes());
     ResponseFuture::now(response(StatusCode::NOT_FOUND, TEXT, text))
 }
 
 pub(super) fn not_allowed() -> ResponseFuture {
-    let text = Bytes::from_static(b"it can only be read: GET or HEAD\n");
+    let text = Bytes::from_static(b"only GET and HEAD are allowed\n");
     let mut response = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, text);
     let allowed = HeaderValue::from_static("GET, HEAD");
     response.headers_mut().insert(ALLOW, allowed);
@@ -84,12 +84,12 @@ fn response(status: StatusCode, content_type: &'static str, body: Bytes) -> Resp
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // HEAD says how long it would be.
+    // A HEAD's answer says how long the body would be.
     headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     response
 }
 
-/// The [`Page`](super::Page)'s response, which may have to be made first. It never fails.
+/// The future of a [`Page`](super::Page)'s response, which may have to be made first. It never fails.
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture(State, bool);
 
@@ -130,7 +130,7 @@ impl std::fmt::Debug for ResponseFuture {
     }
 }
 
-/// The body of the [`Page`](super::Page)'s responses: one piece, which is there at once.
+/// The body of a [`Page`](super::Page)'s response: one piece, ready at once.
 #[derive(Clone, Debug, Default)]
 pub struct Body(Bytes);
 

@@ -1,10 +1,11 @@
-//! The page, in one piece: HTML with its style and its script, which work under a policy that allows nothing else.
+//! The page in one piece: HTML with its style and script. They work under a content security policy that allows nothing
+//! else.
 
 use std::sync::LazyLock;
 
 use bytes::Bytes;
 
-/// Cut where the nonce is put in.
+/// The page, cut at the places for the nonce.
 static PARTS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     let page = include_str!("page.html")
         .replacen("{{style}}", include_str!("page.css"), 1)
@@ -16,7 +17,7 @@ static PARTS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     page.split("{{nonce}}").collect()
 });
 
-/// The page, and the policy that lets its own style and script run, by a number that nobody can guess.
+/// The page, and the content security policy that lets its own style and script run, by a nonce that nobody can guess.
 pub(super) fn page() -> (Bytes, String) {
     let nonce = format!("{:032x}", rand::random::<u128>());
     let policy = format!(
@@ -31,10 +32,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_one_piece_and_each_has_a_nonce_of_its_own() {
+    fn each_answer_of_the_page_is_complete_and_has_its_own_nonce() {
         let (first, policy) = page();
         let text = std::str::from_utf8(&first).expect("text");
-        assert!(!text.contains("{{"), "all is filled in");
+        assert!(!text.contains("{{"), "a placeholder is left");
         assert_eq!(text.matches("</script>").count(), 1);
         assert_eq!(text.matches("</style>").count(), 1);
         for elsewhere in ["http://", "https://", "@import", "url(", " src="] {

@@ -1,4 +1,4 @@
-//! The JSON, made once for all who ask at the same time.
+//! The JSON, made once for all clients that ask at the same time.
 
 use std::{
     fmt,
@@ -19,18 +19,18 @@ use tokio::{
 
 use crate::explain::Balancers;
 
-/// How long an answer is given to others. A page asks every 2 s; more would be seen, and less costs.
+/// How long an answer is reused. A page asks every 2 s: a longer time would show, a shorter one would cost.
 const FRESH: Duration = Duration::from_millis(250);
 
-/// What there is to say, or why it can't be said.
+/// The JSON, or why it couldn't be made.
 pub(super) type Made = Result<Bytes, Arc<str>>;
 
-/// One for all who ask meanwhile.
+/// The JSON in the making, shared by all clients that ask meanwhile.
 pub(super) type Making = Shared<BoxFuture<'static, Made>>;
 
 pub(super) struct Json {
     balancers: Balancers,
-    /// The last one, which may be in the making, and when that began.
+    /// The last JSON, which may still be in the making, and when that began.
     last: Mutex<Option<(Instant, Making)>>,
 }
 
@@ -40,13 +40,13 @@ impl Json {
         Self { balancers, last }
     }
 
-    /// What the balancers know of themselves, at most [`FRESH`] ago, or since it was begun.
+    /// The balancers' state as JSON, begun at most [`FRESH`] ago, or still in the making.
     pub(super) fn bytes(&self) -> Making {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if let Some((at, making)) = &*last {
-            // A failure is not kept. One that isn't done is waited for, or more and more would be made at once. It may be done and
-            // nobody has looked, for who had asked is gone: so it is looked at here.
+            // A failure is not kept. A making that isn't done is joined, or more and more would run at once. It may be
+            // done without anybody having polled it, if its client has gone: so it is polled here.
             let is_usable = match making.clone().now_or_never() {
                 Some(made) => made.is_ok() && now.duration_since(*at) < FRESH,
                 None => true,
@@ -61,12 +61,13 @@ impl Json {
     }
 }
 
-/// Thousands of endpoints take milliseconds, in which requests on this thread would wait: a thread of its own makes it.
+/// Makes the JSON on a blocking thread: thousands of endpoints take milliseconds, in which requests on this thread
+/// would wait.
 fn make(balancers: Balancers) -> Making {
     let making = match Handle::try_current() {
         Ok(_) => {
             let task = spawn_blocking(move || write(&balancers));
-            // Pending is to mean that it isn't done, and not that the caller's budget is spent.
+            // `unconstrained`: pending must mean that it isn't done, not that the caller's cooperative budget is spent.
             let task = unconstrained(task);
             task.map(|done| done.unwrap_or_else(failed)).boxed()
         }

@@ -39,9 +39,9 @@ function totalsOf(totals) {
 }
 
 const EVERY_MS = 2000;
-/** A process that sends nothing for so long is given up. Each piece of an answer begins it anew: thousands of pods take long on a slow line. */
+/** The page gives up when nothing arrives for this long. Each piece of an answer restarts it: thousands of pods take long on a slow line. */
 const SILENCE_MS = 10000;
-/** The pause after a slow reading is not longer than this. */
+/** The longest pause after a slow reading. */
 const MAX_PAUSE_MS = 30000;
 
 const sections = new Map();
@@ -58,7 +58,7 @@ function showAll(all) {
     if (!sections.has(name)) sections.set(name, new Section(name, (made += 1)));
     const section = sections.get(name);
     section.show(all[name]);
-    // In one piece, when all its rows are there.
+    // Shown in one piece, once all its rows exist.
     if (!section.element.isConnected) byId("balancers").append(section.element);
   }
   showOverview(names, all);
@@ -82,16 +82,16 @@ function showOverview(names, all) {
   }));
 }
 
-// Beside this page, whether its address ends in a slash or not.
+// The JSON is beside this page, whether the page's address ends in a slash or not.
 const address = `${location.pathname.replace(/\/+$/, "")}/json`;
 let lastRead = null;
 let failure = null;
 let timer = 0;
 let isReading = false;
-/** Bytes of the answer that comes now. */
+/** Bytes of the current answer so far. */
 let received = 0;
 
-/** Why there is nothing to show, in words for the person. */
+/** Why there is nothing to show, in words for the reader. */
 class Fault extends Error {}
 
 async function ask() {
@@ -104,7 +104,7 @@ async function ask() {
   let answer = null;
   try {
     hear();
-    // A redirect to another site would look as if nobody had answered.
+    // Followed, a redirect to another site would look as if nobody had answered.
     answer = await fetch(address, { cache: "no-store", redirect: "manual", signal: control.signal });
     return contentOf(answer, await textOf(answer, hear));
   } catch (error) {
@@ -163,7 +163,7 @@ async function read() {
     say(`${what}${lastRead === null ? "" : " This is its last reading."} Trying again.`);
   } finally {
     isReading = false;
-    // Half of the time at most: an answer that takes long costs the process, and the line, much.
+    // Ask for at most half of the time: a slow answer costs the process and the network much.
     const pause = Math.min(Math.max(EVERY_MS, performance.now() - begun), MAX_PAUSE_MS);
     if (!document.hidden) timer = setTimeout(read, pause);
   }

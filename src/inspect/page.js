@@ -1,8 +1,8 @@
-// A balancer's section: its head, its table of pods and its events. Only what has changed is changed.
+// A balancer's section: its head, its table of pods and its events. It updates only what has changed.
 
 const MAX_TROUBLE = 10;
 
-/** Whether a column's least comes first, until that is reversed. */
+/** Whether a column is sorted ascending by default. */
 const goesUp = ({ isText = false, isLeastFirst = false }) => isText || isLeastFirst;
 
 const byId = (id) => document.getElementById(id);
@@ -61,7 +61,7 @@ class Section {
 
   clicked(event) {
     const tr = event.target.closest("tr");
-    // A click that ends a selection, or that is in the text, is none.
+    // A click that ends a selection, or lies in the text, doesn't count.
     if (!tr || event.target.closest(".whole") || (!event.target.closest("button") && !getSelection().isCollapsed)) return;
     const row = [...this.rows.values()].find((it) => it.tr === tr);
     row?.open(!row.isOpen, this.whole);
@@ -141,7 +141,7 @@ class Section {
     }));
   }
 
-  /** Moves what isn't where it should be. Not under a selection, which would be lost, unless it was asked for. */
+  /** Moves rows that are out of order. Unless the user asked for it, not under a selection, which would be lost. */
   order(isAsked) {
     const body = this.find("tbody");
     const selection = getSelection();

@@ -1,15 +1,15 @@
-// A pod's row: its columns, and what it shows of them.
+// A pod's row: its columns, and what they show.
 
-/** Readings that rates and success are made of. */
+/** The span of readings from which rates and success are computed. */
 const WINDOW_MS = 30000;
 
 const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
 
-/** So many requests must wait for a pod, and so many times the usual pod's, before it looks stuck. `examples/top` has the same numbers. */
+/** A pod looks stuck if at least this many requests wait for it, and this many times as many as for the usual pod. `examples/top` has the same numbers. */
 const STUCK_FROM = 5;
 const STUCK_TIMES = 4;
 
-/** A pod's columns. `key` is what they are sorted by; the greatest come first unless `isText` or `isLeastFirst`. */
+/** A pod's columns. Rows are sorted by `key`, the greatest first unless `isText` or `isLeastFirst`. */
 const COLUMNS = [
   { id: "pod", label: "Pod", isText: true, key: (row) => labelOf(row.pod) },
   { id: "zone", label: "Zone", isText: true, key: (row) => row.pod.zone ?? "" },
@@ -19,12 +19,12 @@ const COLUMNS = [
   { id: "requests", label: "Requests", hint: "in a second, and since it joined", key: (row) => row.recent.rate ?? row.pod.counts?.requests ?? 0 },
   { id: "success", label: "Success", hint: "of the last 30 s, or since it joined", isLeastFirst: true, key: (row) => row.recent.success ?? 2 },
   { id: "failures", label: "Failures", hint: "since it joined", key: (row) => row.failures ?? 0 },
-  { id: "p50", label: "p50", hint: "half of its successes took at most this, since it joined", key: (row) => row.pod.p50_seconds ?? 0 },
-  { id: "p95", label: "p95", hint: "the same of 95 in 100", key: (row) => row.pod.p95_seconds ?? 0 },
-  { id: "p99", label: "p99", hint: "the same of 99 in 100", key: (row) => row.pod.p99_seconds ?? 0 },
+  { id: "p50", label: "p50", hint: "50 % of its successes took at most this, since it joined", key: (row) => row.pod.p50_seconds ?? 0 },
+  { id: "p95", label: "p95", hint: "95 % of its successes took at most this, since it joined", key: (row) => row.pod.p95_seconds ?? 0 },
+  { id: "p99", label: "p99", hint: "99 % of its successes took at most this, since it joined", key: (row) => row.pod.p99_seconds ?? 0 },
   { id: "share", label: "Share", hint: "of the next requests", key: (row) => row.pod.share ?? 0 },
   { id: "weight", label: "Weight", key: (row) => row.pod.weight },
-  { id: "trial", label: "Next trial", hint: "in how long it is tried, if it is out", key: (row) => row.pod.next_trial_seconds ?? -1 },
+  { id: "trial", label: "Next trial", hint: "time until it is tried, if it is out", key: (row) => row.pod.next_trial_seconds ?? -1 },
   { id: "error", label: "Last error", isText: true, key: (row) => row.pod.last_error?.text ?? "\uffff" },
 ];
 /** What a row shows, in the order of its elements. */
@@ -37,7 +37,7 @@ const INSIDE = {
 };
 const BARS = ["p95", "share"];
 
-/** The worst first: what is out, then what fails, then what makes requests wait. Coarse, so that rows don't dance. */
+/** Sorts the worst first: pods that are out, then pods that fail, then pods that keep requests waiting. Coarse, so that rows don't jump about. */
 function badness(row) {
   const failing = row.recent.success === null ? 0 : Math.round((1 - row.recent.success) * 10);
   const stuck = row.isStuck ? 1 : 0;
@@ -124,10 +124,11 @@ class Row {
   }
 }
 
-/** What has been since the oldest reading of the window. */
+/** Rates since the oldest reading of the window. */
 function recent(readings, at, counts, failures) {
   const last = readings.at(-1);
-  // A pod that joined anew counts anew. A clock that was set back would keep all readings until it has caught up.
+  // A pod that rejoined counts from zero. With a clock that was set back, no reading would expire until it has caught
+  // up.
   if (last && (counts.requests < last.requests || at < last.at)) readings.length = 0;
   const { requests, successes, overloads } = counts;
   if (readings.at(-1)?.at !== at) readings.push({ at, requests, successes, bad: failures + overloads });

@@ -1,5 +1,5 @@
 "use strict";
-// How values are written. All of it is text: nothing here, or in page.js, makes HTML of it.
+// How values are written. They are all plain text: nothing here, or in page.js, turns them into HTML.
 
 const NONE = "–";
 
@@ -16,7 +16,7 @@ const VERDICTS = {
   unreachable: ["unreachable", "bad", 0],
 };
 
-/** What it is called, its colour and how bad it is: 0 is the worst. */
+/** A verdict's name, its colour and how bad it is: 0 is the worst. */
 function verdictOf(pod) {
   return VERDICTS[pod.verdict] ?? [pod.verdict.replaceAll("_", " "), "warn", 3];
 }
@@ -25,7 +25,7 @@ function labelOf(pod) {
   return pod.name ? `${pod.name} (${pod.address})` : pod.address;
 }
 
-// Made once: thousands are written at a time.
+// Made once, because thousands of values are written at a time.
 const numbers = new Intl.NumberFormat("en");
 const times = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 
@@ -37,7 +37,7 @@ function many(value, one, more = `${one}s`) {
   return `${number(value)} ${value === 1 ? one : more}`;
 }
 
-/** A time in few characters, as the crate itself writes it. */
+/** A time in a few characters, as the crate itself writes it. */
 function seconds(value) {
   if (value === null || value === undefined) return NONE;
   if (value >= 7200) return `${Math.round(value / 3600)} h`;
@@ -47,7 +47,7 @@ function seconds(value) {
   return value === 0 ? "0 s" : `${Math.round(value * 1e6)} µs`;
 }
 
-/** For what a person counts: no decimals. */
+/** An age, which a reader counts in whole units: no decimals. */
 function age(ms) {
   const value = Math.max(0, ms) / 1000;
   return value < 120 ? `${Math.floor(value)} s` : seconds(value);
@@ -56,7 +56,7 @@ function age(ms) {
 function percent(part, decimals = 0) {
   if (part === null || part === undefined) return NONE;
   const value = part * 100;
-  // 99.96 % isn't all, and 0.04 % isn't nothing.
+  // 99.96 % must not show as all, nor 0.04 % as nothing.
   if (value > 0 && value < 0.05) return "< 0.1 %";
   if (value > 0 && value < 1) return `${value.toFixed(1)} %`;
   if (value < 100 && value > 99) return `${(Math.floor(value * 10) / 10).toFixed(1)} %`;

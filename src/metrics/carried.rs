@@ -1,13 +1,13 @@
-//! Counters that go on where another balancer, or endpoint, has the same labels.
+//! Counters that go on when another balancer, or endpoint, takes over the same labels.
 //!
-//! Its own begin at zero. What the one before has counted is added, so that a series never goes down for those who don't expect it
-//! to, as the facade of `metrics` and delta temporality don't.
+//! The newcomer's own counters begin at zero. The predecessor's counts are added to them, so that the series never goes
+//! down. The `metrics` facade and delta temporality both rely on that.
 
 use std::{collections::HashMap, hash::Hash};
 
 use super::sample::Life;
 
-/// How many series the facade remembers that have ended.
+/// How many ended series the facade remembers.
 #[cfg(any(feature = "metrics", test))]
 pub(super) const ENDED: usize = 50_000;
 
@@ -15,7 +15,7 @@ pub(super) const ENDED: usize = 50_000;
 pub(super) struct Carried<K> {
     series: HashMap<K, Series>,
     round: u64,
-    /// How many series are remembered that have ended.
+    /// How many ended series are remembered.
     kept: usize,
 }
 
@@ -23,13 +23,13 @@ pub(super) struct Carried<K> {
 struct Series {
     life: Life,
     last: f64,
-    /// What those before it have counted.
+    /// The counts of all earlier lives.
     before: f64,
     round: u64,
 }
 
 impl<K: Eq + Hash> Carried<K> {
-    /// Remembers so many series that have ended.
+    /// Remembers up to `kept` series that have ended.
     pub(super) fn new(kept: usize) -> Self {
         Self {
             series: HashMap::new(),
@@ -38,7 +38,7 @@ impl<K: Eq + Hash> Carried<K> {
         }
     }
 
-    /// What a series comes to whose counter is at `count` in this life.
+    /// The total of a series whose counter is at `count` in this life.
     pub(super) fn total(&mut self, key: K, life: Life, count: f64) -> f64 {
         let round = self.round;
         let series = self.series.entry(key).or_insert(Series {
@@ -54,7 +54,7 @@ impl<K: Eq + Hash> Carried<K> {
         series.before + count
     }
 
-    /// All series were read once. Those that have ended are forgotten when they are too many.
+    /// Call it when all series were read once. If too many series have ended, it forgets them.
     pub(super) fn end_round(&mut self) {
         let ended = |it: &Series| it.round != self.round;
         let many = self.series.values().filter(|it| ended(it)).count();
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_is_forgotten_when_it_is_too_much() {
+    fn ended_series_are_forgotten_when_there_are_too_many() {
         let mut carried = Carried::new(ENDED);
         for number in 0..=ENDED {
             carried.total(number, Life::default(), 1.0);

@@ -1,4 +1,4 @@
-//! What is known of a metric whatever its values are.
+//! What is fixed about a metric: its name, kind and unit.
 
 use std::fmt;
 
@@ -6,22 +6,23 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Descriptor {
-    /// Its name, in OpenTelemetry's manner: with dots, without its unit.
+    /// Its name in OpenTelemetry's style: with dots, without its unit.
     pub name: &'static str,
-    /// How it counts.
+    /// Whether it is a counter, a gauge or a histogram.
     pub kind: Kind,
-    /// In what.
+    /// The unit of its values.
     pub unit: Unit,
-    /// The names of its labels, apart from `upstream.service`, which all have.
+    /// The names of its labels, without `upstream.service`, which all metrics have.
     pub labels: &'static [&'static str],
-    /// What it tells, in half a sentence.
+    /// What it measures, in half a sentence.
     pub description: &'static str,
 }
 
 impl Descriptor {
-    /// Its name in Prometheus: underscores for dots, then `_seconds` or `_ratio` by its unit, and `_total` if it is a counter.
+    /// Its name in Prometheus: underscores for dots, then `_seconds` or `_ratio` for its unit, and `_total` for a
+    /// counter.
     ///
-    /// A histogram's series have `_bucket`, `_sum` and `_count` behind that.
+    /// A histogram's series append `_bucket`, `_sum` and `_count`.
     pub fn prometheus_name(&self) -> String {
         let unit = match self.unit {
             Unit::Seconds => "_seconds",
@@ -36,16 +37,16 @@ impl Descriptor {
     }
 }
 
-/// A label's name in Prometheus: with underscores for dots.
+/// A label's name in Prometheus: underscores for dots.
 pub fn prometheus_label(name: &str) -> String {
     name.replace('.', "_")
 }
 
-/// How a metric counts.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// It never goes down, as long as its balancer and its endpoint live.
+    /// It never goes down while its balancer and its endpoint live.
     Counter,
     /// It goes up and down.
     Gauge,
@@ -63,7 +64,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What a metric counts.
+/// The unit of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unit {
@@ -75,11 +76,11 @@ pub enum Unit {
     Endpoints,
     /// Ejections.
     Ejections,
-    /// How often something was.
+    /// How often something happened.
     Times,
     /// A number without a unit.
     Ratio,
-    /// 1 if something is so, 0 if not.
+    /// 1 for true, 0 for false.
     Flag,
     /// Discovery's answers.
     Answers,
@@ -88,7 +89,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// In [UCUM](https://ucum.org), as OpenTelemetry has it: `s`, `1`, `{request}`; empty for a flag.
+    /// The unit in [UCUM](https://ucum.org), as OpenTelemetry writes it: `s`, `1`, `{request}`; empty for a flag.
     pub fn ucum(self) -> &'static str {
         match self {
             Self::Requests => "{request}",

@@ -1,4 +1,4 @@
-//! On the facade of the crate `metrics`.
+//! Metrics through the facade of the crate `metrics`.
 
 use std::{
     collections::HashSet,
@@ -46,35 +46,36 @@ use super::{
 ///
 /// # Names
 ///
-/// They are Prometheus', as [the table](super#all-metrics) has them, for whatever exporter. Leave the exporter's
-/// `with_recommended_naming` off: it would put `_total` behind `_bucket` and `_count`.
+/// The names are Prometheus's from [the table](super#all-metrics), whatever the exporter. Leave the exporter's
+/// `with_recommended_naming` off, because it would append `_total` to `_bucket` and `_count`.
 ///
 /// # Histograms
 ///
-/// The facade has none that is already counted, so their series are counters: `…_bucket` with the label `le`, `…_count`, and
-/// `…_sum`. That is what Prometheus stores of a histogram, and `histogram_quantile` works as ever.
+/// The facade takes no histogram that is already counted, so each becomes counters: `…_bucket` with the label `le`,
+/// `…_count`, and `…_sum`. Prometheus stores a histogram in this form, so `histogram_quantile` works as usual.
 ///
-/// The facade's counters are whole numbers. So `…_sum` and `…_wait_time_seconds_total`, in seconds, are gauges there, which only ever
-/// go up; Prometheus' `rate` takes them as they are.
+/// The facade's counters are whole numbers. So `…_sum` and `…_wait_time_seconds_total`, in seconds, are gauges that
+/// only ever go up. Prometheus's `rate` takes them as they are.
 ///
 /// # Series that end
 ///
-/// When a balancer is dropped, or an endpoint leaves, its gauges are set to zero once. Its counters stay as they are until the exporter
-/// drops what isn't written any more, if it is told to (`PrometheusBuilder::idle_timeout`). If another one comes that has the same labels, its
-/// counters go on from there. So use one recorder for as long as the process runs.
+/// When a balancer is dropped, or an endpoint leaves, its gauges are set to zero once. Its counters stay as they are
+/// until the exporter drops series that nobody writes, if it is told to (`PrometheusBuilder::idle_timeout`). If a new
+/// balancer or endpoint has the same labels, its counters go on from there. So use one recorder for as long as the
+/// process runs.
 pub struct Recorder {
     metrics: Metrics,
     written: Mutex<Written>,
 }
 
-/// What was written last time.
+/// What the last recording wrote.
 struct Written {
     carried: Carried<Key>,
     gauges: HashSet<Key>,
 }
 
 impl Recorder {
-    /// Of these metrics.
+    /// Records these metrics.
     pub fn new(metrics: Metrics) -> Self {
         let written = Written {
             carried: Carried::new(ENDED),
@@ -86,12 +87,12 @@ impl Recorder {
         }
     }
 
-    /// Writes all values, as they are now, to the recorder that is installed.
+    /// Writes all current values to the installed recorder.
     pub fn record(&self) {
         ::metrics::with_recorder(|recorder| self.record_to(recorder));
     }
 
-    /// Writes all values to this one, such as a `PrometheusRecorder` that isn't installed.
+    /// Writes all current values to this recorder, such as a `PrometheusRecorder` that isn't installed.
     pub fn record_to(&self, recorder: &dyn ::metrics::Recorder) {
         describe(recorder);
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,10 +110,10 @@ impl Recorder {
         written.carried.end_round();
     }
 
-    /// [Records](Self::record) at once, and then each `interval`: a future to spawn. It ends when it is dropped, or its task is
-    /// aborted.
+    /// [Records](Self::record) at once, then at each `interval`. Spawn this future: it ends when it is dropped, or its
+    /// task is aborted.
     ///
-    /// An interval of zero counts as one of a millisecond. What a scrape finds is as old as the interval at most.
+    /// An interval of zero counts as a millisecond. The values that a scrape finds are at most one interval old.
     pub async fn record_every(self, every: Duration) {
         let mut ticks = interval(every.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -163,7 +164,7 @@ fn describe(recorder: &dyn ::metrics::Recorder) {
 struct Writer<'a> {
     recorder: &'a dyn ::metrics::Recorder,
     carried: &'a mut Carried<Key>,
-    /// Those that aren't counters.
+    /// The series that aren't counters.
     gauges: HashSet<Key>,
 }
 

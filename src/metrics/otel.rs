@@ -1,4 +1,4 @@
-//! On OpenTelemetry's API.
+//! Metrics through OpenTelemetry's API.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use super::{
     table::METRICS,
 };
 
-/// Lets this meter observe the metrics, for as long as what it returns is kept. Feature `otel`.
+/// Lets a meter observe the metrics while the returned [`Observed`] is kept. Feature `otel`.
 ///
 /// Names, units and labels are those of [the table](super#all-metrics), with dots. No global meter is used.
 ///
@@ -44,10 +44,10 @@ use super::{
 ///
 /// # Histograms
 ///
-/// OpenTelemetry has no histogram that is observed. So each is three counters: `….bucket` with the attribute `le`, the bucket's
-/// upper bound in seconds (`+Inf` for the last), of which each has all below it, too; `….sum`, and `….count`.
+/// OpenTelemetry has no observable histogram. So each histogram is three counters: `….bucket`, `….sum` and `….count`.
+/// `….bucket` has the attribute `le`, the bucket's upper bound in seconds (`+Inf` for the last), and is cumulative.
 ///
-/// In Prometheus they are named otherwise than the [`Recorder`](super::Recorder)'s, and queries differ by that:
+/// Their names in Prometheus differ from those of the [`Recorder`](super::Recorder), and so do queries:
 ///
 /// | `observe`, by OpenTelemetry's Prometheus exporter | `Recorder` |
 /// | --- | --- |
@@ -56,14 +56,15 @@ use super::{
 /// | `tower_headless_request_duration_count_total` | `tower_headless_request_duration_seconds_count` |
 ///
 /// So the 95th percentile is
-/// `histogram_quantile(0.95, sum by (le) (rate(tower_headless_request_duration_bucket_total[5m])))`. The same holds for
-/// `endpoint.request.duration`. All other metrics have the names that the table has for Prometheus.
+/// `histogram_quantile(0.95, sum by (le) (rate(tower_headless_request_duration_bucket_total[5m])))`.
+/// `endpoint.request.duration` is named in this way, too. All other metrics have the table's names for Prometheus.
 ///
 /// # How many series the SDK takes
 ///
-/// 2,000 for each instrument, unless told otherwise (its cardinality limit). All above that it puts into one, with the attribute
-/// `otel.metric.overflow`, whose value is that of any of them, and is of no use. Per endpoint, `endpoint.request.duration.bucket` has 22
-/// for each, so that it overflows with the 91st endpoint; `endpoint.requests` has nine, and does with the 223rd. A view raises the limit:
+/// 2,000 for each instrument by default (its cardinality limit). It puts all others into one series with the attribute
+/// `otel.metric.overflow`. That series has the value of any one of them, so it is useless.
+/// `endpoint.request.duration.bucket` has 22 series for each endpoint, so it overflows with the 91st endpoint.
+/// `endpoint.requests` has nine, and overflows with the 223rd. A view raises the limit:
 ///
 /// ```
 /// use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
@@ -77,21 +78,23 @@ use super::{
 /// # drop(provider.build());
 /// ```
 ///
-/// Without [per endpoint](Metrics::per_endpoint), a service has 22 at most, and 90 services fit.
+/// Without [series per endpoint](Metrics::per_endpoint), a service has 22 at most, and 90 services fit.
 ///
 /// # What a collection costs
 ///
-/// One look at all balancers, however many instruments there are: the first one that is asked reads, and the others get the same
-/// reading, each once. Who is asked a second time reads anew, and so does who finds a reading older than a second. So several
-/// readers of one provider that collect at the same time take readings from each other, and read nearly as often as there are
-/// instruments. Their values are right, but those of one histogram may be some microseconds apart. Where that matters, give each a provider
-/// of its own, and observe with each.
+/// One read of all balancers, however many instruments there are. The first instrument that is asked reads, and each
+/// other instrument gets its values from that reading once. An instrument that is asked a second time reads anew, and
+/// so does one that finds a reading older than a second. So if several readers of one provider collect at the same
+/// time, they use up each other's readings, and read nearly as often as there are instruments. Their values are right,
+/// but those of one histogram may be some microseconds apart. If that matters, give each reader a provider of its own,
+/// and observe with each.
 ///
 /// # Series that end
 ///
-/// When a balancer is dropped, or an endpoint leaves, its series are not observed any more. If another one comes that has the same
-/// attributes before the next collection, its counters go on from there. If it comes later, they begin at zero, as those of a process that
-/// has started anew do; under delta temporality nothing is counted twice. With several readers, that is so where each collects between.
+/// When a balancer is dropped, or an endpoint leaves, its series are not observed any more. If a new one with the same
+/// attributes comes before the next collection, its counters go on from there. If it comes later, they begin at zero,
+/// like those of a restarted process. Under delta temporality nothing is counted twice. With several readers, "later"
+/// means that each of them has collected in between.
 pub fn observe(metrics: &Metrics, meter: &Meter) -> Observed {
     let mut slots = Vec::new();
     for metric in METRICS {
@@ -117,7 +120,7 @@ pub fn observe(metrics: &Metrics, meter: &Meter) -> Observed {
         metrics: metrics.clone(),
         slots: names.map(|(at, slot)| (slot.name.clone(), at)).collect(),
         reading: Mutex::new(Reading {
-            // The SDK forgets a series that isn't observed once, and takes what it is told after that as new in the whole.
+            // The SDK forgets a series that one collection doesn't observe, and takes its next value as entirely new.
             carried: Carried::new(0),
             points: Vec::new(),
             read: None,
@@ -129,7 +132,7 @@ pub fn observe(metrics: &Metrics, meter: &Meter) -> Observed {
     Observed { _reader: reader }
 }
 
-/// Keep it: when it is dropped, the instruments of [`observe`] observe nothing any more.
+/// Keeps the instruments of [`observe`] working: when it is dropped, they observe nothing any more.
 #[must_use = "nothing is observed after it is dropped"]
 pub struct Observed {
     _reader: Arc<Reader>,
@@ -141,7 +144,7 @@ impl fmt::Debug for Observed {
     }
 }
 
-/// An instrument to be.
+/// An instrument that is yet to be built.
 struct Slot {
     name: String,
     kind: Type,
@@ -178,7 +181,7 @@ impl Slot {
     }
 }
 
-/// Reads for all instruments.
+/// Reads the balancers for all instruments.
 struct Reader {
     metrics: Metrics,
     /// Where an instrument's points are, by its name.
@@ -188,18 +191,18 @@ struct Reader {
 
 struct Reading {
     carried: Carried<(usize, String)>,
-    /// None where the instrument has got them.
+    /// `None` if the instrument has already taken its points.
     points: Vec<Option<Points>>,
     read: Option<Instant>,
 }
 
 type Points = Vec<(f64, Vec<KeyValue>)>;
 
-/// All instruments of a collection are asked in one go.
+/// A reading this old is of an earlier collection, because the SDK asks all instruments in one go.
 const OLD: Duration = Duration::from_secs(1);
 
 impl Reader {
-    /// The points of one instrument, of a reading that it hasn't got yet.
+    /// The points of one instrument, from a reading that it hasn't taken from yet.
     fn take(&self, at: usize) -> Points {
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -232,7 +235,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// With the life that it counts in, if it is a counter.
+    /// Adds a point. `life` is the counter's current life, `None` if it isn't a counter.
     fn point(&mut self, name: &str, labels: Vec<KeyValue>, value: f64, life: Option<Life>) {
         let Some(&at) = self.slots.get(name) else {
             return;

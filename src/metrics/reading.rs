@@ -1,4 +1,4 @@
-//! From what a balancer knows of itself to values.
+//! Turns a balancer's [`Explanation`] into values of metrics.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const SECONDS: [f64; LATENCY_BOUNDS.len()] = {
     bounds
 };
 
-/// Where the series of one balancer, or of one of its endpoints, go.
+/// Writes the series of one balancer, or of one of its endpoints, to a sink.
 pub(super) struct Series<'a> {
     /// Labels that all of them have.
     labels: Vec<(&'static str, &'a str)>,
@@ -83,7 +83,7 @@ impl<'a> Series<'a> {
     }
 
     fn states(&mut self, it: &Explanation) {
-        // Without a memory nobody knows of a panic: no series says more than a zero.
+        // A balancer that doesn't count can't know of a panic: no series is better than a wrong zero.
         let is_known = |verdict: &Verdict| *verdict != Verdict::Panic || has_memory(it);
         for verdict in VERDICTS.into_iter().filter(is_known) {
             let endpoints = it.endpoints.iter();
@@ -247,10 +247,10 @@ impl<'a> Series<'a> {
     }
 }
 
-/// The label that only this metric has.
+/// The metric's own label, if it has one.
 type Label = Option<(&'static str, &'static str)>;
 
-/// Whether the balancer counts: only then does it keep in mind what has happened.
+/// Whether the balancer counts: only then does it remember what has happened.
 fn has_memory(it: &Explanation) -> bool {
     it.totals.is_some()
 }
@@ -287,8 +287,8 @@ fn state(verdict: Verdict) -> &'static str {
     }
 }
 
-/// Of the requests in flight and as many to come as there are endpoints that get any. Few in flight tell little, and so count for
-/// little.
+/// The busiest endpoint's share, as a multiple of an even share. It is taken of the requests in flight plus one request
+/// to come for each picked endpoint, so that a few requests in flight don't count for much.
 fn largest_share(it: &Explanation) -> f64 {
     let picked = || it.endpoints.iter().filter(|it| it.verdict.is_picked());
     let many = picked().count() as f64;

@@ -1,8 +1,8 @@
-//! One value of one metric, and who takes it.
+//! One value of one metric, and the trait of sinks that take it.
 
 use super::descriptor::Descriptor;
 
-/// Takes what is read: an exporter of your own implements this.
+/// Takes the values that are read. Implement it for an exporter of your own.
 ///
 /// [`Metrics::read`](super::Metrics::read) calls it once for each series.
 ///
@@ -27,7 +27,7 @@ use super::descriptor::Descriptor;
 /// }
 /// ```
 pub trait MetricsSink {
-    /// One series, and its value now.
+    /// Takes one series, and its value now.
     fn sample(&mut self, sample: &Sample<'_>);
 }
 
@@ -41,28 +41,28 @@ pub struct Sample<'a> {
     pub labels: &'a [(&'static str, &'a str)],
     /// The value.
     pub value: Value<'a>,
-    /// Changes when another balancer or endpoint has the same labels: then its counters begin at zero again.
+    /// Changes when another balancer or endpoint takes over the same labels. Its counters begin at zero again.
     pub life: Life,
 }
 
-/// Tells one balancer, or endpoint, from another one of the same name.
+/// Tells a balancer, or endpoint, from an earlier one of the same name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Life {
     pub(super) balancer: u64,
     pub(super) endpoint: u64,
 }
 
-/// A value.
+/// The value of a series.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Value<'a> {
-    /// Of a [counter](super::Kind::Counter).
+    /// The value of a [counter](super::Kind::Counter).
     Count(u64),
-    /// Of a counter of seconds.
+    /// The value of a counter of seconds.
     Seconds(f64),
-    /// Of a [gauge](super::Kind::Gauge).
+    /// The value of a [gauge](super::Kind::Gauge).
     Gauge(f64),
-    /// Of a [histogram](super::Kind::Histogram).
+    /// The value of a [histogram](super::Kind::Histogram).
     Histogram(Histogram<'a>),
 }
 
@@ -72,7 +72,7 @@ pub enum Value<'a> {
 pub struct Histogram<'a> {
     /// The buckets' upper bounds in seconds; one more bucket is above them.
     pub bounds: &'static [f64],
-    /// How many are in each bucket: not cumulative, and without those at the end that are empty.
+    /// How many are in each bucket: not cumulative, and without empty buckets at the end.
     pub buckets: &'a [u64],
     /// The sum of all times, in seconds.
     pub sum: f64,
@@ -81,7 +81,7 @@ pub struct Histogram<'a> {
 }
 
 impl Histogram<'_> {
-    /// How many are at or below each bound, the last of which is none: it has them all.
+    /// How many are at or below each bound. The last bound is `None`: its count includes all.
     pub fn cumulative(&self) -> impl Iterator<Item = (Option<f64>, u64)> {
         let bounds = self.bounds.iter().copied().map(Some).chain([None]);
         let buckets = self.buckets.iter().copied().chain(std::iter::repeat(0));

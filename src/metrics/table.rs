@@ -28,30 +28,30 @@ macro_rules! metrics {
 
 metrics! {
     REQUESTS: Counter, Requests, "tower_headless.requests", &["outcome"],
-        "requests by what came of them at the endpoint that had them";
+        "requests by outcome at the endpoint that had them";
     UNPLACED: Counter, Requests, "tower_headless.requests.unplaced", &[],
         "requests that failed without any endpoint";
     IN_FLIGHT: Gauge, Requests, "tower_headless.requests.in_flight", &[],
         "requests that endpoints have now";
     DURATION: Histogram, Seconds, "tower_headless.request.duration", &[],
-        "how long successes took, to the beginnings of their answers";
+        "how long successes took, to the start of the answer";
     WAITS: Counter, Requests, "tower_headless.requests.waits", &["cause"],
-        "requests that waited before an endpoint had them, by what for";
+        "requests that waited before an endpoint got them, by cause";
     WAIT_TIME: Counter, Seconds, "tower_headless.requests.wait.time", &["cause"],
-        "how long those waited that wait no longer";
+        "the total time of waits that have ended";
     WAITING: Gauge, Requests, "tower_headless.requests.waiting", &["cause"],
         "requests that wait now";
     TRIALS: Counter, Requests, "tower_headless.requests.trials", &[],
-        "requests sent to find out how an endpoint is that gets no others";
+        "trial requests to endpoints that get no others";
     RETRIES: Counter, Requests, "tower_headless.retries", &["cause"],
-        "requests sent again, by why";
+        "requests sent again, by cause";
     RETRIES_REFUSED: Counter, Requests, "tower_headless.retries.refused", &[],
         "retries that the budget refused";
     HEDGES: Counter, Requests, "tower_headless.hedges", &[], "hedges sent";
     HEDGES_WON: Counter, Requests, "tower_headless.hedges.won", &[],
         "hedges that were answered first";
     HEDGES_REFUSED: Counter, Requests, "tower_headless.hedges.refused", &[],
-        "late requests that were not hedged, for want of budget";
+        "late requests that were not hedged, because the budget was spent";
     OVERTAKEN: Counter, Requests, "tower_headless.requests.overtaken", &[],
         "requests whose hedge was answered first";
     ENDPOINTS: Gauge, Endpoints, "tower_headless.endpoints", &["state"],
@@ -61,13 +61,13 @@ metrics! {
     UNREACHABLE: Counter, Times, "tower_headless.endpoints.unreachable", &[],
         "how often endpoints became unreachable";
     LARGEST_SHARE: Gauge, Ratio, "tower_headless.endpoints.largest_share", &[],
-        "how many times its even part the busiest endpoint gets of the requests in flight and to come";
+        "the busiest endpoint's share of the requests in flight and to come, as a multiple of an even share";
     PANIC: Gauge, Flag, "tower_headless.panic", &[],
         "too few endpoints are healthy: ejections are ignored";
     OUTAGE: Gauge, Seconds, "tower_headless.outage.time", &[],
         "for how long no endpoint has accepted any request";
     ANSWERS: Counter, Answers, "tower_headless.discovery.answers", &["result"],
-        "discovery's answers, by what they were";
+        "discovery's answers, by result";
     STALENESS: Gauge, Seconds, "tower_headless.discovery.staleness", &[],
         "how old the set of endpoints is";
     LAST_CHANGE: Gauge, Seconds, "tower_headless.discovery.last_change", &[],
@@ -82,11 +82,11 @@ metrics! {
     CLOSED: Counter, Connections, "tower_headless.connections.closed", &["cause"],
         "connections that ended, by cause";
     ENDPOINT_REQUESTS: Counter, Requests, "tower_headless.endpoint.requests",
-        of_endpoint!("outcome"), "one endpoint's requests by what came of them";
+        of_endpoint!("outcome"), "one endpoint's requests by outcome";
     ENDPOINT_IN_FLIGHT: Gauge, Requests, "tower_headless.endpoint.requests.in_flight",
         of_endpoint!(), "requests that the endpoint has now";
     ENDPOINT_TRIALS: Counter, Requests, "tower_headless.endpoint.requests.trials",
-        of_endpoint!(), "requests sent to find out how the endpoint is";
+        of_endpoint!(), "trial requests to the endpoint";
     ENDPOINT_OVERTAKEN: Counter, Requests, "tower_headless.endpoint.requests.overtaken",
         of_endpoint!(), "its requests whose hedge was answered first";
     ENDPOINT_DURATION: Histogram, Seconds, "tower_headless.endpoint.request.duration",
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_tells_of_all_metrics_as_they_are() {
+    fn the_documented_table_agrees_with_the_metrics() {
         let rows = include_str!("table.md").lines().skip(2);
         let mut metrics = METRICS.iter();
         for row in rows {

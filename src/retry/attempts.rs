@@ -1,12 +1,12 @@
 //! The attempts of one request: whether there is another one, where it goes, and which result its caller gets.
 //!
 //! ```text
-//!  an attempt has ended ──▶ is another one wanted, are there any left, does the budget allow it?
-//!                             │ yes: the request again, on a route that avoids where it has been
+//!  an attempt has ended ──▶ is another one wanted, are any left, does the budget allow it?
+//!                             │ yes: the request again, on a route that avoids the endpoints so far
 //!                             └ no:  the most telling result is the caller's
 //! ```
 //!
-//! Those who use this say what an attempt has come to ([`Ended`]); everything that follows from it is decided here.
+//! The users of this module say how an attempt ended ([`Ended`]); everything that follows from it is decided here.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -22,24 +22,24 @@ use crate::{
     route::Route,
 };
 
-/// How often one request is sent again, at most.
+/// The default limit of retries for one request.
 const TIMES: usize = 3;
 
-/// How often requests may be sent again.
+/// How often requests may be retried.
 #[derive(Clone)]
 pub(crate) struct Allowance {
-    /// One of them, at most.
+    /// The limit for one request.
     pub(crate) times: usize,
-    /// All of them. Each request is a deposit, and each retry a withdrawal.
+    /// The limit for all requests. Each request is a deposit, and each retry a withdrawal.
     pub(crate) budget: Arc<dyn Budget + Send + Sync>,
-    /// Endpoints that have asked for a while without any of them.
+    /// Endpoints that have asked for a pause in retries.
     pub(crate) delays: Arc<Delays>,
-    /// Where they are counted, if they are.
+    /// Counts retries, if the balancer counts.
     pub(crate) tally: Option<Arc<BalanceTally>>,
 }
 
 impl Allowance {
-    /// A hedge is due; whether it is sent. One that is refused again and again counts once.
+    /// Counts a hedge that is due, and returns `is_allowed`. A hedge that is refused again and again counts once.
     pub(crate) fn hedged(&self, is_allowed: bool, charge: &mut Charge) -> bool {
         let is_news = charge.is_news(is_allowed);
         if let Some(tally) = self.tally.as_ref().filter(|_| is_news) {
@@ -71,25 +71,25 @@ impl Default for Allowance {
     }
 }
 
-/// What an attempt has come to, as far as the next one depends on it.
+/// How an attempt ended, as far as the next one depends on it.
 pub(crate) struct Ended {
     pub(crate) fate: Fate,
-    /// Where the request was.
+    /// The endpoint that had the request.
     pub(crate) endpoint: Option<Endpoint>,
-    /// Another result is wanted, and the request may be sent again.
+    /// Whether another result is wanted, and the request may be sent again.
     pub(crate) is_retried: bool,
-    /// It counts for more than what was [set aside](Attempts::has_aside), if anything was.
+    /// Whether it counts for more than the result that was [set aside](Attempts::has_aside), if any.
     pub(crate) is_good: bool,
-    /// For events; none where nobody wants them.
+    /// The text for log events; `None` if they are off.
     pub(crate) told: Option<Box<Told>>,
 }
 
-/// What events tell of an attempt.
+/// What log events say about an attempt.
 pub(crate) struct Told {
     pub(crate) service: Option<Arc<str>>,
-    /// HTTP's, where it is HTTP.
+    /// The HTTP method, over HTTP.
     pub(crate) method: Option<String>,
-    /// What it has come to.
+    /// Why it ended.
     pub(crate) reason: String,
 }
 
@@ -107,8 +107,8 @@ impl Ended {
         debug!(REQUESTS, service, endpoint, method, %reason, fate = ?self.fate, "{text}");
     }
 
-    /// Whether a hedge was executed by nobody, and isn't the only one that its request may have. Those that are allowed get it
-    /// back then.
+    /// Whether this is a hedge that no endpoint has executed, and its request may have another one. Then the share of
+    /// `hedges` gets it back.
     pub(crate) fn is_taken_back(&self, hedges: Option<&Hedges>) -> bool {
         let is_taken_back = !self.fate.may_be_executed();
         if let Some(hedges) = hedges.filter(|_| is_taken_back) {
@@ -118,16 +118,16 @@ impl Ended {
     }
 }
 
-/// What became of a request at the endpoint that it was sent to.
+/// How a request fared at the endpoint that it was sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It was answered. The same endpoint would answer the same.
+    /// It was answered. The endpoint would give the same answer again.
     Answered,
     /// It was lost, and may have been executed.
     Lost,
-    /// The endpoint refused it unprocessed, in the protocol's own words.
+    /// The endpoint refused it unprocessed, as the protocol can say.
     Unprocessed,
-    /// No endpoint has got it: the balancer has offered it to all.
+    /// No endpoint got it, though the balancer offered it to all.
     Unsent,
 }
 
@@ -136,7 +136,7 @@ impl Fate {
         matches!(self, Self::Answered | Self::Lost)
     }
 
-    /// Why there is an attempt after this.
+    /// The cause of an attempt that follows this.
     fn cause(self) -> AttemptCause {
         match self {
             Self::Answered => AttemptCause::RetryAnswered,
@@ -150,13 +150,13 @@ impl Fate {
 /// The attempts of one request whose results are of type `T`.
 pub(crate) struct Attempts<T> {
     left: usize,
-    /// The caller's, and away from where the request has been.
+    /// The caller's route, plus the endpoints to avoid because the request has been there.
     route: Route,
-    /// The last result after which the request may have been executed, whatever becomes of the later attempts.
+    /// The last result after which the request may have been executed. It stays true however later attempts end.
     before: Option<Box<T>>,
-    /// That is of a try beside the one that goes on: it came first, and no other try is in its place.
+    /// Whether `before` is of one of two tries, while the other one goes on and no try has replaced it.
     is_aside: bool,
-    /// An earlier attempt has left this process, whatever came of it.
+    /// Whether an earlier attempt has left this process, however it ended.
     was_sent: bool,
 }
 
@@ -177,12 +177,12 @@ impl<T> Attempts<T> {
         &self.route
     }
 
-    /// Whether as many retries have been made as one request may have.
+    /// Whether the request has used all its retries.
     pub(crate) fn are_used_up(&self) -> bool {
         self.left == 0
     }
 
-    /// Whether a result was set aside that counts for more than another one that is no good.
+    /// Whether a result was set aside. It counts for more than a later result that isn't good.
     pub(crate) fn has_aside(&self) -> bool {
         self.is_aside
     }
@@ -201,7 +201,7 @@ impl<T> Attempts<T> {
         self.before.is_some()
     }
 
-    /// Whether an endpoint has got an earlier attempt, though it may not have executed that.
+    /// Whether an endpoint got an earlier attempt, executed or not.
     #[cfg(feature = "http")]
     pub(crate) fn were_sent(&self) -> bool {
         self.was_sent
@@ -213,9 +213,9 @@ impl<T> Attempts<T> {
         self.before.as_deref_mut()
     }
 
-    /// The request for another attempt, and its route. If there is to be none, the result that the caller has to know.
+    /// The request and the route of another attempt. If there is none, the result that the caller gets.
     ///
-    /// `has_other` tells whether there is an endpoint that a route doesn't avoid; `again` makes the request again.
+    /// `has_other` says whether there is an endpoint that a route doesn't avoid. `again` makes the request again.
     pub(crate) fn next<Req>(
         &mut self,
         result: T,
@@ -235,7 +235,8 @@ impl<T> Attempts<T> {
         ControlFlow::Continue((request, route))
     }
 
-    /// The route of a second try beside the one at `endpoint`, which goes to another one or nowhere. None if there is no other.
+    /// The route of a second try beside the one at `endpoint`: to another endpoint or nowhere. `None` if there is no
+    /// other.
     pub(crate) fn beside(
         &self,
         endpoint: &Endpoint,
@@ -247,14 +248,15 @@ impl<T> Attempts<T> {
         Some(route).filter(has_other)
     }
 
-    /// One of two tries has come to this, and the other one goes on.
+    /// Keeps the result of one of two tries, while the other one goes on.
     pub(crate) fn set_aside(&mut self, result: T, ended: &Ended) {
         self.avoid(ended.endpoint.as_ref());
         self.keep(result, ended.fate, true);
     }
 
-    /// One of two tries has come to this, and the other one goes on, at `other` if an endpoint has it: the request for a try
-    /// in its place, which goes to a third endpoint or nowhere, and its route. None if there is to be none.
+    /// Replaces one of two tries, which ended with this result, while the other goes on (at `other`, if an endpoint has
+    /// it). Returns the request and the route of the new try, which goes to a third endpoint or nowhere; `None` if
+    /// there is none.
     pub(crate) fn replace<Req>(
         &mut self,
         result: T,
@@ -278,8 +280,8 @@ impl<T> Attempts<T> {
         replaced
     }
 
-    /// The route of a try in the place of one of two: to an endpoint that has had neither, if there is one. What no endpoint has
-    /// taken was offered to all.
+    /// The route of a try that replaces one of two: to an endpoint that has had neither, if there is one. A request
+    /// that no endpoint has taken was offered to all, so it has none.
     fn third(
         &self,
         ended: &Ended,
@@ -296,7 +298,8 @@ impl<T> Attempts<T> {
         route.map(beside_both).filter(has_other)
     }
 
-    /// Keeps a result that the caller gets if nothing better comes: the first one of two that are set aside, or else the last.
+    /// Keeps a result that the caller gets if nothing better comes: the first of two that are set aside, otherwise the
+    /// last.
     fn keep(&mut self, result: T, fate: Fate, is_aside: bool) {
         self.was_sent |= fate != Fate::Unsent;
         let is_second = is_aside && self.is_aside;
@@ -315,8 +318,9 @@ impl<T> Attempts<T> {
     ) -> bool {
         let is_new = self.avoid(ended.endpoint.as_ref());
         self.route = allowance.delays.avoid(std::mem::take(&mut self.route));
-        // gRFC A6, "transparent retries": what was not processed is no more work than what was never sent. Each endpoint can
-        // make use of that once, so that it ends; an endpoint that refuses the request a second time makes a retry of it.
+        // gRFC A6, "transparent retries": a request that was not processed costs no more work than one that was never
+        // sent. So that this ends, each endpoint gets one such free attempt; if it refuses the request a second time,
+        // the next attempt is a retry.
         if ended.fate == Fate::Unprocessed && is_new {
             return true;
         }
@@ -334,7 +338,7 @@ impl<T> Attempts<T> {
         allowed
     }
 
-    /// Avoids the endpoint from now on; whether it was not avoided before.
+    /// Avoids the endpoint from now on. Returns whether it wasn't avoided before.
     fn avoid(&mut self, endpoint: Option<&Endpoint>) -> bool {
         let Some(endpoint) = endpoint.filter(|endpoint| !self.route.avoids(endpoint)) else {
             return false;
@@ -343,13 +347,13 @@ impl<T> Attempts<T> {
         true
     }
 
-    /// Whether an endpoint is left that may answer otherwise. Where one pod is asked for, no other one gets the request.
+    /// Whether an endpoint is left that may answer differently. If the request is for one pod, no other gets it.
     fn has_where(&self, has_other: impl FnOnce(&Route) -> bool) -> bool {
         !self.route.is_for_one() && has_other(&self.route)
     }
 
-    /// That the last attempt was not executed doesn't say that the request was not. Of two tries that are no good the first
-    /// result counts.
+    /// The result that the caller gets. If only the last attempt wasn't executed, the request may have been, so the
+    /// kept result counts. If neither of two tries is good, the first result counts.
     fn most_telling(&mut self, result: T, ended: &Ended) -> T {
         let is_best = ended.is_good || (ended.fate.may_be_executed() && !self.is_aside);
         match self.before.take() {
@@ -364,7 +368,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-    /// Allows so many retries, and no more.
+    /// A budget of a fixed number of retries.
     struct Only(AtomicUsize);
 
     impl Budget for Only {
@@ -399,7 +403,8 @@ mod tests {
         }
     }
 
-    /// Lets attempts end at these endpoints, of four; the result that the caller gets is the number of its attempt.
+    /// Lets attempts end at these endpoints, of four. Returns the number of the attempt whose result the caller gets,
+    /// and the routes.
     fn run(allowance: &Allowance, route: Route, ends: &[(Fate, u8)]) -> (usize, Vec<Route>) {
         let (mut attempts, mut routes) = (Attempts::new(allowance, route), Vec::new());
         let has_other = |route: &Route| (1..=4).any(|host| !route.avoids(&endpoint(host)));
@@ -423,11 +428,7 @@ mod tests {
         assert_eq!(routes.len(), 3);
         assert_eq!(routes[0], route.clone().avoid(&endpoint(1)));
         let both = route.avoid(&endpoint(1)).avoid(&endpoint(2));
-        assert_eq!(
-            routes[1..],
-            [both.clone(), both],
-            "nothing stands in it twice"
-        );
+        assert_eq!(routes[1..], [both.clone(), both], "nothing is in it twice");
     }
 
     #[test]
@@ -439,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_asked_for_where_it_has_not_been() {
+    fn an_answered_request_goes_only_to_endpoints_that_have_not_answered_it() {
         let ends = [(Answered, 1), (Answered, 2), (Answered, 3), (Answered, 4)];
         assert_eq!(run(&allowance(9, 9), Route::new(), &ends).0, 3);
         let pinned = Route::new().pod("web-0");
@@ -447,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn what_each_endpoint_refuses_once_is_charged_to_nobody() {
+    fn the_first_unprocessed_refusal_of_each_endpoint_costs_no_budget() {
         let ends = [1, 2, 3, 4, 4].map(|host| (Unprocessed, host));
         let (result, routes) = run(&allowance(0, 0), Route::new(), &ends);
         assert_eq!((result, routes.len()), (4, 4), "the second time is a retry");
@@ -456,7 +457,8 @@ mod tests {
         assert_eq!(result, 3, "once for nothing, and twice as a retry");
     }
 
-    /// What becomes of a try that fails at endpoint 1 while another one is at endpoint 2, in a set of so many.
+    /// The route that replaces a try that fails at endpoint 1 while another one is at endpoint 2. `last` is the last
+    /// endpoint of the set.
     fn replaced(last: u8, allowance: &Allowance, fate: Fate) -> Option<Route> {
         let mut attempts = Attempts::new(allowance, Route::new());
         let has_other = |route: &Route| (1..=last).any(|host| !route.avoids(&endpoint(host)));
@@ -480,7 +482,7 @@ mod tests {
         }
     }
 
-    /// The result that counts where one was set aside, and the other one is this.
+    /// The result that counts if one was set aside and the other one ends like this.
     fn told(aside: Fate, last: Fate, is_good: bool) -> usize {
         let allowance = allowance(0, 0);
         let mut attempts = Attempts::new(&allowance, Route::new());
@@ -505,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_set_aside_is_past_when_the_request_is_sent_again() {
+    fn a_result_that_was_set_aside_counts_no_more_after_another_retry() {
         let allowance = allowance(1, 1);
         let mut attempts = Attempts::new(&allowance, Route::new());
         attempts.set_aside(1, &ended(Answered, 1));
@@ -523,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_result_that_may_have_been_executed_is_told() {
+    fn the_caller_gets_the_last_result_that_may_have_been_executed() {
         let ends = [
             (Lost, 1),
             (Lost, 2),

@@ -1,4 +1,4 @@
-//! The budget that requests have by default.
+//! The default budget of retries.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
@@ -7,16 +7,16 @@ use std::{
 
 use tower::retry::budget::{Budget, TpsBudget};
 
-/// How many requests may be sent again: a share of all, and some more each second, counted over ten seconds.
+/// How many retries are allowed: a share of all requests plus some each second, counted over ten seconds.
 const SHARE: f32 = 0.2;
 const A_SECOND: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// How many requests make one deposit. tower's budget reads the clock under a lock at each, which a request would feel. Its
-/// shares above one are exact where they divide 1,000, as this many times [`SHARE`] does.
+/// How many requests make one deposit. tower's budget reads the clock under a lock at each deposit, which would slow
+/// every request. It is exact for shares above one that divide 1,000, as `BATCH` × [`SHARE`] does.
 const BATCH: u16 = 10;
 
-/// tower's budget, which is told of every tenth request and then of all ten.
+/// tower's budget, with one deposit for every [`BATCH`] requests.
 pub(super) struct DefaultBudget {
     requests: AtomicU32,
     budget: TpsBudget,
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_allows_what_tower_s_budget_of_single_requests_does() {
+    async fn the_batched_budget_allows_as_many_retries_as_tower_s_own() {
         for requests in [0, 10, 1_000, 50_000] {
             let (ours, towers) = (DefaultBudget::default(), TpsBudget::default());
             for _ in 0..requests {

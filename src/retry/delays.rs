@@ -1,4 +1,4 @@
-//! Endpoints that have asked for a while without requests that are sent again.
+//! Endpoints that have asked for a pause in retries.
 
 use std::{
     sync::{
@@ -12,16 +12,16 @@ use tokio::time::Instant;
 
 use crate::{endpoint::Endpoint, route::Route};
 
-/// The longest while that is heeded, whatever an endpoint asks for.
+/// The longest pause that is respected, whatever an endpoint asks for.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// How many endpoints are remembered: a retry looks at all of them.
 const MOST: usize = 32;
 
-/// Until when which endpoints want no retries. Other requests go to them as ever.
+/// Which endpoints want no retries, and until when. Other requests go to them as usual.
 #[derive(Debug, Default)]
 pub(crate) struct Delays {
-    /// There may be some.
+    /// Whether there may be any, so that most requests skip the lock.
     any: AtomicBool,
     until: Mutex<Vec<(Endpoint, Instant)>>,
 }
@@ -31,7 +31,7 @@ impl Delays {
         self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `endpoint` wants none for so long from now on, or none for longer than that.
+    /// Notes that `endpoint` wants no retries for `delay` from now on.
     pub(crate) fn note(&self, endpoint: &Endpoint, delay: Duration) {
         let (now, mut all) = (Instant::now(), self.lock());
         all.retain(|(other, until)| *until > now && !other.is_same_pod(endpoint));
@@ -39,7 +39,7 @@ impl Delays {
             return;
         }
         if all.len() == MOST {
-            // The one that it matters least of.
+            // The one whose pause ends first.
             let first = (0..MOST).min_by_key(|&index| all[index].1);
             first.map(|index| all.swap_remove(index));
         }
@@ -47,7 +47,7 @@ impl Delays {
         self.any.store(true, Relaxed);
     }
 
-    /// The route, away from those that want none now.
+    /// Makes the route avoid the endpoints that want no retries now.
     pub(super) fn avoid(&self, mut route: Route) -> Route {
         if !self.any.load(Relaxed) || route.is_for_one() {
             return route;
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_word_counts() {
+    async fn an_endpoint_s_latest_request_for_a_pause_replaces_its_earlier_ones() {
         let delays = Delays::default();
         delays.note(&endpoint(1), Duration::from_secs(20));
         delays.note(&endpoint(1), Duration::from_secs(1));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn few_are_remembered_however_many_ask() {
+    async fn the_number_of_remembered_endpoints_is_bounded() {
         let delays = Delays::default();
         for host in 1..=200 {
             delays.note(&endpoint(host), Duration::from_secs(1) * host.into());
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_for_one_pod_goes_there() {
+    fn a_request_for_one_pod_goes_there_in_spite_of_a_pause() {
         let delays = Delays::default();
         delays.note(&endpoint(1), Duration::from_secs(3));
         let route = delays.avoid(Route::new().pod("web-0"));

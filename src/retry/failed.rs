@@ -1,11 +1,11 @@
-//! What most services need: errors of endpoints are retried.
+//! The policy that most services need: it retries errors of endpoints.
 
 use super::policy::RetryPolicy;
 use crate::error::Error;
 
-/// Retries whatever an endpoint has failed with an error, of requests that are [`Clone`].
+/// Retries every request that an endpoint failed with an error. Requests must be [`Clone`].
 ///
-/// All of them: only for requests that may be executed twice. For others, write a [`RetryPolicy`].
+/// Use it only if all requests may be executed twice. For others, write a [`RetryPolicy`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetryFailed;
 

@@ -1,4 +1,4 @@
-//! One request, and its attempts one after another.
+//! The future of one request, which makes its attempts one after another.
 
 use std::{
     any::type_name,
@@ -29,7 +29,7 @@ use crate::{
     route::Route,
 };
 
-/// What the clones of a service have in common.
+/// What the clones of a service share.
 #[derive(Clone)]
 pub(super) struct Terms<L> {
     pub(super) policy: L,
@@ -37,13 +37,14 @@ pub(super) struct Terms<L> {
     pub(super) hedges: Option<Arc<Hedges>>,
 }
 
-/// What becomes of a request.
-type Outcome<S, Req, C> = Result<<C as Completion<<S as Service<Req>>::Response>>::Response, Error>;
+/// The caller's result.
+type CallerResult<S, Req, C> =
+    Result<<C as Completion<<S as Service<Req>>::Response>>::Response, Error>;
 
 type Attempt<S, Req, C> = ResponseFuture<S, Req, Located<C>>;
 
-/// What comes of an attempt.
-type Answer<S, Req, C> = Result<
+/// The result of an attempt.
+type AttemptResult<S, Req, C> = Result<
     (
         Endpoint,
         <C as Completion<<S as Service<Req>>::Response>>::Response,
@@ -51,8 +52,8 @@ type Answer<S, Req, C> = Result<
     Error,
 >;
 
-/// What follows from an attempt: another one, or the caller's result.
-type Next<S, Req, C> = ControlFlow<Outcome<S, Req, C>, Attempt<S, Req, C>>;
+/// What follows an attempt: another one, or the caller's result.
+type Next<S, Req, C> = ControlFlow<CallerResult<S, Req, C>, Attempt<S, Req, C>>;
 
 pin_project! {
     /// The future of a request that may be sent again. Dropping it cancels the request.
@@ -63,12 +64,12 @@ pin_project! {
     {
         #[pin]
         race: Race<Attempt<S, Req, C>>,
-        // None if it is not to be sent again, whatever comes.
+        // None if the request must never be sent again.
         replay: Option<Replay<S, Req, C, L>>,
     }
 }
 
-/// What it takes to send a request again.
+/// What is needed to send a request again.
 struct Replay<S, Req, C, L>
 where
     S: Service<Req>,
@@ -77,7 +78,7 @@ where
     request: Req,
     balance: Balance<S, C>,
     terms: Arc<Terms<L>>,
-    attempts: Attempts<Outcome<S, Req, C>>,
+    attempts: Attempts<CallerResult<S, Req, C>>,
 }
 
 impl<S, Req, C, L> RetryFuture<S, Req, C, L>
@@ -127,7 +128,7 @@ where
     C: Completion<S::Response> + Clone,
     L: RetryPolicy<Req, C::Response>,
 {
-    type Output = Outcome<S, Req, C>;
+    type Output = CallerResult<S, Req, C>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -152,12 +153,12 @@ where
     }
 }
 
-/// Ready with what was set aside, once its hedge, which goes on alone, has had its time.
+/// Ready with the result that was set aside, once the hedge that goes on alone has used up its time.
 fn poll_aside<S, Req, C, L>(
     race: Pin<&mut Race<Attempt<S, Req, C>>>,
     replay: &mut Option<Replay<S, Req, C, L>>,
     cx: &mut Context<'_>,
-) -> Poll<Outcome<S, Req, C>>
+) -> Poll<CallerResult<S, Req, C>>
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
@@ -179,7 +180,7 @@ where
     C: Completion<S::Response> + Clone,
     L: RetryPolicy<Req, C::Response>,
 {
-    fn next(&mut self, result: Answer<S, Req, C>) -> Next<S, Req, C> {
+    fn next(&mut self, result: AttemptResult<S, Req, C>) -> Next<S, Req, C> {
         let (ended, result) = self.ended(result);
         let Terms {
             policy, allowance, ..
@@ -194,8 +195,8 @@ where
         ControlFlow::Continue(again.counted_as_retry())
     }
 
-    /// What an attempt has come to.
-    fn ended(&self, result: Answer<S, Req, C>) -> (Ended, Outcome<S, Req, C>) {
+    /// How an attempt ended.
+    fn ended(&self, result: AttemptResult<S, Req, C>) -> (Ended, CallerResult<S, Req, C>) {
         let (fate, endpoint, result) = match result {
             Ok((endpoint, response)) => (Fate::Answered, Some(endpoint), Ok(response)),
             Err(error) if error.is_unsent() => (Fate::Unsent, None, Err(error)),
@@ -216,7 +217,7 @@ where
             service: self.balance.service().cloned(),
             method: None,
             reason: match &result {
-                Ok(_) => "its answer is to be asked for again".to_owned(),
+                Ok(_) => "its answer is one that is retried".to_owned(),
                 Err(error) => line(error),
             },
         };
@@ -243,9 +244,9 @@ where
         self.balance.late()
     }
 
-    fn patience(&self, late: Duration) -> Duration {
+    fn hedge_delay(&self, late: Duration) -> Duration {
         let hedges = self.terms.hedges.as_ref();
-        hedges.map_or(late, |hedges| hedges.patience(late))
+        hedges.map_or(late, |hedges| hedges.hedge_delay(late))
     }
 
     fn second(
@@ -272,18 +273,18 @@ where
         Some(hedge.counted_as_hedge())
     }
 
-    fn is_good(&self, result: &Answer<S, Req, C>) -> bool {
+    fn is_good(&self, result: &AttemptResult<S, Req, C>) -> bool {
         let is_good = |(_, response): &(_, _)| self.terms.policy.is_good(response);
         result.as_ref().is_ok_and(is_good)
     }
 
-    fn won(&self, result: &Answer<S, Req, C>) {
+    fn won(&self, result: &AttemptResult<S, Req, C>) {
         if result.is_ok() {
             self.balance.count_hedge_won();
         }
     }
 
-    fn set_aside(&mut self, result: Answer<S, Req, C>) -> bool {
+    fn set_aside(&mut self, result: AttemptResult<S, Req, C>) -> bool {
         let (ended, result) = self.ended(result);
         self.attempts.set_aside(result, &ended);
         ended.is_taken_back(self.terms.hedges.as_deref())
@@ -291,7 +292,7 @@ where
 
     fn replace(
         &mut self,
-        result: Answer<S, Req, C>,
+        result: AttemptResult<S, Req, C>,
         other: &Attempt<S, Req, C>,
     ) -> Option<Attempt<S, Req, C>> {
         let (ended, result) = self.ended(result);

@@ -1,4 +1,4 @@
-//! The layer, and its service.
+//! [`RetryLayer`] and its service.
 
 use std::{
     fmt,
@@ -22,10 +22,10 @@ use crate::{
     route::{PodId, Route},
 };
 
-/// Sends requests again that an endpoint has failed: to another endpoint, at once, and within a budget.
+/// Sends requests that an endpoint failed to another endpoint, at once and within a budget.
 ///
-/// It goes around a [`Balance`], directly. Layers for each attempt, such as a timeout, go around the endpoints' services;
-/// layers for the whole, around this one. [`http::Client`](crate::http) has retries of its own.
+/// It goes directly around a [`Balance`]. Layers for each attempt, such as a timeout, go around the endpoints'
+/// services. Layers for the whole request go around this one. [`http::Client`](crate::http) has retries of its own.
 ///
 /// Over any other service, use tower's own [`Retry`](tower::retry::Retry); it takes the same budgets. If the service carries
 /// requests to a balancer and hands their [`Route`] on, tower's policy can [avoid](Route::avoid) the endpoints that failed.
@@ -54,44 +54,45 @@ use crate::{
 ///
 /// # What is sent again
 ///
-/// What the [`RetryPolicy`] says: [`RetryFailed`](crate::RetryFailed), [`RetryUnavailable`](crate::RetryUnavailable), or one's own. That a request failed says nothing
-/// of whether it was executed: a policy makes only those again that may be executed twice. Requests that an endpoint has
-/// *not* got are none of this layer's business: the balancer takes them elsewhere by itself, whatever they are.
+/// The [`RetryPolicy`] decides: [`RetryFailed`](crate::RetryFailed), [`RetryUnavailable`](crate::RetryUnavailable), or
+/// your own. A failed request may have been executed, so a policy must resend only requests that may be executed twice.
+/// This layer isn't needed for requests that *no* endpoint got: the balancer takes them elsewhere by itself, whatever
+/// they are.
 ///
 /// # Where to
 ///
-/// To none of the endpoints that the request has been on, as long as another one takes it. When all of them have failed
-/// it, a request that was *lost* may come back to one of them; one that was *answered* does not. An endpoint whose answer
-/// [asks for a while without retries](RetryPolicy::pushback) gets none for so long, as long as another one takes them.
+/// To an endpoint that the request hasn't been to, as long as one takes it. When all have failed it, a request that was
+/// *lost* may return to one of them; a request that was *answered* does not. An endpoint whose answer [asks for a pause
+/// in retries](RetryPolicy::pushback) gets none for that time, if another endpoint takes them.
 ///
 /// # How often
 ///
-/// A request at most [3 times](Self::retries), and all requests together within a [budget](Self::budget): of the requests
-/// of any 10 seconds 20 %, and 100 more. Services made by one layer, and their clones, share it.
+/// One request is sent again at most [3 times](Self::retries). All requests together have a [budget](Self::budget):
+/// 20 % of the requests of any 10 seconds, plus 100. Services made by one layer, and their clones, share it.
 ///
-/// With everything failing, the endpoints so get 1.2 + 10/*r* attempts for each of *r* requests a second: 1.21 at 1,000 a
-/// second, 1.3 at 100. Below 4 a second the bound of each request is the tighter one.
+/// So if everything fails, the endpoints get 1.2 + 10/*r* attempts for each of *r* requests a second: 1.21 at 1,000 a
+/// second, 1.3 at 100. Below 4 a second, the limit for one request is the tighter one.
 ///
-/// That is a mean over 11 seconds, for the budget is counted in slots of one second. What healthy seconds have saved may be
-/// spent at once: when everything begins to fail, each request is sent up to 4 times until those 20 % are spent, and again
-/// when what was spent has left the window. At 500 requests a second, one second of each eleven has 3.4 attempts for each
-/// request, and the others one. It takes a budget of one's own to have it otherwise: `TpsBudget` over one second saves less
-/// for the moment in which a pod dies with many requests on it, and spends it more evenly.
+/// That is a mean over 11 seconds, because the budget is counted in slots of one second. What healthy seconds have
+/// saved may be spent at once: when everything begins to fail, each request is sent up to 4 times until those 20 % are
+/// spent, and again when those retries have left the window. At 500 requests a second, one second of each eleven has
+/// 3.4 attempts for each request, and the others one. To change that, set a budget of your own. `TpsBudget` over one
+/// second spends more evenly, but saves less for the moment in which a pod dies with many requests on it.
 ///
 /// # What the caller gets
 ///
-/// The last result, be it because it is good, or because no more retries are allowed. An error that says that the request
-/// [was not sent](crate::Error::is_unsent) is true of the last attempt only: then the result before it is returned, for the
-/// request may have been executed. For that, a result is kept until the next one comes.
+/// The last result: it is good, or no more retries are allowed. There is one exception. An error that says that the
+/// request [was not sent](crate::Error::is_unsent) is true only of the last attempt. Then the caller gets the result
+/// before it, because the request may have been executed. For that, a result is kept until the next one comes.
 ///
-/// Dropping the future cancels whatever attempt is under way.
+/// Dropping the future cancels the attempt that is under way.
 #[derive(Clone)]
 pub struct RetryLayer<L> {
     terms: Terms<L>,
 }
 
 impl<L> RetryLayer<L> {
-    /// A layer that retries as `policy` says.
+    /// Makes a layer that retries as `policy` says.
     pub fn new(policy: L) -> Self {
         Self {
             terms: Terms {
@@ -102,29 +103,30 @@ impl<L> RetryLayer<L> {
         }
     }
 
-    /// How often one request may be sent again, at most; 3 by default. What no endpoint has got doesn't count.
+    /// How often one request may be sent again; 3 by default. Attempts that no endpoint got don't count.
     pub fn retries(mut self, times: usize) -> Self {
         self.terms.allowance.times = times;
         self
     }
 
-    /// What bounds the retries of all requests. Each request is a deposit, and each retry a withdrawal.
+    /// The budget that bounds the retries of all requests. Each request is a deposit, and each retry a withdrawal.
     ///
-    /// By default 20 % of the requests and 10 a second more, over ten seconds: what `TpsBudget::new(Duration::from_secs(10), 10, 0.2)`
-    /// allows, with the deposits of ten requests made at once. Of shares, [`TpsBudget`](tower::retry::budget::TpsBudget) knows those that are one in
-    /// a whole number; it takes others for the next larger one of these, 0.3 for 1/3 and 0.8 for all.
+    /// The default is 20 % of the requests plus 10 a second, over ten seconds. That is what
+    /// `TpsBudget::new(Duration::from_secs(10), 10, 0.2)` allows, with one deposit for each ten requests.
+    /// [`TpsBudget`](tower::retry::budget::TpsBudget) has only shares of the form 1/*n*. It rounds others up: 0.3 is
+    /// 1/3, and 0.8 is all.
     pub fn budget(mut self, budget: impl Budget + Send + Sync + 'static) -> Self {
         self.terms.allowance.budget = Arc::new(budget);
         self
     }
 
-    /// Asks a second endpoint for an answer that is late; off by default. Only what the policy
-    /// [allows](RetryPolicy::may_hedge) is hedged, and what it makes [again](RetryPolicy::again).
+    /// Asks a second endpoint if an answer is late; off by default. Only requests that the policy
+    /// [allows](RetryPolicy::may_hedge) and can make [again](RetryPolicy::again) are hedged.
     ///
-    /// A result that isn't [good](RetryPolicy::is_good) doesn't count while the other one may come. The rules for retries hold as
-    /// ever: if the first endpoint's is one that is retried, a third endpoint is asked at once. Where none is good in the end,
-    /// the first result of the two is the caller's; and so is the first endpoint's where the second one
-    /// [hangs](Hedge#what-is-good).
+    /// A result that isn't [good](RetryPolicy::is_good) doesn't count while the other one may come. The rules for
+    /// retries still hold: if the first endpoint's result is one that is retried, a third endpoint is asked at once. If
+    /// none is good in the end, the caller gets the first of the two results. If the second endpoint
+    /// [hangs](Hedge#what-is-good), the caller gets the first endpoint's result.
     pub fn hedge(mut self, hedge: Hedge) -> Self {
         self.terms.hedges = Some(Arc::new(Hedges::new(&hedge)));
         self
@@ -147,7 +149,7 @@ impl<S, C, L: Clone> Layer<Balance<S, C>> for RetryLayer<L> {
     }
 }
 
-/// A [`Balance`] whose requests are sent again; made by [`RetryLayer`].
+/// A [`Balance`] with retries; made by [`RetryLayer`].
 pub struct Retry<B, L> {
     balance: B,
     terms: Arc<Terms<L>>,

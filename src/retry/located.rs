@@ -1,4 +1,4 @@
-//! Where a response comes from.
+//! Which endpoint a response comes from.
 
 use crate::{
     endpoint::Endpoint,
@@ -7,7 +7,7 @@ use crate::{
     outcome::Outcome,
 };
 
-/// A completion around the balancer's own that also tells which endpoint the response comes from.
+/// A completion around the balancer's own that also returns the endpoint of the response.
 #[derive(Clone)]
 pub(super) struct Located<C>(pub(super) C);
 

@@ -1,10 +1,10 @@
-//! Which results are no good, and how a request is made again.
+//! [`RetryPolicy`]: which results are retried, and how a request is made again.
 
 use std::time::Duration;
 
 use crate::error::Error;
 
-/// Which results are no good, and how a request is made again.
+/// Decides which results are retried, and makes a request again.
 ///
 /// ```
 /// use tower_headless::{Error, RetryPolicy};
@@ -33,33 +33,34 @@ use crate::error::Error;
     note = "implement `RetryPolicy<{Req}, {Res}>`; for HTTP, `RetryUnavailable` is one"
 )]
 pub trait RetryPolicy<Req, Res> {
-    /// The same request again; none if it must not be executed twice, or can't be had twice.
+    /// Makes the request again; `None` if it must not be executed twice, or can't be copied.
     ///
-    /// Asked before the request is sent for the first time, and then of that copy for each time that it is sent again.
+    /// Called before the request is first sent. For each retry, it is called with that copy.
     fn again(&self, request: &Req) -> Option<Req>;
 
-    /// Whether another endpoint is to get the request after this result.
+    /// Whether another endpoint should get the request after this result.
     ///
-    /// A request that no endpoint has got ([`Error::is_unsent`]) has been offered to all of them
-    /// by then.
+    /// If no endpoint got the request ([`Error::is_unsent`]), it has already been offered to all of them.
     fn retry(&self, result: Result<&Res, &Error>) -> bool;
 
-    /// Whether a second endpoint may get the request while the first one still has it, where there is
-    /// [hedging](crate::RetryLayer::hedge). False by default: only for requests that change nothing.
+    /// Whether a second endpoint may get the request while the first one still has it, with
+    /// [hedging](crate::RetryLayer::hedge). `false` by default. Return `true` only for requests that change nothing.
     fn may_hedge(&self, request: &Req) -> bool {
         let _ = request;
         false
     }
 
-    /// Whether this response counts while another endpoint still has the request. One that isn't good is set aside until that one
-    /// has answered, too, be it [retried](Self::retry) or not. By default what isn't retried is good.
+    /// Whether this response counts while another endpoint still has the request. A response that isn't good is set
+    /// aside until the other endpoint has answered too, whether it is [retried](Self::retry) or not. By default, a
+    /// response is good if it isn't retried.
     fn is_good(&self, response: &Res) -> bool {
         !self.retry(Ok(response))
     }
 
-    /// For how long the endpoint that gave this response wants no requests that are sent again; none by default.
+    /// How long the endpoint of this response wants no retries; `None` by default.
     ///
-    /// Meanwhile they go to others, as long as there are some; beyond 30 s they don't. First attempts go there as ever.
+    /// Meanwhile retries go to other endpoints, if there are any. At most 30 s are respected. First attempts go there
+    /// as usual.
     fn pushback(&self, response: &Res) -> Option<Duration> {
         let _ = response;
         None

@@ -1,11 +1,11 @@
-//! What an answer asks of those who would send its request again: to wait, or to leave it.
+//! What an answer asks of retries of its request: to wait, or not to happen.
 //!
 //! | in the answer | what it asks |
 //! | --- | --- |
-//! | `grpc-retry-pushback-ms`, not negative | no retry there for so long (gRFC A6) |
+//! | `grpc-retry-pushback-ms`, not negative | no retry there for that time (gRFC A6) |
 //! | `grpc-retry-pushback-ms`, negative or no number of 32 bits | no retry, anywhere (gRFC A6) |
-//! | `Retry-After` with 429 or 503, in seconds or as a date | no retry there for so long, or before then (RFC 9110 §10.2.3) |
-//! | `Retry-After` that is neither | nothing |
+//! | `Retry-After` with 429 or 503, in seconds or as a date | no retry there for that time, or before that date (RFC 9110 §10.2.3) |
+//! | any other `Retry-After` | nothing |
 
 use std::time::{Duration, SystemTime};
 
@@ -16,12 +16,12 @@ use http::{
 
 const GRPC: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-/// What an answer asks for.
+/// What an answer asks of retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushback {
-    /// That its request isn't sent again.
+    /// Never send its request again.
     Never,
-    /// That no request is sent again to the endpoint for so long.
+    /// Send no retries to the endpoint for this time.
     After(Duration),
 }
 
@@ -55,20 +55,17 @@ impl Pushback {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // One that is too large for a number is as good as any that large.
+        // A number that is too large means the largest.
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let then = httpdate::parse_http_date(text).ok()?;
-    // By the clock that the date is of, if the answer says what that shows.
+    // Measured by the answer's own clock, if its `Date` says what that shows.
     let date = headers.get(DATE).and_then(|date| date.to_str().ok());
     let now = date.and_then(|date| httpdate::parse_http_date(date).ok());
     then.duration_since(now.unwrap_or_else(wall_clock)).ok()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a date is one of the wall clock's"
-)]
+#[expect(clippy::disallowed_methods, reason = "a date is wall time")]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
@@ -119,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_is_one_of_the_answer_s_own_clock() {
+    fn a_date_is_measured_by_the_answer_s_own_clock() {
         let dates = [
             ("retry-after", "Wed, 21 Oct 2015 07:28:10 GMT"),
             ("date", "Wed, 21 Oct 2015 07:28:00 GMT"),

@@ -1,4 +1,4 @@
-//! What HTTP services need: so are the answers of those who can't serve.
+//! The policy that HTTP services need: it also retries the answers of pods that can't serve.
 
 use std::time::Duration;
 
@@ -11,22 +11,23 @@ use crate::{
     outcome::{ByStatus, ClassifyHttp, Outcome},
 };
 
-/// What a pod answers that can't serve: it, or what stands before it, has no one who does (RFC 9110 §15.6.3–5). The
-/// same as Envoy's `gateway-error`. Not 500, which tells of the request as often as of the pod.
+/// The statuses of a pod that can't serve: neither the pod nor a proxy before it has a server for the request (RFC 9110
+/// §15.6.3–5). They are Envoy's `gateway-error`. 500 isn't among them, because it is as often about the request as
+/// about the pod.
 pub(crate) const UNAVAILABLE: [StatusCode; 3] = [
     StatusCode::BAD_GATEWAY,
     StatusCode::SERVICE_UNAVAILABLE,
     StatusCode::GATEWAY_TIMEOUT,
 ];
 
-/// Retries HTTP requests that an endpoint has failed, or answered with 502, 503 or 504: those whose methods are safe
-/// (RFC 9110 §9.2.1) and that have no body.
+/// Retries safe HTTP requests that an endpoint failed, or answered with 502, 503 or 504. Safe means a safe method (RFC
+/// 9110 §9.2.1) and no body.
 ///
-/// `Retry-After` with 503 or 429, and gRPC's `grpc-retry-pushback-ms`, are heeded: for so long, but at most 30 s, retries
-/// leave that endpoint alone, and a negative pushback ends them.
+/// It respects `Retry-After` with 503 or 429, and gRPC's `grpc-retry-pushback-ms`: for that time, but at most 30 s,
+/// retries leave the endpoint alone. A negative pushback ends them.
 ///
-/// With [hedging](crate::RetryLayer::hedge), no 5xx is [good](RetryPolicy::is_good), and no 429; nor is gRPC's `UNAVAILABLE`,
-/// `RESOURCE_EXHAUSTED` or `DEADLINE_EXCEEDED` in the head.
+/// With [hedging](crate::RetryLayer::hedge), these answers aren't [good](RetryPolicy::is_good): any 5xx, 429, and
+/// gRPC's `UNAVAILABLE`, `RESOURCE_EXHAUSTED` or `DEADLINE_EXCEEDED` in the head.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(docsrs, doc(cfg(feature = "http-body")))]
 pub struct RetryUnavailable;
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_wins_no_race_be_it_retried_or_not() {
+    fn a_refusal_never_wins_a_race_whether_it_is_retried_or_not() {
         assert!([200, 304, 404].iter().all(|&status| is_good(status, "0")));
         let bad = [429, 500, 502, 503];
         assert!(bad.iter().all(|&status| !is_good(status, "0")));

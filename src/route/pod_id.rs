@@ -1,4 +1,4 @@
-//! What one pod is asked for by.
+//! [`PodId`]: how a request names one pod.
 
 use std::{
     borrow::Cow,
@@ -10,15 +10,15 @@ use std::{
 use super::PodName;
 use crate::endpoint::Endpoint;
 
-/// What one pod is asked for by: its name, its ordinal in a StatefulSet, or its address.
+/// Identifies one pod: by its name, its ordinal in a StatefulSet, or its address.
 ///
 /// | made of | means the pod |
 /// | --- | --- |
-/// | text: `"web-0"` | of this hostname, or of this name |
-/// | text that is an address: `"10.244.1.7"`, `"10.244.1.7:80"` | at this address, as the downward API tells it (`status.podIP`) |
-/// | an [`IpAddr`], a [`SocketAddr`] | at this address, whatever pod that is: such a pod is followed nowhere |
-/// | an [`Endpoint`] | of its hostname or its name; at its address, if it has neither |
-/// | [`ordinal`](Self::ordinal) | whose name ends so: `web-3` is 3 |
+/// | text: `"web-0"` | with this hostname, or this name |
+/// | text that is an address: `"10.244.1.7"`, `"10.244.1.7:80"` | at this address, such as the downward API's `status.podIP` |
+/// | an [`IpAddr`], a [`SocketAddr`] | at this address, whichever pod that is: it isn't followed to another address |
+/// | an [`Endpoint`] | with its hostname or its name; if it has neither, at its address |
+/// | [`ordinal`](Self::ordinal) | whose name ends in this number: `web-3` is 3 |
 ///
 /// ```
 /// use tower_headless::{Endpoint, PodId};
@@ -41,22 +41,22 @@ enum Id {
     Address(SocketAddr),
 }
 
-/// The endpoints' names end in ordinals of several StatefulSets: these two.
+/// An ordinal is ambiguous, because the endpoints' names are of several StatefulSets: two of the names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ambiguous(pub(crate) [Box<str>; 2]);
 
 impl PodId {
     /// The pod of a StatefulSet by its number: 3 is `web-3`.
     ///
-    /// What stands before the number is what it is in the names of the other endpoints. If that differs, because the Service
-    /// has the pods of several StatefulSets, requests fail at once, with an error that
-    /// [is unreachable](crate::Error::is_unreachable) and tells two of the names. As long as the pods of only one of them are
-    /// there, the other's can't be known: ask for the pods of such a Service by name.
+    /// The part before the number is taken from the names of the other endpoints. If those differ, because the Service
+    /// has the pods of several StatefulSets, requests fail at once, with an error that [is
+    /// unreachable](crate::Error::is_unreachable) and has two of the names. While only one StatefulSet's pods are
+    /// there, the client can't know of the other one. So request the pods of such a Service by name.
     pub const fn ordinal(ordinal: u32) -> Self {
         Self(Id::Ordinal(ordinal))
     }
 
-    /// Whether `endpoint` is the pod that is meant. By its ordinal it is any with this number.
+    /// Whether `endpoint` is this pod. An ordinal means any endpoint with this number.
     pub fn is(&self, endpoint: &Endpoint) -> bool {
         match &self.0 {
             Id::Name(name) => endpoint.is_called(name),
@@ -69,7 +69,7 @@ impl PodId {
         }
     }
 
-    /// The name that it is asked for by; by its number, what this makes with the name of the one StatefulSet that there is.
+    /// The requested name. For an ordinal, it is made with `set`, the name of the only StatefulSet.
     pub(crate) fn name_with<'a>(&'a self, set: Option<&'a str>) -> Option<PodName<'a>> {
         match &self.0 {
             Id::Name(name) => Some(PodName::from(&**name)),
@@ -78,7 +78,7 @@ impl PodId {
         }
     }
 
-    /// Where `endpoint` stands beside the address that it is asked for by, in the order of identities; none if it is by a name.
+    /// Compares `endpoint` with the requested address, in the order of identities; `None` if a name is requested.
     pub(crate) fn order(&self, endpoint: &Endpoint) -> Option<Ordering> {
         match &self.0 {
             Id::Name(_) | Id::Ordinal(_) => None,
@@ -87,7 +87,7 @@ impl PodId {
         }
     }
 
-    /// The name, if it is asked for by that.
+    /// The name, if the pod is requested by name.
     pub(crate) fn name(&self) -> Option<&str> {
         match &self.0 {
             Id::Name(name) => Some(name),
@@ -95,7 +95,7 @@ impl PodId {
         }
     }
 
-    /// The pod among `endpoints`: by its ordinal, the one of the name that this makes there, if it makes any.
+    /// Resolves an ordinal to a name among `endpoints`, if they have one StatefulSet. Any other id stays as it is.
     pub(crate) fn among(&self, endpoints: &[Endpoint]) -> Result<Cow<'_, Self>, Box<Ambiguous>> {
         let Id::Ordinal(ordinal) = &self.0 else {
             return Ok(Cow::Borrowed(self));
@@ -114,7 +114,7 @@ impl PodId {
     }
 }
 
-/// A StatefulSet's name and the ordinal of its pod of this name.
+/// Splits a pod's name into its StatefulSet's name and its ordinal.
 fn stateful(pod: &str) -> Option<(&str, u32)> {
     PodName::from(pod).stateful()
 }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinal_is_of_the_one_stateful_set_that_there_is() {
+    fn an_ordinal_means_the_pod_of_the_only_stateful_set() {
         assert_eq!(third(&["web-0", "web-12"]), Ok("web-3".into()));
         assert_eq!(third(&["a-b-0", "x7k2p", "a-b-1"]), Ok("a-b-3".into()));
         for not_stateful in ["web-x7k2p", "web-03", "-3", "web", "web-+3"] {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_an_address_is_one() {
+    fn text_that_parses_as_an_address_means_the_address() {
         let pod = &Endpoint::new("[fd00::7]:80".parse().expect("an address"));
         for (text, expected) in [
             ("fd00::7", true),

@@ -1,8 +1,8 @@
-//! What pods are called, with a StatefulSet's numbers apart.
+//! Pod names, split into a StatefulSet's name and a number.
 
 use std::fmt;
 
-/// A pod's name, in the order of StatefulSets: `web-3` is number 3 of `web`. Any other name is whole.
+/// A pod's name, ordered as StatefulSets order their pods: `web-3` is number 3 of `web`. Any other name isn't split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PodName<'a> {
     stem: &'a str,
@@ -18,7 +18,7 @@ impl<'a> PodName<'a> {
         }
     }
 
-    /// The StatefulSet and the number, if it is a name of such a pod.
+    /// The StatefulSet and the number, if it is such a pod's name.
     pub(crate) fn stateful(self) -> Option<(&'a str, u32)> {
         self.number.map(|number| (self.stem, number))
     }
@@ -43,7 +43,7 @@ impl fmt::Display for PodName<'_> {
     }
 }
 
-/// A StatefulSet's name and the ordinal of its pod of this name.
+/// Splits a pod's name into its StatefulSet's name and its ordinal.
 fn split(pod: &str) -> Option<(&str, u32)> {
     let (set, ordinal) = pod.rsplit_once('-')?;
     let is_plain = ordinal.bytes().all(|digit| digit.is_ascii_digit())
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_stays_what_it_is() {
+    fn a_name_that_was_split_is_displayed_unchanged() {
         for name in [
             "web-3",
             "a-b-0",
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_plain_number_at_the_end_is_one() {
+    fn only_a_plain_number_at_the_end_is_an_ordinal() {
         assert_eq!(PodName::from("a-b-0").stateful(), Some(("a-b", 0)));
         for name in ["web", "web-03", "-3", "web-+3", "web-4294967296"] {
             assert_eq!(PodName::from(name).stateful(), None, "{name}");

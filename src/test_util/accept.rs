@@ -1,10 +1,11 @@
-//! Connections accepted, whatever becomes of single ones.
+//! Accepts connections, in spite of errors.
 
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
-/// After an error, which may come again at once: where the process has no file descriptor left, until one is closed.
+/// The pause after an error, which may come again at once: if the process has no file descriptor left, until one is
+/// closed.
 pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
 /// The next connection.

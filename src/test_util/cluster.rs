@@ -31,19 +31,19 @@ use crate::{
     http::{Client, ClientBuilder},
 };
 
-/// How long a pod that is removed may finish its requests (kubelet's grace period is 30 s).
+/// How long a removed pod may finish its requests (kubelet's grace period is 30 s).
 const GRACE: Duration = Duration::from_secs(2);
 
-/// A headless Service: a DNS server, and pods that share a port on addresses of a loopback /24, which no other cluster of the
-/// process has.
+/// A headless Service: a DNS server, and pods that share a port. Their addresses are in a loopback /24 that no other
+/// cluster of the process has.
 ///
-/// As Kubernetes does, DNS has the addresses of the pods that are ready, at the Service's name and at the pods' own names
-/// below it, and SRV records if the port has a [name](super::ClusterBuilder::port_name). It knows what was last published: every
-/// method says whether it publishes. Pods count from 0, the oldest first; those of a
+/// As in Kubernetes, DNS has the addresses of the ready pods, at the Service's name and at the pods' own names below
+/// it. It has SRV records if the port has a [name](super::ClusterBuilder::port_name). DNS has what was last published:
+/// each method says whether it publishes. Pods count from 0, the oldest first; those of a
 /// [StatefulSet](super::ClusterBuilder::stateful_set) by their ordinals. Change a cluster from one task at a time.
 ///
-/// Dropping it ends everything: the pods, those that are held elsewhere too, and the DNS server. It lives in the runtime that
-/// it was started in, and ends with that.
+/// Dropping it ends everything: the DNS server and all pods, even those that are held elsewhere. It lives in the
+/// runtime that it was started in, and ends with that.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -54,7 +54,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// let client = cluster.client().build()?;
 /// for i in 0..100 {
 ///     if i == 50 {
-///         cluster.kill(0).await; // DNS goes on telling of it
+///         cluster.kill(0).await; // DNS goes on naming it
 ///     }
 ///     let response = client.get("/").await?; // and no request fails
 ///     assert_eq!(response.status(), 200);
@@ -76,16 +76,16 @@ struct State {
     network: Network,
     /// Oldest first; of a StatefulSet, by ordinals.
     members: Vec<Member>,
-    /// The pods' own names that DNS has.
+    /// The pods' own names that are in DNS.
     published: Vec<String>,
     ttl: u32,
     drain: Duration,
-    /// Told when a pod is added.
+    /// Notified when a pod is added.
     joined: watch::Sender<()>,
 }
 
 impl Cluster {
-    /// The DNS server, for failures of its own.
+    /// The DNS server. Use it to make DNS fail.
     pub fn dns(&self) -> &DnsServer {
         &self.dns
     }
@@ -100,8 +100,8 @@ impl Cluster {
         self.lock().network.port
     }
 
-    /// The Service as [`Client::builder`](crate::http::Client::builder) takes it: `http://<service>:<port>`, with an `s` where
-    /// the pods speak TLS; `http://_<port's name>._tcp.<service>` where the port has a name.
+    /// The Service's URI for [`Client::builder`](crate::http::Client::builder): `http://<service>:<port>`, or `https`
+    /// if the pods speak TLS. If the port has a name: `http://_<port's name>._tcp.<service>`.
     pub fn uri(&self) -> Uri {
         let s = if self.template.tls.is_some() { "s" } else { "" };
         let uri = format!("http{s}://{}", self.authority()).parse();
@@ -110,13 +110,13 @@ impl Cluster {
 
     /// A client's builder that knows the Service, and this cluster's DNS server instead of the system's.
     ///
-    /// Certificates to trust are left to you.
+    /// With TLS, set the certificates to trust yourself.
     pub fn client(&self) -> ClientBuilder {
         let name_server = self.dns.addr();
         Client::builder(self.uri()).dns(|dns| dns.name_servers([name_server]).allow_loopback(true))
     }
 
-    /// The Service for [`Balance`](crate::Balance) and whatever else takes a source of endpoints.
+    /// The Service as a source of endpoints, for [`Balance`](crate::Balance) and others.
     pub fn discovery(&self) -> Dns {
         let target = self.service_target().parse();
         Dns::new(target.expect("the builder has tried it")).allow_loopback(true)
@@ -135,14 +135,14 @@ impl Cluster {
         }
     }
 
-    /// The pods that are not removed, ready or not, killed or not.
+    /// The pods that haven't been removed, ready or not, killed or not.
     pub fn pods(&self) -> Vec<Arc<Pod>> {
         let state = self.lock();
         let pods = state.members.iter().map(|it| Arc::clone(&it.pod));
         pods.collect()
     }
 
-    /// `pods()[i]`
+    /// Pod `i` of [`pods`](Self::pods).
     ///
     /// # Panics
     ///
@@ -152,13 +152,14 @@ impl Cluster {
         Arc::clone(&self.lock().member(i).pod)
     }
 
-    /// Writes the addresses of the ready pods to DNS. None at all is NXDOMAIN, as CoreDNS answers.
+    /// Writes the addresses of the ready pods to DNS. If there are none, DNS answers NXDOMAIN, as CoreDNS does.
     pub fn publish(&self) {
         let mut state = self.lock();
         let ready = || state.members.iter().filter(|member| member.ready);
         let name = |member: &Member| format!("{}.{}", member.hostname, self.service);
         let names: Vec<_> = ready().map(name).collect();
-        // Names before what refers to them, and out in the other order: nobody reads of a target without an address.
+        // Names are added before the records that refer to them, and removed after those. So no query sees a target
+        // without an address.
         for (member, name) in ready().zip(&names) {
             self.dns.set_a(name, state.ttl, member.ip());
         }
@@ -177,20 +178,20 @@ impl Cluster {
         state.published = names;
     }
 
-    /// The records' TTL in seconds, 1 at first; publishes.
+    /// Sets the records' TTL in seconds, 1 at first; publishes.
     pub fn set_ttl(&self, ttl: u32) {
         self.lock().ttl = ttl;
         self.publish();
     }
 
-    /// How long a pod that is removed goes on serving after it has left DNS, as with a `preStop` hook that sleeps.
+    /// Sets how long a removed pod goes on serving after it has left DNS, as with a `preStop` hook that sleeps.
     ///
-    /// Zero at first, so that tests are fast: then clients that act on what DNS said last are refused.
+    /// It is zero at first, so that tests are fast. Then clients that still use DNS's last answer are refused.
     pub fn set_drain(&self, drain: Duration) {
         self.lock().drain = drain;
     }
 
-    /// Whether pod `i` passes its readiness probe; publishes.
+    /// Sets whether pod `i` passes its readiness probe; publishes.
     ///
     /// # Panics
     ///
@@ -203,8 +204,8 @@ impl Cluster {
 
     /// Adds pods, or removes the newest ones gracefully, until there are `n`; publishes.
     ///
-    /// A client [confirms](crate::OnEmpty::Confirm) that there are none: 10 s long it keeps the pods that it already knew to
-    /// refuse connections, and its errors are [`is_unreachable`](crate::http::Error::is_unreachable).
+    /// A client [confirms](crate::OnEmpty::Confirm) that there are none. For 10 s it keeps the pods, which refuse
+    /// connections by then, and its errors are [`is_unreachable`](crate::http::Error::is_unreachable).
     ///
     /// # Panics
     ///
@@ -224,8 +225,8 @@ impl Cluster {
 
     /// Replaces every pod, one after the other, as `kubectl rollout restart` does; publishes at each step.
     ///
-    /// A new pod is there before an old one is removed. In a StatefulSet the old one goes first, the highest ordinal at the
-    /// beginning, and the new one has its name.
+    /// A new pod starts before an old one is removed. In a StatefulSet the old one goes first, from the highest ordinal
+    /// down, and the new one has its name.
     ///
     /// # Panics
     ///
@@ -257,8 +258,8 @@ impl Cluster {
         pod
     }
 
-    /// Starts one more pod that DNS doesn't tell of until something publishes. In a StatefulSet it has the lowest ordinal that
-    /// is free.
+    /// Starts one more pod, which DNS doesn't name until something publishes. In a StatefulSet it has the lowest free
+    /// ordinal.
     ///
     /// # Panics
     ///
@@ -267,7 +268,7 @@ impl Cluster {
         self.start_other(None, &[]).await
     }
 
-    /// Starts a pod with this ordinal, or else the lowest that is free, and at none of the addresses `left`.
+    /// Starts a pod with this ordinal, or with the lowest free one, and at none of the addresses `left`.
     async fn start_other(&self, ordinal: Option<usize>, left: &[SocketAddr]) -> Arc<Pod> {
         let mut last = None;
         for _ in 0..Network::HOSTS {
@@ -283,7 +284,7 @@ impl Cluster {
                         .insert(member, self.template.stateful_set.is_some());
                     return pod;
                 }
-                // Taken by some other process, hardly: on to the next address.
+                // Perhaps another process has taken it: try the next address.
                 Err(error) => last = Some(error),
             }
         }
@@ -302,7 +303,7 @@ impl Cluster {
         pod
     }
 
-    /// Kills pod `i`; DNS goes on telling of it.
+    /// Kills pod `i`; DNS goes on naming it.
     ///
     /// # Panics
     ///
@@ -311,7 +312,7 @@ impl Cluster {
         self.pod(i).kill().await;
     }
 
-    /// Kills pod `i` and starts another one at another address, which is the last one then; publishes. In a StatefulSet it has
+    /// Kills pod `i`, and starts another one at another address, as the last pod; publishes. In a StatefulSet it has
     /// the place and the name of the old one.
     ///
     /// # Panics
@@ -327,7 +328,7 @@ impl Cluster {
         new
     }
 
-    /// Kills every pod and starts as many on other addresses; DNS is told `dns_delay` later. Returns then.
+    /// Kills every pod, starts as many on other addresses, and publishes `dns_delay` later. Then it returns.
     ///
     /// # Panics
     ///
@@ -351,7 +352,7 @@ impl Cluster {
         self.publish();
     }
 
-    /// Waits until the pods have begun `n` requests between them, those of the removed ones not counted.
+    /// Waits until the pods together have begun `n` requests. Removed pods don't count.
     ///
     /// # Panics
     ///
@@ -383,8 +384,7 @@ impl Cluster {
         }
     }
 
-    /// An address that no pod has had yet, for a server that is not this cluster's own: [`publish`](Self::publish) doesn't know
-    /// it.
+    /// An address that no pod has had yet, for a server of your own. [`publish`](Self::publish) doesn't know it.
     ///
     /// # Panics
     ///
@@ -393,7 +393,7 @@ impl Cluster {
         self.lock().next_address(&[])
     }
 
-    /// The ordinal that is free then.
+    /// Removes the pod, and returns its ordinal, which is then free.
     async fn remove(&self, pod: &Arc<Pod>) -> Option<usize> {
         let leaving = self.lock().take(pod);
         let ordinal = leaving.first().map(|member| member.ordinal);
@@ -456,7 +456,7 @@ impl State {
         self.joined.send_replace(());
     }
 
-    /// Takes this pod out, if it is there.
+    /// Removes this pod from the list, if it is there.
     fn take(&mut self, pod: &Arc<Pod>) -> Vec<Member> {
         let taken = self.members.extract_if(.., |it| Arc::ptr_eq(&it.pod, pod));
         taken.collect()
@@ -467,7 +467,7 @@ impl State {
         (0..).find(|ordinal| !is_taken(ordinal)).unwrap_or_default()
     }
 
-    /// The next address in turn that no pod has, and none of `left`: one that was just given up is the last to come again.
+    /// The next address in turn that is no pod's, and none of `left`. An address that was just given up comes last.
     fn next_address(&mut self, left: &[SocketAddr]) -> SocketAddr {
         for _ in 0..Network::HOSTS {
             let address = self.network.next_address();

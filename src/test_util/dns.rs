@@ -1,4 +1,4 @@
-//! An in-process DNS server whose records and faults change while it runs.
+//! A DNS server inside the process, whose records and faults can change while it runs.
 
 pub(super) mod fault;
 pub(super) mod glue;
@@ -31,12 +31,12 @@ use self::{
 };
 use super::{lock::lock, within::within};
 
-/// A DNS server on a loopback address, UDP and TCP on one port of its own.
+/// A DNS server on a loopback address, with UDP and TCP on one port.
 ///
-/// Names are compared without regard to case or a trailing dot. A name without any record is NXDOMAIN, a name with
-/// records of another type only is NODATA; both carry an SOA. An alias of such a name is answered by its CNAME alone.
-/// Times to live are in seconds. A type of record is a [`RecordType`], its number, or that of another crate that converts
-/// into the number.
+/// Names are compared without regard to case or a trailing dot. A name without any record gets NXDOMAIN, and a name
+/// that has only records of other types gets NODATA, both with an SOA. An alias of such a name is answered with its
+/// CNAME alone. Times to live are in seconds. A record type may be a [`RecordType`], its number, or another crate's
+/// type that converts into the number.
 ///
 /// Dropping it closes its sockets and connections. It lives in the runtime that it was started in, and ends with that.
 ///
@@ -51,7 +51,7 @@ use super::{lock::lock, within::within};
 ///
 /// let server = DnsServer::start().await;
 /// server.set_a("web.default.svc.cluster.local", 5, [Ipv4Addr::new(10, 0, 0, 1)]);
-/// // The first query meets a server that fails; the next one is answered.
+/// // The server fails the first query, and answers the next one.
 /// server.fault("*", RecordType::A, Fault::SERVFAIL.times(1));
 ///
 /// let dns = Dns::new("web.default.svc.cluster.local.:80".parse()?).name_servers([server.addr()]);
@@ -74,20 +74,20 @@ struct Running {
 }
 
 impl DnsServer {
-    /// On 127.0.0.1, at a free port.
+    /// Starts a server on 127.0.0.1, at a free port.
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// If there is no free port.
     pub async fn start() -> Self {
         Self::start_at(Ipv4Addr::LOCALHOST).await
     }
 
-    /// On any address of 127.0.0.0/8, at a free port.
+    /// Starts a server on this address of 127.0.0.0/8, at a free port.
     ///
     /// # Panics
     ///
-    /// If there is none, or the address is not this machine's.
+    /// If there is no free port, or the address is not this machine's.
     pub async fn start_at(ip: Ipv4Addr) -> Self {
         let lease = PortLease::new(ip);
         let server = Self {
@@ -100,14 +100,15 @@ impl DnsServer {
         server
     }
 
-    /// Where it listens: what a client takes for its name server.
+    /// The address that it listens on, for a client's list of name servers.
     pub fn addr(&self) -> SocketAddr {
         self.lease.addr()
     }
 
-    /// Closes both sockets and all connections: from here on queries meet nobody (ICMP port unreachable, RST).
+    /// Closes both sockets and all connections. From now on, nobody is there for queries (ICMP port unreachable, RST).
     ///
-    /// A client that is not `connect`ed to the server never hears of the ICMP (hickory's isn't): it waits for its timeout.
+    /// A client that hasn't `connect`ed its UDP socket (hickory doesn't) never sees the ICMP, and waits for its
+    /// timeout.
     ///
     /// Records, faults and the log are kept. The port stays reserved, for [`restart`](Self::restart).
     pub async fn stop(&self) {
@@ -119,11 +120,11 @@ impl DnsServer {
         }
     }
 
-    /// Starts again on the same port, after stopping if it runs.
+    /// Starts again on the same port; first stops if it is running.
     ///
     /// # Panics
     ///
-    /// If the process has no sockets left. The port is reserved.
+    /// If the process has no sockets left. (The port is reserved.)
     pub async fn restart(&self) {
         self.stop().await;
         let (udp, tcp) = self
@@ -135,7 +136,7 @@ impl DnsServer {
         *lock(&self.running) = Some(Running { stop, task });
     }
 
-    /// Replaces the name's A records, order and duplicates kept. None at all removes them.
+    /// Replaces the name's A records, keeping order and duplicates. With no addresses, it removes them.
     pub fn set_a(&self, name: &str, ttl: u32, addresses: impl IntoIterator<Item = Ipv4Addr>) {
         let data = addresses.into_iter().map(RecordData::A).collect();
         self.zone.set(name, RecordType::A, ttl, data);
@@ -153,7 +154,7 @@ impl DnsServer {
     ///
     /// # Panics
     ///
-    /// If a target is no DNS name: it is too long, or a label of it.
+    /// If a target isn't a valid DNS name: it, or one of its labels, is too long.
     #[track_caller]
     pub fn set_srv(&self, name: &str, ttl: u32, records: impl IntoIterator<Item = Srv>) {
         let records: Vec<_> = records.into_iter().collect();
@@ -166,11 +167,11 @@ impl DnsServer {
 
     /// Makes the name an alias of `target`, for queries of every type but CNAME. It hides the name's other records.
     ///
-    /// An answer is the CNAME, then what `target` has of the type asked for, aliases followed up to eight deep.
+    /// The answer has the CNAME, then `target`'s records of the queried type. Aliases are followed up to eight deep.
     ///
     /// # Panics
     ///
-    /// If the target is no DNS name: it is too long, or a label of it.
+    /// If the target isn't a valid DNS name: it, or one of its labels, is too long.
     #[track_caller]
     pub fn set_cname(&self, name: &str, ttl: u32, target: &str) {
         check(target);
@@ -183,26 +184,27 @@ impl DnsServer {
         self.zone.lock().records.remove(&normal(name));
     }
 
-    /// The TTL of NXDOMAIN and NODATA, in seconds (the SOA's minimum). 5 at first.
+    /// Sets the TTL of NXDOMAIN and NODATA, in seconds (the SOA's minimum); 5 at first.
     pub fn set_negative_ttl(&self, ttl: u32) {
         self.zone.lock().negative_ttl = ttl;
     }
 
-    /// Which glue goes with SRV records. [`Glue::Whole`] at first.
+    /// Sets which glue goes with SRV records; [`Glue::Whole`] at first.
     pub fn set_glue(&self, glue: Glue) {
         self.zone.lock().glue = glue;
     }
 
-    /// Whether each answer's records, and its glue, come in another order, as CoreDNS's `loadbalance` does. Off at first.
+    /// Sets whether each answer's records, and its glue, are shuffled, as CoreDNS's `loadbalance` does. Off at first.
     ///
     /// The orders are the same in every run.
     pub fn shuffle(&self, on: bool) {
         self.zone.lock().shuffle = on.then(|| StdRng::seed_from_u64(1));
     }
 
-    /// From now on queries for `name` (`"*"` is any) and `record_type` ([`ANY`](RecordType::ANY) is any) meet `fault`.
+    /// Sets a fault for queries for `name` (`"*"` is any) and `record_type` ([`ANY`](RecordType::ANY) is any) from now
+    /// on.
     ///
-    /// It replaces an earlier fault of the same name and type. Where several match, the latest counts.
+    /// It replaces an earlier fault of the same name and type. If several match a query, the latest counts.
     ///
     /// # Panics
     ///
@@ -226,17 +228,17 @@ impl DnsServer {
         self.zone.lock().log.clone()
     }
 
-    /// How many queries the log holds, over UDP and TCP: each is an exchange, answered or not.
+    /// How many queries the log holds, over UDP and TCP, answered or not.
     pub fn exchanges(&self) -> usize {
         self.zone.lock().log.len()
     }
 
-    /// Empties the log: all that counts queries or returns them begins anew.
+    /// Empties the log, so that everything that counts or returns queries begins anew.
     pub fn forget(&self) {
         self.zone.lock().forget();
     }
 
-    /// How many queries for `name` and `record_type` have come.
+    /// How many queries for `name` and `record_type` the log holds.
     pub fn count(&self, name: &str, record_type: impl Into<u16>) -> usize {
         let (name, record_type) = (normal(name), RecordType::from(record_type.into()));
         let asked =
@@ -274,7 +276,7 @@ impl DnsServer {
         within("the DNS query waited for", event)
     }
 
-    /// The first query that no earlier call has returned: waits if there is none.
+    /// Returns the first query that no earlier call has returned. Waits if there is none.
     ///
     /// # Panics
     ///

@@ -1,8 +1,8 @@
-//! A lock that a panic elsewhere doesn't close.
+//! Locking that ignores poison.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A test that panicked elsewhere says so itself: poison adds nothing.
+/// Locks, ignoring poison: a test that panicked elsewhere reports that itself.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

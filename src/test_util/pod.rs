@@ -31,13 +31,14 @@ use self::{
 };
 use super::{lock::lock, within::within};
 
-/// An HTTP server on one address that does what a test tells it to. It speaks HTTP/1.1 and HTTP/2 (by ALPN over TLS, with
+/// An HTTP server on one address that behaves as a test says. It speaks HTTP/1.1 and HTTP/2 (by ALPN over TLS, with
 /// prior knowledge in clear), so gRPC as well.
 ///
-/// Of itself it answers 200 and a short text; for the path `/stream/N/MS` the body is `N` chunks, the first at once and the
-/// others `MS` milliseconds apart, and for `/wait/MS` the answer comes `MS` milliseconds later. These answers say what the
-/// request was: `x-method`, `x-version` (`HTTP/1.1`, `HTTP/2.0`) and `x-host`, which is its `:authority` or else its `Host`.
-/// [`PodBuilder::answer`] makes them answers of your own. Every answer has the header `x-pod`, the pod's [name](Self::name).
+/// By default it answers 200 and a short text. For the path `/stream/N/MS`, the body is `N` chunks: the first at once,
+/// and the others `MS` milliseconds apart. For `/wait/MS`, the answer comes `MS` milliseconds later. The answers'
+/// headers describe the request: `x-method`, `x-version` (`HTTP/1.1`, `HTTP/2.0`) and `x-host`, which is its
+/// `:authority`, or else its `Host`. [`PodBuilder::answer`] replaces these answers. Every answer has the header
+/// `x-pod`, the pod's [name](Self::name).
 ///
 /// Dropping the pod kills it: its sockets are closed when its runtime runs next.
 ///
@@ -50,7 +51,7 @@ pub struct Pod {
     state: Mutex<State>,
 }
 
-/// What a pod is before it has started.
+/// A pod's settings.
 #[derive(Default)]
 pub(super) struct Settings {
     pub(super) name: Option<String>,
@@ -60,7 +61,7 @@ pub(super) struct Settings {
 
 enum State {
     Stopped,
-    /// Dropping the sender kills.
+    /// Dropping the sender kills the pod.
     Running(Arc<watch::Sender<Command>>),
     /// The sockets that keep the backlog full.
     BlackHole {
@@ -70,7 +71,7 @@ enum State {
 }
 
 impl Pod {
-    /// A pod that answers by itself, on `address`; port 0 takes a free one, and keeps it, killed or not.
+    /// Starts a pod with the default answers on `address`. Port 0 takes a free port, and keeps it, killed or not.
     ///
     /// # Errors
     ///
@@ -94,7 +95,7 @@ impl Pod {
         Ok(pod)
     }
 
-    /// Where it listens, now or after a [`restart`](Self::restart).
+    /// The address that it listens on, now or after a [`restart`](Self::restart).
     pub fn addr(&self) -> SocketAddr {
         self.lease.address()
     }
@@ -104,12 +105,12 @@ impl Pod {
         self.addr().ip()
     }
 
-    /// What the pod's answers say in `x-pod`: its hostname in a StatefulSet, or what it was told; else its IP address.
+    /// The pod's name, as in `x-pod`: its hostname in a StatefulSet, or the name that it was given, or its IP address.
     pub fn name(&self) -> &str {
         self.behaviour.name()
     }
 
-    /// How requests are answered that are read from now on.
+    /// Sets how requests that are read from now on are answered.
     pub fn set(&self, mode: Mode) {
         self.behaviour.set(mode);
     }
@@ -126,7 +127,7 @@ impl Pod {
     /// Closes the listener and idle connections, tells the others that no more requests are wanted (`Connection: close`,
     /// GOAWAY), and returns when the requests in flight have finished.
     ///
-    /// A request that never finishes is waited for: bound the wait, then [`kill`](Self::kill).
+    /// It also waits for a request that never finishes: put a timeout around it, then [`kill`](Self::kill).
     pub async fn stop_gracefully(&self) {
         let commands = match &*self.lock() {
             State::Running(commands) => Arc::clone(commands),
@@ -142,25 +143,25 @@ impl Pod {
         commands.closed().await;
     }
 
-    /// Serves again on the same address, whatever the pod did before; what was running is killed. Its numbers and its
-    /// [`Mode`] stay.
+    /// Serves again on the same address, whatever the pod did before. It kills what was running, and keeps the numbers
+    /// and the [`Mode`].
     ///
     /// # Errors
     ///
-    /// If somebody else has taken the address meanwhile.
+    /// If another socket has taken the address meanwhile.
     pub async fn restart(&self) -> io::Result<()> {
         self.kill().await;
         self.serve(self.lease.listen()?);
         Ok(())
     }
 
-    /// Kills, then listens with a full backlog, so that SYNs get no answer, as if the node were gone.
+    /// Kills the pod, then listens with a full backlog. SYNs get no answer, as if the node were gone.
     ///
     /// [`restart`](Self::restart) undoes it. It takes a third of a second.
     ///
     /// # Errors
     ///
-    /// If the address has been taken, or the kernel answers SYNs whatever the backlog is (Linux doesn't).
+    /// If the address has been taken, or if the kernel answers SYNs in spite of a full backlog (Linux doesn't).
     pub async fn black_hole(&self) -> io::Result<()> {
         self.kill().await;
         let listener = self.lease.socket()?;
@@ -183,7 +184,7 @@ impl Pod {
         self.stats().requests
     }
 
-    /// Requests begun whose response body has neither ended nor been given up.
+    /// Requests begun whose response body has neither ended nor been dropped.
     pub fn in_flight(&self) -> usize {
         self.stats().in_flight
     }
@@ -206,7 +207,7 @@ impl Pod {
         let mut stats = self.behaviour.stats.subscribe();
         within("the pod's state waited for", async move {
             loop {
-                // A copy: the condition may do with the pod what it likes.
+                // A copy, so that the condition may use the pod.
                 let now = *stats.borrow_and_update();
                 if condition(&now) {
                     return now;
@@ -220,11 +221,11 @@ impl Pod {
     /// Waits for more requests than `seen`.
     pub(super) async fn more_requests(&self, seen: usize) {
         let mut stats = self.behaviour.stats.subscribe();
-        // The sender is there as long as the pod is.
+        // The sender lives as long as the pod.
         let _ = stats.wait_for(|stats| stats.requests > seen).await;
     }
 
-    /// Has everything closed, when the runtime runs next.
+    /// Closes everything when the runtime next runs.
     pub(super) fn abort(&self) {
         if let State::Running(commands) = self.replace(State::Stopped) {
             commands.send_replace(Command::Kill);
@@ -272,7 +273,7 @@ async fn fill_backlog(address: SocketAddr) -> io::Result<Vec<TcpStream>> {
     while fillers.len() < TOO_MANY {
         match tokio::time::timeout(UNANSWERED, TcpStream::connect(address)).await {
             Ok(connected) => fillers.push(connected?),
-            // The first one has room: it is only late.
+            // The backlog has room for the first one, so it is only late.
             Err(_) if fillers.is_empty() && late < TOO_MANY => late += 1,
             Err(_) => return Ok(fillers),
         }

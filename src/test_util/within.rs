@@ -1,10 +1,10 @@
-//! Waits that end.
+//! Waits with a time limit.
 
 use std::{panic::Location, time::Duration};
 
 /// How long the waits of this module last before they panic: 30 s.
 ///
-/// Far beyond what any of them takes on a busy machine.
+/// That is far more than any of them takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Awaits `event`, so that a bug fails a test instead of hanging it.
@@ -17,7 +17,7 @@ pub fn within<T>(what: &str, event: impl Future<Output = T>) -> impl Future<Outp
     within_at(Location::caller(), what, event)
 }
 
-/// The same of a wait that `caller` began.
+/// Like [`within`], for a wait that `caller` began.
 pub(super) async fn within_at<T>(
     caller: &Location<'_>,
     what: &str,

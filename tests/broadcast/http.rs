@@ -1,4 +1,4 @@
-//! Over HTTP, to pods on loopback.
+//! Broadcasts over HTTP, to pods on loopback.
 
 use std::{
     collections::BTreeSet,
@@ -73,7 +73,7 @@ async fn of_five_hundred_pods_five_hang_and_the_others_answer_meanwhile() {
     hangs.for_each(|pod| pod.set(Mode::Hung));
     let client = client(&pods, Protocol::Http1);
     let broadcast = client.post("/purge").body("user-42").broadcast();
-    // Far beyond what the others take, so that it is not they who are out of time.
+    // Far longer than the other pods take, so that they don't time out.
     let broadcast = broadcast.endpoint_timeout(Duration::from_secs(10));
     let mut answers = within("the beginning", broadcast.into_future())
         .await
@@ -107,7 +107,7 @@ async fn of_five_hundred_pods_five_hang_and_the_others_answer_meanwhile() {
     assert!(pods.iter().all(|pod| pod.requests() == 1));
 }
 
-/// Those outside of it have left the client's set again by the time that their bodies are read.
+/// The pods outside of the subset have left the client's set again by the time that their bodies are read.
 #[tokio::test]
 async fn pods_outside_of_a_subset_answer_in_full_and_keep_no_connection() {
     for (protocol, ahead) in [
@@ -152,7 +152,7 @@ async fn pods_outside_of_a_subset_answer_in_full_and_keep_no_connection() {
 }
 
 #[tokio::test]
-async fn dropped_midway_requests_end_and_connections_close() {
+async fn dropping_a_broadcast_midway_ends_its_requests_and_closes_their_connections() {
     for protocol in PROTOCOLS {
         let pods = pods(20).await;
         let (quick, hung) = pods.split_at(10);
@@ -166,7 +166,7 @@ async fn dropped_midway_requests_end_and_connections_close() {
             let body = response.expect("an answer").into_body();
             within("the body", body.collect()).await.expect("a body");
         }
-        // The rest is on its way by now, or is being connected.
+        // The other requests are under way by now, or their connections are being made.
         let ahead = within("no more answers", async {
             for pod in hung {
                 let asked = pod.wait_until(|stats| stats.in_flight == 1);
@@ -204,7 +204,7 @@ async fn a_post_goes_to_each_pod_with_its_body() {
             .header("x-key", "1")
             .body(Full::from("user-42"))
             .expect("a request");
-        // What it says of where it wants to go counts for nothing.
+        // The request's own route must be ignored.
         let mut request = request;
         let avoided = Endpoint::new(pods[3].addr());
         let route = Route::new().avoid(&avoided).pod("web-0");
@@ -249,7 +249,7 @@ async fn a_body_that_comes_as_a_stream_is_refused_unless_there_is_one_for_each_p
 }
 
 #[tokio::test]
-async fn a_request_that_makes_no_sense_is_refused_at_once() {
+async fn an_invalid_request_is_refused_at_once() {
     let pods = pods(2).await;
     let client = client(&pods, Protocol::Http1);
     let error = client.post("no path").broadcast().all().await;
@@ -266,7 +266,7 @@ async fn a_request_that_makes_no_sense_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_status_is_an_answer_and_no_success() {
+async fn an_error_status_is_an_answer_but_no_success() {
     let pods = pods(3).await;
     pods[1].set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE));
     let client = client(&pods, Protocol::Http1);
@@ -297,7 +297,7 @@ async fn a_status_is_an_answer_and_no_success() {
 }
 
 #[tokio::test]
-async fn what_is_lost_is_sent_again_to_its_own_pod_where_that_is_safe() {
+async fn a_lost_request_is_sent_again_to_its_own_pod_if_that_is_safe() {
     for (method, times) in [(Method::GET, 4), (Method::POST, 1)] {
         let pods = pods(3).await;
         pods[1].set(Mode::CloseWithoutAnswer);
@@ -325,7 +325,7 @@ async fn out_of_time_a_request_that_was_lost_before_may_have_been_executed() {
                 let read = stream.read(&mut [0; 1024]).await;
                 assert!(read.expect("a request") > 0);
             }
-            // Gone before the request comes again.
+            // The pod is gone before the request is sent again.
             drop(listener);
             refuse_at(address);
         };
@@ -371,7 +371,7 @@ async fn after_the_deadline_hung_pods_are_errors() {
     let pods = pods(6).await;
     pods.iter().skip(3).for_each(|pod| pod.set(Mode::Hung));
     let client = client(&pods, Protocol::Http2);
-    // Those that answer are first, and have answered before any time is over: the hung ones alone wait for it.
+    // The pods that answer come first, and answer before any time is over. Only the hung ones wait for the deadline.
     let broadcast = client.post("/").broadcast().concurrency(2);
     let all = broadcast.deadline(Duration::from_secs(2)).all();
     let all = within("the deadline", all).await.expect("pods");
@@ -384,7 +384,7 @@ async fn after_the_deadline_hung_pods_are_errors() {
 }
 
 #[tokio::test]
-async fn the_others_are_asked_by_the_words_and_lost_requests_come_again() {
+async fn others_broadcast_asks_the_other_pods_and_resends_lost_requests() {
     for protocol in PROTOCOLS {
         let pods = pods(4).await;
         pods[1].set(Mode::CloseWithoutAnswer);
@@ -421,7 +421,7 @@ async fn the_others_are_asked_by_the_words_and_lost_requests_come_again() {
 }
 
 #[tokio::test]
-async fn one_pod_alone_can_not_be_all() {
+async fn a_broadcast_for_one_pod_or_without_an_empty_name_is_an_error() {
     let pods = pods(2).await;
     let client = client(&pods, Protocol::Http1);
     let error = client.pod(pods[0].addr()).get("/").broadcast().all().await;

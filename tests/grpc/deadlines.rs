@@ -1,4 +1,4 @@
-//! `grpc-timeout`: how long a call may take, for the client as for its pods.
+//! `grpc-timeout`: how long a call may take, for the client and for its pods.
 
 use std::{future::IntoFuture, sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     support::within,
 };
 
-/// Long enough for a call to reach its pod, and to begin its answer.
+/// Long enough for a call to reach its pod and for its answer to begin.
 const BRIEF: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(60);
 
@@ -46,9 +46,9 @@ fn micros(timeout: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_pod_that_hangs_is_given_up_when_the_calls_time_is_up() {
+async fn a_call_to_a_pod_that_hangs_ends_at_its_deadline() {
     let pod = ScriptedPod::start(Does::Hang).await;
-    // The client's own is far longer.
+    // The client's own timeout is far longer.
     let client = builder(&[&pod]).timeout(LONG).build().expect("a client");
     let mut health = HealthClient::new(client.clone());
     let status = within("a status", health.check(call(BRIEF))).await;
@@ -91,18 +91,18 @@ async fn a_stream_is_under_the_calls_deadline_to_its_end() {
     let status = status.expect_err("it is too late");
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(in_flight(&client), [0]);
-    // It is over.
+    // The deadline is over.
     let end = within("the end", stream.message()).await;
     assert_eq!(end.expect("no more errors"), None);
 }
 
 #[tokio::test]
-async fn another_pod_is_told_what_is_left() {
+async fn a_retry_s_pod_is_told_the_time_that_is_left() {
     let busy = ScriptedPod::start(Does::Status(http::StatusCode::OK, "14")).await;
     let good = ScriptedPod::start(Does::Answer).await;
     let client = builder(&[&busy, &good]).build().expect("a client");
     let mut health = HealthClient::new(client);
-    // One of the two begins at the busy one.
+    // One of the two calls goes to the busy pod first.
     for _ in 0..2 {
         let mut call = call(LONG);
         call.extensions_mut().insert(Idempotent::default());
@@ -133,7 +133,7 @@ async fn a_malformed_timeout_is_passed_on_and_means_nothing() {
 }
 
 #[tokio::test]
-async fn a_call_without_one_is_not_given_one() {
+async fn a_call_without_a_deadline_gets_none() {
     let pod = ScriptedPod::start(Does::Answer).await;
     let client = builder(&[&pod]).timeout(LONG).build().expect("a client");
     let mut health = HealthClient::new(client);

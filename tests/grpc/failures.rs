@@ -1,4 +1,4 @@
-//! What a caller sees of each failure, over this crate's client and over tonic's own `Channel`.
+//! The status of each failure, over this crate's client and over tonic's own `Channel`.
 
 use std::{
     future::Ready,
@@ -42,14 +42,14 @@ async fn client(pods: &[SocketAddr]) -> Client {
         .discovery(StaticEndpoints::new(pods.iter().copied()))
         .protocol(Protocol::Http2)
         .connect_timeout(PATIENCE)
-        // As a Channel does.
+        // As a `Channel` does.
         .fail_fast();
     let client = client.build().expect("a client");
     known(&client, pods.len()).await;
     client
 }
 
-/// With a layer's own body.
+/// A client with a layer that replaces the body.
 async fn layered(pods: &[SocketAddr]) -> Transport {
     let client = client(pods).await;
     boxed(client.layer(TraceLayer::new_for_grpc()))
@@ -72,18 +72,18 @@ fn channel(uri: String) -> Transport {
 #[derive(Clone, Copy, Debug)]
 enum Call {
     Unary,
-    /// With a deadline that is soon over.
+    /// With a short deadline.
     Brief,
-    /// A stream of messages, of which the first comes.
+    /// A stream of messages, of which the first arrives.
     Stream,
     BriefStream,
-    /// What it asks is more than it may send.
+    /// The request is larger than the limit for sending.
     Long,
-    /// The answer is more than it may receive.
+    /// The answer is larger than the limit for receiving.
     Short,
 }
 
-/// What comes of it.
+/// The code that the call ends with.
 async fn end(transport: Transport, call: Call, pod: &ScriptedPod) -> Code {
     let mut health = HealthClient::new(transport)
         .max_encoding_message_size(if let Call::Long = call { 1 } else { 1024 })
@@ -92,7 +92,7 @@ async fn end(transport: Transport, call: Call, pod: &ScriptedPod) -> Code {
     if let Call::Brief | Call::BriefStream = call {
         request.set_timeout(match call {
             Call::Brief => Duration::from_millis(50),
-            // The first message is to come in time.
+            // Enough for the first message to arrive.
             _ => Duration::from_secs(1),
         });
     }
@@ -109,10 +109,10 @@ async fn end(transport: Transport, call: Call, pod: &ScriptedPod) -> Code {
     end.await.map_or_else(|status| status.code(), |()| Code::Ok)
 }
 
-/// An end that a `Channel` never comes to.
+/// The call never ends over a `Channel`.
 const NEVER: Option<Code> = None;
 
-/// Longer than any deadline here, for what is never to come.
+/// Longer than any deadline here: an event that hasn't come by then never comes.
 const A_WHILE: Duration = Duration::from_secs(2);
 
 const CLEAR: &str = "nothing of this is unknown: the connection is gone";
@@ -203,7 +203,7 @@ async fn a_layer_s_failure_is_a_status_too() {
 }
 
 #[tokio::test]
-async fn a_name_that_nobody_has_is_unavailable_with_either() {
+async fn an_unknown_name_is_unavailable_over_both_transports() {
     let dns = DnsServer::start().await;
     let service = "http://no-such.default.svc.cluster.local:50051";
     let client = Client::builder(service.parse().expect("a URI"))
@@ -213,7 +213,7 @@ async fn a_name_that_nobody_has_is_unavailable_with_either() {
     let pod = ScriptedPod::start(Refuse).await;
     let ours = boxed(client.build().expect("a client"));
     let ours = within("an end", end(ours, Call::Unary, &pod)).await;
-    // An empty label: the system needn't ask anybody.
+    // An empty label, so that the system doesn't even ask DNS.
     let channel = channel("http://no-such..invalid:50051".into());
     let channels = within("an end", end(channel, Call::Unary, &pod)).await;
     assert_eq!([ours, channels], [Code::Unavailable; 2]);
@@ -231,7 +231,7 @@ async fn an_empty_set_is_unavailable_where_a_channel_waits_for_ever() {
 }
 
 #[tokio::test]
-async fn a_pod_hears_of_a_call_that_its_caller_drops_with_either() {
+async fn a_pod_learns_of_a_dropped_call_over_both_transports() {
     let pods = [
         ScriptedPod::start(Hang).await,
         ScriptedPod::start(Hang).await,

@@ -1,4 +1,4 @@
-//! A client as tonic generates it, over ours: what gRPC asks of a transport.
+//! Clients that tonic generated over this crate's client: what gRPC requires of a transport.
 
 mod deadlines;
 mod failures;
@@ -48,7 +48,7 @@ use tower_headless::{
 
 const SERVICE: &str = "http://health.default.svc.cluster.local:50051";
 
-/// A service that a pod does not answer for, ever.
+/// The name of a service for which a pod never answers.
 const HANGS: &str = "hangs";
 
 // ---------------------------------------------------------------- pods that speak gRPC
@@ -62,14 +62,14 @@ struct Pod {
     stopped: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
-/// What a pod has seen.
+/// What a pod has received, and how it behaves.
 #[derive(Default)]
 struct Seen {
     checks: AtomicUsize,
-    /// It can't serve, and says so.
+    /// It answers `UNAVAILABLE`.
     is_busy: AtomicBool,
     authority: Mutex<String>,
-    /// What an interceptor adds.
+    /// The header that an interceptor adds.
     tenant: Mutex<Option<HeaderValue>>,
 }
 
@@ -102,7 +102,7 @@ impl Pod {
             .add_service(health)
             .add_service(streams::Echo)
             .serve_with_incoming_shutdown(TcpIncoming::from(listener), async {
-                // Dropped or told, it is time to stop.
+                // Told to stop, or the sender was dropped.
                 let _ = told.await;
             });
         Self {
@@ -154,7 +154,7 @@ impl Health for Answers {
         }
     }
 
-    /// One message at once, and the end when the pod is told to.
+    /// Sends one message at once, and ends when the pod is told to.
     async fn watch(
         &self,
         _: tonic::Request<HealthCheckRequest>,
@@ -190,7 +190,7 @@ fn ask(service: &str) -> HealthCheckRequest {
     HealthCheckRequest { service }
 }
 
-/// Waits until the client knows so many pods, and so needn't wait for them.
+/// Waits until the client knows this many pods.
 async fn known(client: &Client, pods: usize) {
     let mut changes = client.watch();
     within("the pods", async {
@@ -218,7 +218,7 @@ async fn unary_calls_are_split_evenly() {
     for _ in 0..100 {
         let answer = within("an answer", health.check(ask(""))).await;
         let answer = answer.expect("an answer");
-        // What the client puts into a response, tonic hands on.
+        // tonic passes on the extensions that the client puts into a response.
         let pod = answer.extensions().get::<Endpoint>().cloned();
         *answers.entry(pod.expect("the pod's name")).or_default() += 1;
         assert_eq!(answer.into_inner(), serving());
@@ -230,7 +230,7 @@ async fn unary_calls_are_split_evenly() {
 }
 
 #[tokio::test]
-async fn so_are_those_that_clones_make_at_the_same_time() {
+async fn concurrent_calls_of_clones_are_split_evenly() {
     let pods = pods::<3>().await;
     let health = HealthClient::new(client(&pods));
     let calls = (0..300).map(|_| {
@@ -244,7 +244,7 @@ async fn so_are_those_that_clones_make_at_the_same_time() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_unavailable_is_passed_over_where_a_call_may_be_made_twice() {
+async fn an_idempotent_call_goes_from_an_unavailable_pod_to_another() {
     let pods = pods::<2>().await;
     pods[0].seen.is_busy.store(true, Relaxed);
     let client = client(&pods);
@@ -256,7 +256,7 @@ async fn a_pod_that_is_unavailable_is_passed_over_where_a_call_may_be_made_twice
         assert_eq!(answer.expect("the other pod's").into_inner(), serving());
     }
     assert_eq!(pods[0].checks(), 2, "every other turn");
-    // One that is not marked has the status that it gets.
+    // An unmarked call gets the pod's status.
     let calls = [health.check(ask("")).await, health.check(ask("")).await];
     let statuses: Vec<_> = calls.into_iter().filter_map(Result::err).collect();
     assert_eq!(statuses.len(), 1);
@@ -274,7 +274,7 @@ async fn a_status_arrives_and_so_do_trailers() {
     assert_eq!(status.code(), Code::NotFound);
     assert_eq!(status.message(), "no such service");
 
-    // The same by hand, to see them on the wire: a message in its frame, with a length of five bytes before it.
+    // By hand, to see them on the wire: a message in its frame, after a prefix of five bytes.
     let message = ask("").encode_to_vec();
     let mut framed = BytesMut::new();
     framed.put_u8(0);
@@ -294,7 +294,7 @@ async fn a_status_arrives_and_so_do_trailers() {
 }
 
 #[tokio::test]
-async fn the_authority_is_the_services_or_the_callers() {
+async fn the_authority_is_the_callers_or_else_the_services() {
     let pods = pods::<1>().await;
     let client = builder(&pods).allow_foreign_authority(true);
     let client = client.build().expect("a client");
@@ -378,7 +378,7 @@ async fn a_stream_is_in_flight_until_it_is_dropped() {
     assert_eq!(in_flight(&client), [1, 2]);
     drop(streams);
     assert_eq!(in_flight(&client), [0, 0]);
-    // The pod hears of it, too: nothing is left for it to do, so a graceful end is soon over.
+    // The pod learns of it, too: it has nothing left to do, so a graceful end is quick.
     drop(health);
     for mut pod in pods {
         pod.stop_gracefully().await;
@@ -388,11 +388,11 @@ async fn a_stream_is_in_flight_until_it_is_dropped() {
 // ---------------------------------------------------------------- ends that come early
 
 #[tokio::test]
-async fn a_cancelled_call_is_counted_out() {
+async fn a_cancelled_call_is_no_longer_in_flight() {
     let pods = pods::<1>().await;
     let client = client(&pods);
     let mut health = HealthClient::new(client.clone());
-    // A pod that executes the call, and won't answer.
+    // The pod executes the call, but never answers.
     let deadline = Duration::from_millis(300);
     let late = tokio::time::timeout(deadline, health.check(ask(HANGS)));
     let (late, ()) = tokio::join!(late, async {
@@ -406,7 +406,7 @@ async fn a_cancelled_call_is_counted_out() {
     });
     assert!(late.is_err(), "there is no answer");
     assert_eq!(in_flight(&client), [0]);
-    // The connection is as good as before.
+    // The connection is still usable.
     health.check(ask("")).await.expect("an answer");
 }
 
@@ -419,7 +419,7 @@ async fn a_deadline_of_tonics_own_is_kept() {
     request.set_timeout(Duration::from_millis(100));
     let status = within("a status", health.check(request)).await;
     let status = status.expect_err("it is too late");
-    // Whoever was first, the pod or the client.
+    // Whether the pod or the client noticed first.
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(in_flight(&client), [0]);
 }
@@ -486,7 +486,7 @@ async fn more_calls_than_pods_allow_at_once_are_all_answered() {
     }
 }
 
-/// A pod that refuses every call in HTTP/2's own words: not one has been processed.
+/// A pod that refuses every call by `REFUSED_STREAM`, so none has been processed.
 async fn start_refusing() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let listener = listener.expect("a free port");
@@ -507,7 +507,7 @@ async fn start_refusing() -> SocketAddr {
 }
 
 #[tokio::test]
-async fn a_call_that_a_pod_refuses_is_another_pods() {
+async fn a_call_that_a_pod_refuses_unprocessed_goes_to_another_pod() {
     let pods = pods::<1>().await;
     let addresses = [pods[0].address, start_refusing().await];
     let client = Client::builder(SERVICE.parse().expect("a URI"))

@@ -1,4 +1,4 @@
-//! Pods that fail calls in one way each, in HTTP/2's own words.
+//! Pods that fail calls in one way each, on the level of HTTP/2.
 
 use std::{
     future::{Future, poll_fn},
@@ -22,7 +22,7 @@ use crate::support::tls::Identity;
 /// `SERVING`, in its frame.
 const MESSAGE: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
 
-/// What a pod does to a call.
+/// What a pod does with a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Does {
     /// Listens no more.
@@ -37,8 +37,7 @@ pub(crate) enum Does {
     Status(StatusCode, &'static str),
     /// Answers with one message, and the status `OK`.
     Answer,
-    /// Answers with a head and a message. Once its caller has these, it does the same as to a call, or cuts a message short and
-    /// dies.
+    /// Answers with a head and a message. Once its caller has these, it does `Then`, or cuts a message short and dies.
     Begin(Then),
     /// Speaks HTTP/1.1.
     Http1,
@@ -57,7 +56,7 @@ pub(crate) enum Then {
 
 pub(crate) struct ScriptedPod {
     pub(crate) address: SocketAddr,
-    /// Its caller has the message.
+    /// Notified when the caller has the message.
     pub(crate) told: Arc<Notify>,
     pub(crate) seen: Arc<Seen>,
 }
@@ -67,9 +66,9 @@ pub(crate) struct Seen {
     pub(crate) connections: AtomicUsize,
     /// The heads of calls.
     pub(crate) heads: Mutex<Vec<HeaderMap>>,
-    /// Callers' resets.
+    /// The resets that callers sent.
     pub(crate) resets: Mutex<Vec<h2::Reason>>,
-    /// There is news of these two.
+    /// Notified when either of these changes.
     news: Notify,
 }
 
@@ -80,7 +79,7 @@ impl Seen {
         }
     }
 
-    /// The time that each call has come with.
+    /// The `grpc-timeout` of each call.
     pub(crate) fn timeouts(&self) -> Vec<String> {
         let heads = self.heads.lock().expect("nobody panics");
         let timeout = |head: &HeaderMap| Some(head.get("grpc-timeout")?.to_str().ok()?.to_owned());
@@ -110,7 +109,7 @@ impl ScriptedPod {
                     match does {
                         Does::Http1 => speak_http1(stream).await,
                         Does::Tls => drop(tls.accept(stream).await),
-                        // Whichever way it ends: the caller knows.
+                        // However it ends, the caller notices.
                         does => drop(serve(stream, does, told, seen).await),
                     }
                 });
@@ -133,7 +132,7 @@ async fn serve(
     seen: Arc<Seen>,
 ) -> Result<(), h2::Error> {
     let mut connection = h2::server::handshake(stream).await?;
-    // Streams that are held open.
+    // Keeps streams open.
     let mut begun = Vec::new();
     loop {
         let call = tokio::select! {

@@ -1,4 +1,4 @@
-//! Errors of the client's as gRPC's statuses, and as themselves.
+//! The client's errors as gRPC statuses, and unchanged.
 
 use std::{
     net::SocketAddr,
@@ -37,7 +37,7 @@ fn builder(pods: &[SocketAddr]) -> ClientBuilder<StaticEndpoints> {
         .fail_fast()
 }
 
-/// A call by hand, with a message of nothing.
+/// A call by hand, with an empty message.
 async fn call(client: &Client, content_type: &str) -> Result<Response<ResponseBody>, Error> {
     let request = Request::post("/grpc.health.v1.Health/Check")
         .header("content-type", content_type)
@@ -74,7 +74,7 @@ async fn a_call_that_fails_is_answered_with_its_status_and_the_error_beside_it()
 }
 
 #[tokio::test]
-async fn nobody_has_sent_the_status_of_a_call_that_reached_no_pod() {
+async fn a_status_of_a_call_that_reached_no_pod_names_no_pod() {
     let client = client(&[]).await;
     let response = call(&client, "application/grpc").await.expect("a status");
     assert_eq!(response.headers()["grpc-status"], "14");
@@ -85,7 +85,7 @@ async fn nobody_has_sent_the_status_of_a_call_that_reached_no_pod() {
 }
 
 #[tokio::test]
-async fn other_requests_fail_with_the_error_itself() {
+async fn requests_that_are_not_grpc_calls_fail_with_the_error_itself() {
     let client = client(&[]).await;
     for content_type in ["application/json", "application/grpc-web+proto"] {
         let error = call(&client, content_type).await.expect_err("no pod");
@@ -94,7 +94,7 @@ async fn other_requests_fail_with_the_error_itself() {
 }
 
 #[tokio::test]
-async fn without_statuses_so_do_calls_and_their_streams() {
+async fn with_grpc_status_off_calls_and_streams_fail_with_the_error_itself() {
     let pod = ScriptedPod::start(Does::Begin(Then::Die)).await;
     let none = builder(&[]).grpc_status(false).build().expect("a client");
     let error = call(&none, "application/grpc").await.expect_err("no pod");
@@ -132,7 +132,7 @@ async fn a_stream_that_breaks_off_ends_in_a_status() {
     assert!(body.frame().await.is_none());
 }
 
-/// It is the caller's library that made the error, and knows its status.
+/// The caller's own library made the error, and knows its status.
 #[tokio::test]
 async fn a_stream_whose_caller_s_body_fails_ends_in_that_error_itself() {
     let pod = ScriptedPod::start(Does::Begin(Then::Hang)).await;
@@ -192,14 +192,14 @@ async fn forgotten_http2_is_an_error_that_says_so_and_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn a_call_that_may_be_made_twice_is_before_its_error_is_a_status() {
+async fn an_idempotent_call_is_retried_before_its_error_becomes_a_status() {
     let pods = [
         ScriptedPod::start(Does::Die).await,
         ScriptedPod::start(Does::Answer).await,
     ];
     let client = client(&[pods[0].address, pods[1].address]).await;
     let mut health = HealthClient::new(client);
-    // One of the two begins at the pod that dies.
+    // One of the two calls goes to the pod that dies first.
     for _ in 0..2 {
         let mut call = tonic::Request::new(ask(""));
         call.extensions_mut().insert(Idempotent::default());
@@ -209,7 +209,7 @@ async fn a_call_that_may_be_made_twice_is_before_its_error_is_a_status() {
     assert_eq!(pods[0].seen.heads.lock().expect("nobody panics").len(), 1);
 }
 
-/// Over TLS it is the pod that chooses.
+/// Over TLS the pod chooses the protocol.
 #[cfg(feature = "tls-ring")]
 #[tokio::test]
 async fn a_pod_that_chooses_http1_gets_no_call() {

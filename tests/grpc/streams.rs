@@ -1,4 +1,4 @@
-//! A service with a stream in either direction, as tonic's generated code would have it.
+//! A service with streams in both directions, written like tonic's generated code.
 
 use std::{
     convert::Infallible,
@@ -20,7 +20,7 @@ use tower::Service;
 
 use crate::{client, in_flight, pods, support::within};
 
-/// Messages as they are.
+/// A codec that leaves messages as they are.
 struct Plain;
 
 impl Codec for Plain {
@@ -57,7 +57,7 @@ impl Decoder for Plain {
     }
 }
 
-/// Says again what it hears.
+/// Sends back each message that it gets.
 #[derive(Clone)]
 pub(crate) struct Echo;
 

@@ -1,4 +1,4 @@
-//! Each fault, and the metrics that name its cause.
+//! The metrics that name each fault's cause.
 
 use std::{
     future::IntoFuture,
@@ -28,7 +28,7 @@ use crate::support::{
     within,
 };
 
-/// A client of the cluster that looks often and gives up soon, and its metrics.
+/// A client of the cluster with short refresh intervals and timeouts, and its metrics.
 fn client(
     cluster: &Cluster,
     change: impl FnOnce(ClientBuilder) -> ClientBuilder,
@@ -41,7 +41,7 @@ fn client(
     (client, prometheus)
 }
 
-/// What comes of the requests is for the metrics to say.
+/// Sends requests. Their results don't matter: the metrics are checked instead.
 async fn ask(client: &Client, times: usize) {
     for _ in 0..times {
         let answer = within("an answer", client.get("/").into_future()).await;
@@ -51,7 +51,7 @@ async fn ask(client: &Client, times: usize) {
     }
 }
 
-/// Scrapes until this series, summed, is at least so much.
+/// Scrapes until the sum of these series is at least `least`.
 async fn until(prometheus: &Prometheus, name: &str, label: (&str, &str), least: f64) -> Page {
     let labels = [label];
     let labels = if label.0.is_empty() {
@@ -85,7 +85,7 @@ fn cancel(requests: &[JoinHandle<impl Sized>]) {
 }
 
 #[tokio::test]
-async fn a_pod_that_was_killed() {
+async fn a_killed_pod_shows_in_the_metrics() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let cluster = Cluster::start(3).await;
         let (client, prometheus) = client(&cluster, |it| it.protocol(protocol));
@@ -116,7 +116,7 @@ async fn a_pod_that_was_killed() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_lost_under_its_request() {
+async fn a_connection_lost_under_its_request_is_counted_as_lost() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let cluster = Cluster::start(1).await;
         let (client, prometheus) = client(&cluster, |it| it.protocol(protocol));
@@ -133,7 +133,7 @@ async fn a_connection_that_is_lost_under_its_request() {
     }
 }
 
-/// A client of one pod that a test plays itself.
+/// A client of one pod, which the test itself plays.
 fn of_one(pod: SocketAddr) -> (Client, Prometheus) {
     let uri = "http://web.default.svc.cluster.local:8080";
     let builder = Client::builder(uri.parse().expect("a URI"));
@@ -143,7 +143,7 @@ fn of_one(pod: SocketAddr) -> (Client, Prometheus) {
     (client, prometheus)
 }
 
-/// The one connection that has ended has ended for this.
+/// Checks that exactly one connection has ended, by this cause.
 async fn ends(prometheus: &Prometheus, cause: &str) {
     let page = until(prometheus, CLOSED, ANY, 1.0).await;
     assert_eq!(page.get(CLOSED, &[("cause", cause)]), 1.0, "{cause}");
@@ -154,7 +154,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const SWITCH: &str =
     "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
 
-/// Takes a connection, and answers the request on it.
+/// Accepts a connection, and answers the request on it.
 async fn answer(listener: &TcpListener, answer: &str) -> TcpStream {
     let (mut stream, _) = listener.accept().await.expect("a connection");
     let mut head = Vec::new();
@@ -166,7 +166,7 @@ async fn answer(listener: &TcpListener, answer: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn a_pod_that_breaks_the_protocol() {
+async fn a_pod_that_breaks_the_protocol_is_counted_as_protocol() {
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n";
     let unasked = format!("{OK}HTTP/1.1 408 Request Timeout\r\n\r\n");
     for wrong in ["garbage\r\n\r\n", chunked, &unasked] {
@@ -179,7 +179,7 @@ async fn a_pod_that_breaks_the_protocol() {
 }
 
 #[tokio::test]
-async fn a_pod_that_speaks_unasked_on_an_idle_connection() {
+async fn data_on_an_idle_connection_is_counted_as_protocol() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let (client, prometheus) = of_one(listener.local_addr().expect("an address"));
     let serve = within("a request", answer(&listener, OK));
@@ -189,9 +189,9 @@ async fn a_pod_that_speaks_unasked_on_an_idle_connection() {
     ends(&prometheus, "protocol").await;
 }
 
-/// The request is not lost: it goes over another connection.
+/// The request isn't lost: it goes over another connection.
 #[test]
-fn an_end_that_the_next_request_finds() {
+fn a_connection_found_closed_by_the_next_request_is_counted_as_peer() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let pod = listener.local_addr().expect("an address");
     let (close, closes) = mpsc::channel();
@@ -224,7 +224,7 @@ fn an_end_that_the_next_request_finds() {
     });
     close.send(()).expect("somebody");
     closed.recv().expect("a word");
-    // Nobody drives the runtime meanwhile.
+    // The runtime stands still meanwhile.
     runtime.block_on(async {
         ask(&client, 1).await;
         ends(&prometheus, "peer").await;
@@ -233,7 +233,7 @@ fn an_end_that_the_next_request_finds() {
 }
 
 #[tokio::test]
-async fn an_upgraded_connection_that_the_client_closes() {
+async fn an_upgraded_connection_that_the_client_closes_is_counted_as_client() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let (client, prometheus) = of_one(listener.local_addr().expect("an address"));
     for is_taken in [true, false] {
@@ -253,7 +253,7 @@ async fn an_upgraded_connection_that_the_client_closes() {
 }
 
 #[tokio::test]
-async fn connections_that_the_client_closes() {
+async fn connections_that_the_client_closes_are_counted_by_cause() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let cluster = Cluster::start(2).await;
         let short = Duration::from_millis(20);
@@ -278,7 +278,7 @@ async fn connections_that_the_client_closes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hung_pod() {
+async fn a_hung_pod_shows_in_the_metrics() {
     let world = World::of((1..=3).map(endpoint).collect(), |it| it.counters(true)).await;
     let prometheus = Prometheus::of(metrics(&world.balance).per_endpoint(true));
     world.pods.set([1], Behaviour::Hold);
@@ -301,7 +301,7 @@ async fn a_hung_pod() {
 }
 
 #[tokio::test]
-async fn a_pod_that_answers_503_at_once() {
+async fn a_pod_that_answers_503_shows_in_the_metrics() {
     let cluster = Cluster::start(3).await;
     let (client, prometheus) = client(&cluster, |it| it);
     let bad = Mode::Status(StatusCode::SERVICE_UNAVAILABLE);
@@ -316,7 +316,7 @@ async fn a_pod_that_answers_503_at_once() {
     assert!(page.get("tower_headless_retries_total", &[("cause", "answered")]) >= 5.0);
 }
 
-/// Every request may be hedged, and is sent again when it fails.
+/// Every request may be hedged, and is retried if it fails.
 #[derive(Clone)]
 struct Safe;
 
@@ -335,7 +335,7 @@ impl<Res> RetryPolicy<Request, Res> for Safe {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_pod() {
+async fn a_slow_pod_shows_in_the_metrics() {
     let world = World::of((1..=4).map(endpoint).collect(), |it| it.counters(true)).await;
     let prometheus = Prometheus::of(metrics(&world.balance).per_endpoint(true));
     let fast = Behaviour::After(Duration::from_millis(10));
@@ -364,7 +364,7 @@ async fn a_slow_pod() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flapping_pod() {
+async fn a_flapping_pod_shows_in_the_metrics() {
     let world = World::of((1..=2).map(endpoint).collect(), |it| it.counters(true)).await;
     let prometheus = Prometheus::of(metrics(&world.balance));
     for behaviour in [Behaviour::NotReady, Behaviour::Answer].repeat(3) {
@@ -385,7 +385,7 @@ async fn a_flapping_pod() {
 }
 
 #[tokio::test]
-async fn dns_that_is_down() {
+async fn a_dns_outage_shows_in_the_metrics() {
     let cluster = Cluster::start(2).await;
     let (client, prometheus) = client(&cluster, |it| it);
     ask(&client, 1).await;
@@ -398,7 +398,7 @@ async fn dns_that_is_down() {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_exist() {
+async fn a_name_that_does_not_exist_shows_in_the_metrics() {
     let cluster = Cluster::start(0).await;
     cluster.dns().remove(cluster.service());
     let (client, prometheus) = client(&cluster, |it| it);
@@ -419,9 +419,9 @@ async fn a_name_that_does_not_exist() {
     assert!(waits >= 1.0, "{waits}");
 }
 
-/// All pods have been replaced, and no request has come since.
+/// All pods are replaced, and no request follows.
 #[tokio::test(start_paused = true)]
-async fn an_outage_is_over_when_pods_come_that_nobody_asks() {
+async fn an_outage_ends_when_new_pods_come_even_without_requests() {
     let set = |hosts: std::ops::RangeInclusive<u8>| hosts.map(endpoint).collect::<Vec<_>>();
     let world = World::of(set(1..=2), |it| it.counters(true)).await;
     let prometheus = Prometheus::of(metrics(&world.balance));
@@ -439,7 +439,7 @@ async fn an_outage_is_over_when_pods_come_that_nobody_asks() {
 }
 
 #[tokio::test]
-async fn every_pod_refuses() {
+async fn an_outage_of_all_pods_shows_in_the_metrics() {
     let cluster = Cluster::start(2).await;
     let (client, prometheus) = client(&cluster, |it| it);
     ask(&client, 2).await;
@@ -458,7 +458,7 @@ async fn every_pod_refuses() {
 }
 
 #[tokio::test]
-async fn an_api_server_that_is_away() {
+async fn an_api_server_outage_shows_in_the_metrics() {
     let kube = kit::Cluster::start([1, 2]).await;
     let pods = Pods::default();
     let balance = Balance::builder(kube.slices(WEB))
@@ -486,7 +486,7 @@ async fn an_api_server_that_is_away() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_refused() {
+async fn a_rejected_certificate_shows_in_the_metrics() {
     let theirs = Identity::new("web.default.svc.cluster.local");
     let ours = Identity::new("other");
     let (chain, key) = (theirs.certificate_pem(), theirs.key_pem());
@@ -507,7 +507,7 @@ async fn a_certificate_that_is_refused() {
 }
 
 #[tokio::test]
-async fn a_connection_limit_that_is_reached() {
+async fn a_reached_connection_limit_shows_in_the_metrics() {
     let cluster = Cluster::start(1).await;
     let one = |it: ClientBuilder| it.protocol(Protocol::Http1).max_connections(1);
     let (client, prometheus) = client(&cluster, one);
@@ -518,13 +518,13 @@ async fn a_connection_limit_that_is_reached() {
     let page = until(&prometheus, WAITING, ("cause", "connection"), 2.0).await;
     assert_eq!(page.get(OPEN, &[("http_connection_state", "active")]), 1.0);
     cancel(&requests);
-    // Its exchange is half done.
+    // The connection's exchange is only half done.
     let page = until(&prometheus, CLOSED, ANY, 1.0).await;
     assert_eq!(page.get(CLOSED, &[("cause", "client")]), 1.0);
 }
 
 #[tokio::test]
-async fn a_budget_that_is_spent() {
+async fn a_spent_retry_budget_shows_in_the_metrics() {
     let cluster = Cluster::start(2).await;
     let (client, prometheus) = client(&cluster, |it| it.retry_budget(Spent));
     for pod in cluster.pods() {

@@ -1,4 +1,4 @@
-//! A shop's front end: JSON in, JSON out, the carts in the pods of a headless Service.
+//! A shop's front end: JSON in, JSON out, with the carts in the pods of a headless Service.
 
 use axum::extract::{Path, State};
 use axum::{Json, Router, http::StatusCode, routing::get};
@@ -55,7 +55,7 @@ mod tests {
 
     type Carts = Arc<Mutex<Vec<Item>>>;
 
-    /// A pod, itself an axum server: all know one cart, Ada's.
+    /// A pod, itself an axum server. All pods know one cart, Ada's.
     fn pod() -> Router {
         async fn items(State(cart): State<Carts>, Path(user): Path<String>) -> Response {
             match &*user {

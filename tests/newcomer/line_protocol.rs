@@ -1,4 +1,5 @@
-//! A client of a cache that speaks lines over TCP, one exchange at a time on a connection: `GET tea` there, `3` back.
+//! A client of a cache that speaks lines over TCP, one exchange at a time on each connection: it sends `GET tea`, and
+//! gets `3`.
 
 use std::{
     sync::Arc,
@@ -17,7 +18,7 @@ use tower_headless::{
     Balance, BoxError, Connected, Connections, Discovery, Endpoint, Error, Route, Unsent,
 };
 
-/// A connection has one exchange at a time, so the lock is never waited for.
+/// A connection has one exchange at a time, so nobody waits for the lock.
 struct Connection(Arc<Mutex<BufReader<TcpStream>>>);
 
 impl Service<String> for Connection {
@@ -41,7 +42,7 @@ impl Service<String> for Connection {
             };
             match read {
                 Ok(_) if answer.ends_with('\n') => Ok(answer.trim_end().to_owned()),
-                // All that this protocol does is read, so another pod may be asked.
+                // This protocol only reads, so another pod may be asked.
                 Ok(_) => Err(Unsent::new(line, "the pod has closed the connection").into()),
                 Err(error) => Err(Unsent::new(line, error).into()),
             }
@@ -88,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    /// A pod, until its tasks are dropped: it answers with its port.
+    /// A pod, which runs until its tasks are dropped. It answers with its port.
     struct Pod {
         address: SocketAddr,
         accepted: Arc<AtomicUsize>,

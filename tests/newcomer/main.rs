@@ -1,4 +1,5 @@
-//! Programs as their authors would write them after an hour with the documentation, each with its author's own tests.
+//! Programs like those that a newcomer would write after an hour with the documentation, each with its author's own
+//! tests.
 
 mod axum_json;
 mod line_protocol;

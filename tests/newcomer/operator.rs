@@ -1,4 +1,4 @@
-//! What whoever runs it sees and sets: the policy in a configuration, the state of the pods, how fresh that is, and errors.
+//! What an operator sees and sets: the policy in a configuration, the state of the pods and its age, and errors.
 
 use std::{fmt::Write, time::Duration};
 
@@ -49,7 +49,7 @@ fn page(client: &Client) -> String {
     page
 }
 
-/// What becomes of an error: whom to wake, or nobody.
+/// Decides from an error whom to wake, if anybody.
 fn alarm(error: &Error) -> &'static str {
     match error {
         it if it.is_no_endpoints() => "whoever deploys: is it scaled to zero, is the name right?",
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_policy_is_told_with_the_right_ones() {
+    fn the_error_of_a_wrong_policy_lists_the_right_ones() {
         let text = "service = http://web.default:80\npolicy = fastest\nready_timeout_ms = 50";
         let error = Config::read(text)
             .err()

@@ -1,4 +1,4 @@
-//! Pods that a registry of our own tells, with weights; a list in the configuration is what remains when it is away.
+//! A discovery of our own: a registry gives pods with weights. If it is down, a list in the configuration is used.
 
 use std::{
     net::SocketAddr,
@@ -9,7 +9,7 @@ use futures::{TryStreamExt, stream};
 use tokio::sync::mpsc;
 use tower_headless::{BoxError, Discovery, Endpoint, StaticEndpoints, StreamDiscovery};
 
-/// What the registry pushes: the pods with their weights, or why it can't tell.
+/// What the registry pushes: the pods with their weights, or an error.
 type News = Result<Vec<(SocketAddr, u32)>, String>;
 
 struct Registry(mpsc::Receiver<News>);
@@ -28,7 +28,7 @@ impl Discovery for Registry {
     }
 }
 
-/// The same with less code, and without a name.
+/// The same source with less code, and without a name.
 fn streamed(mut news: mpsc::Receiver<News>) -> StreamDiscovery {
     let news = stream::poll_fn(move |cx| news.poll_recv(cx));
     StreamDiscovery::fallible(news.map_ok(|pods| pods.into_iter().map(endpoint)))
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn weights_are_shares() -> Result<(), BoxError> {
+    async fn pods_get_requests_by_their_weights() -> Result<(), BoxError> {
         let (own, of_own) = mpsc::channel(8);
         let (stream, of_stream) = mpsc::channel(8);
         let own = (own, balance(Registry(of_own)));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_registrys_own_words_are_in_the_error() -> Result<(), BoxError> {
+    async fn the_client_s_error_includes_the_registry_s_error() -> Result<(), BoxError> {
         let (registry, news) = mpsc::channel(8);
         let balance = balance(Registry(news));
         registry.send(Err("the registry is away".into())).await?;

@@ -1,5 +1,5 @@
-//! A replicated register of three pods, `web-0` to `web-2`: writes go to the first, which copies them to its peers, and what has to be
-//! fresh is read from two of three.
+//! A replicated register of three pods, `web-0` to `web-2`. Writes go to the first, which copies them to its peers.
+//! Fresh values are read from two of three.
 
 use http::StatusCode;
 use tower_headless::{
@@ -13,7 +13,7 @@ struct Register {
 }
 
 impl Register {
-    /// To the one pod that takes writes; it is waited for while it is away.
+    /// Writes to the only pod that takes writes, and waits while it is away.
     async fn write(&self, value: u32) -> Result<(), Error> {
         let primary = self.pods.pod("web-0").own_host();
         primary
@@ -24,7 +24,7 @@ impl Register {
         Ok(())
     }
 
-    /// From all pods but the one that this runs in.
+    /// Reads from any pod but the one that this runs in.
     async fn read_from_a_peer(&self, me: &str) -> Result<String, Error> {
         self.pods
             .others(me)
@@ -35,7 +35,7 @@ impl Register {
             .await
     }
 
-    /// The newest of two of three.
+    /// Reads the newest value of two of three pods.
     async fn read_fresh(&self) -> Result<u32, QuorumError<Error>> {
         let answers = self.pods.get("/value").broadcast().quorum(2).await?;
         let mut newest = 0;
@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// Each pod keeps a value of its own; only `web-0` takes writes.
+    /// Starts pods that each keep their own value. Only `web-0` takes writes.
     async fn start() -> (Cluster, Register) {
         let values = Arc::new(Mutex::new(HashMap::<String, String>::new()));
         let cluster = Cluster::builder()

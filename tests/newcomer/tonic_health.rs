@@ -1,4 +1,4 @@
-//! gRPC: a watchdog that asks the pods for their health, with a token for each call.
+//! gRPC: a watchdog that asks the pods for their health, with a token in each call.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn with_token(mut request: Request<()>) -> Result<Request<()>, Status> {
 }
 
 impl Watchdog {
-    /// The client has to speak `Protocol::Http2`.
+    /// `pods` must speak `Protocol::Http2`.
     fn new(pods: Client, deadline: Duration) -> Self {
         let health = HealthClient::with_interceptor(pods, with_token as Interceptor);
         Self { health, deadline }
@@ -37,7 +37,7 @@ impl Watchdog {
         Ok(is_serving(&answer))
     }
 
-    /// Follows one pod until it isn't well any more.
+    /// Follows one pod until it becomes unhealthy.
     async fn watch(&mut self, mut tell: impl FnMut(bool)) -> Result<(), Status> {
         let states = self.health.watch(HealthCheckRequest::default()).await?;
         let mut states = states.into_inner();
@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    /// Pods that serve only those who have the token.
+    /// Pods that serve only calls with the token.
     async fn cluster() -> (Cluster, HealthReporter) {
         let (reporter, health) = tonic_health::server::health_reporter();
         let guarded = InterceptedService::new(health, |request: Request<()>| {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_interceptor_has_its_say_in_every_call() -> Result<(), BoxError> {
+    async fn the_interceptor_sees_every_call() -> Result<(), BoxError> {
         let (cluster, _) = cluster().await;
         let client = client(&cluster)?;
         assert!(
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_tells_of_changes_as_they_come() -> Result<(), BoxError> {
+    async fn a_stream_reports_changes_as_they_come() -> Result<(), BoxError> {
         let (cluster, reporter) = cluster().await;
         let mut watchdog = Watchdog::new(client(&cluster)?, Duration::from_secs(30));
         let (tell, mut told) = mpsc::unbounded_channel();

@@ -1,4 +1,4 @@
-//! A service with tower's middleware in every place: around the client, in it, in a field, and a client in a `static`.
+//! tower's middleware in every place: around the client, in it, in a field; and a client in a `static`.
 
 use std::{
     sync::{LazyLock, OnceLock},
@@ -15,7 +15,7 @@ use tower_headless::{
 };
 use tower_http::{set_header::SetRequestHeaderLayer, trace::TraceLayer};
 
-/// What `main` reads from the environment.
+/// Set by `main` from the environment.
 static SERVICE: OnceLock<Uri> = OnceLock::new();
 
 static PODS: LazyLock<Client> = LazyLock::new(|| {
@@ -28,9 +28,9 @@ static PODS: LazyLock<Client> = LazyLock::new(|| {
 type Pods = BoxCloneSyncService<Request<Full<Bytes>>, Response<ResponseBody>, BoxError>;
 
 struct Shop {
-    /// For whoever makes requests of his own.
+    /// For code that builds its own requests.
     pods: Pods,
-    /// With the client's words.
+    /// For code that uses the client's methods.
     client: Client,
 }
 
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_too_much_is_shed_and_no_pod_sees_it() -> Result<(), BoxError> {
+    async fn excess_requests_are_shed_and_no_pod_sees_them() -> Result<(), BoxError> {
         let cluster = Cluster::start(2).await;
         let shop = Arc::new(Shop::new(cluster.client().build()?));
         for pod in cluster.pods() {
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_layers_error_is_found_in_the_clients() {
+    async fn a_layer_s_error_is_a_source_of_the_client_s_error() {
         let begun = Arc::new(Notify::new());
         let tell = begun.clone();
         let hung = Client::from_fn(move |request| {

@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn without_pods_the_caller_is_told_to_come_back() {
+    async fn without_pods_the_caller_is_told_to_retry_later() {
         let down = Client::from_fn(async |_| {
             let last = Endpoint::new(([10, 244, 1, 7], 80).into());
             let error = BalanceError::fake_unreachable(3, last, "connection refused");
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_pods_words_are_passed_on() {
+    async fn the_pod_s_answer_is_passed_on() {
         let well = Client::from_fn(async |_| Ok(Response::new("hello")));
         assert_eq!(
             greeting(State(well)).await,

@@ -1,7 +1,7 @@
-//! `deploy/observe`, held against a real Prometheus: it scrapes the example HTTP client while a cluster goes through each fault.
-//! Each alert fires in the fault that it is for, none where all is well, and each panel's query has data.
+//! Checks `deploy/observe` with a real Prometheus, which scrapes the example HTTP client while a cluster goes through
+//! each fault. Each alert fires for its own fault, none fires while all is well, and each panel's query has data.
 //!
-//! All minutes in the rules are seconds here.
+//! Minutes in the rules are seconds here.
 
 mod prometheus;
 #[path = "../support/mod.rs"]
@@ -31,7 +31,7 @@ use tokio::{
 };
 use tower_headless::test_util::{Cluster, Mode};
 
-/// The stalest set is half a minute old before anybody is told.
+/// The longest wait for alerts: a stale set fires only after half a minute.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 static EXAMPLE: LazyLock<PathBuf> = LazyLock::new(|| support::example::built("http_client"));
@@ -41,14 +41,14 @@ fn deployed(file: &str) -> String {
     fs::read_to_string(folder.join(file)).expect("a file of deploy/observe")
 }
 
-/// Alerts, each with the value of a label that it has to have, or none.
+/// Alerts, each with a label value that it must have, or an empty one.
 type Alerts = &'static [(&'static str, &'static str)];
 
 /// The example client against a cluster in which something is wrong.
 struct Scenario {
     job: &'static str,
     cluster: Cluster,
-    /// What has to fire.
+    /// The alerts that must fire.
     alerts: Alerts,
     _client: Client,
     address: SocketAddr,
@@ -85,7 +85,7 @@ impl Scenario {
         }
     }
 
-    /// Waits until these words are in what the page shows.
+    /// Waits until the page shows these words.
     async fn page_says(&self, words: &str) {
         let url = format!("http://{}/json", self.address);
         let says = async || reqwest::get(&url).await?.text().await;
@@ -105,12 +105,12 @@ impl Scenario {
 }
 
 impl Client {
-    /// Where it is observed is the second.
+    /// Starts the example. The second result is the address of its page.
     async fn start<'a>(arguments: impl Iterator<Item = &'a str>) -> (Self, SocketAddr) {
         let mut process = Command::new(&*EXAMPLE)
             .args(arguments)
             .args(["--duration", "3600", "--observe", "127.0.0.1:0"])
-            // So that no cluster is found by the machine's own configuration.
+            // So that it doesn't find a cluster in the machine's own configuration.
             .env_remove("KUBECONFIG")
             .env("HOME", "/nonexistent")
             .stdout(Stdio::piped())
@@ -130,7 +130,7 @@ impl Client {
             }
         })
         .await;
-        // It must not find its output full.
+        // Its output pipe must not fill up.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let client = Self { _process: process };
         (client, address)
@@ -166,7 +166,7 @@ async fn each_alert_fires_in_its_fault_and_each_panel_has_data() {
     for i in 1..4 {
         panic.cluster.kill(i).await;
     }
-    // Requests for one pod wait for it, for as long as they would for any.
+    // Requests for one pod wait for it as long as for any pod.
     let away = &[("HeadlessRequestsWait", "pod")];
     let away = Scenario::start("away", "away.default", 1, "--pod {pod}", away).await;
     away.cluster.kill(0).await;
@@ -224,7 +224,7 @@ fn in_seconds(rules: &str) -> String {
     fast
 }
 
-/// Waits until all has fired that has to, and sees that nothing ever fires where all is well.
+/// Waits until every expected alert has fired, and checks that none ever fires in a healthy scenario.
 async fn all_fire(prometheus: &Prometheus, scenarios: &[Scenario]) {
     let of_service = |scenario: &Scenario| {
         let service = scenario.cluster.service().split('.').next();
@@ -265,7 +265,7 @@ fn is(labels: &BTreeMap<String, String>, service: &str, alert: &str, value: &str
         && (value.is_empty() || labels.values().any(|it| it == value))
 }
 
-/// Of each panel each query, for all jobs and services.
+/// Runs each query of each panel, for all jobs and services.
 async fn panels_have_data(prometheus: &Prometheus) {
     let board: Value = serde_json::from_str(&deployed("dashboard.json")).expect("JSON");
     let panels = board["panels"].as_array().expect("panels");
@@ -298,7 +298,7 @@ async fn panels_have_data(prometheus: &Prometheus) {
     assert!(queries > 30, "{queries}");
 }
 
-/// At their real durations, and in what is ordinary life, too.
+/// With their real durations, and in normal operation, too.
 #[test]
 fn the_rules_fire_where_they_should_and_nowhere_else() {
     let promtool = match find_program("promtool") {
@@ -317,7 +317,7 @@ fn the_rules_fire_where_they_should_and_nowhere_else() {
 }
 
 #[test]
-fn the_board_s_panels_do_not_cover_each_other() {
+fn the_dashboard_s_panels_do_not_overlap() {
     let board: Value = serde_json::from_str(&deployed("dashboard.json")).expect("JSON");
     let mut taken = BTreeSet::new();
     let mut ids = BTreeSet::new();

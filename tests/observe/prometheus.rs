@@ -1,6 +1,6 @@
 //! A real Prometheus, which scrapes addresses on this machine.
 //!
-//! `.ci/servers` installs it; where it is missing, tests are skipped as those of `servers.rs` are.
+//! `.ci/servers` installs it. If it is missing, tests are skipped like those of `servers.rs`.
 
 use std::{
     collections::BTreeMap, fmt::Write as _, fs, io, net::SocketAddr, path::Path, process::Command,
@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use crate::support::servers::{Process, TempDir, find_program, free_port, skip};
 
 const POLL: Duration = Duration::from_millis(100);
-/// It begins its files anew, and waits for the disk.
+/// It creates its files, which waits for the disk.
 const START: Duration = Duration::from_secs(60);
 
 /// Killed when dropped.
@@ -32,8 +32,8 @@ pub(crate) struct Sample {
 }
 
 impl Prometheus {
-    /// Scrapes each of these jobs' addresses, and evaluates the rules, twice a second. None, with a line on stderr, where it
-    /// isn't installed and needn't be.
+    /// Starts it. It scrapes each job's address, and evaluates the rules, twice a second. `None`, with a line on
+    /// stderr, if it isn't installed and isn't required.
     pub(crate) async fn start(jobs: &[(&str, SocketAddr)], rules: &str) -> Option<Self> {
         const ATTEMPTS: usize = 10;
         let program = find_program("prometheus");
@@ -43,7 +43,7 @@ impl Prometheus {
         for _ in 0..ATTEMPTS {
             match Self::launch(&program, jobs, rules).await {
                 Ok(prometheus) => return Some(prometheus),
-                // Someone was faster to take the port.
+                // Another process has taken the port.
                 Err(log) if log.contains("address already in use") => {}
                 Err(log) => panic!("Prometheus doesn't start:\n{log}"),
             }
@@ -51,7 +51,7 @@ impl Prometheus {
         panic!("Prometheus found its port taken {ATTEMPTS} times");
     }
 
-    /// The end of its log is the error.
+    /// Starts the process. The error is the end of its log.
     async fn launch(
         program: &Path,
         jobs: &[(&str, SocketAddr)],
@@ -85,7 +85,7 @@ impl Prometheus {
         }
     }
 
-    /// The alerts that fire now: their labels.
+    /// The labels of the alerts that fire now.
     pub(crate) async fn firing(&self) -> Vec<BTreeMap<String, String>> {
         let answer = self.json("/api/v1/alerts").await;
         let alerts = answer["data"]["alerts"].as_array();
@@ -121,7 +121,7 @@ impl Prometheus {
     async fn get(&self, path: &str) -> reqwest::Result<String> {
         let url = format!("http://{}{path}", self.address);
         let answer = self.http.get(url).send().await?;
-        // What is wrong with a query stands in the answer.
+        // The answer says what is wrong with a query.
         match answer.status().is_server_error() {
             true => answer.error_for_status()?.text().await,
             false => answer.text().await,

@@ -1,4 +1,4 @@
-//! One pod over HTTP, found by A records of its own, or by SRV records.
+//! One pod over HTTP, found by its own A record, or by SRV records.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -32,14 +32,14 @@ use crate::support::{
 
 const TICK: Duration = Duration::from_millis(20);
 
-/// A StatefulSet of `web-0` and so on.
+/// A StatefulSet with the pods `web-0` and so on.
 struct Stateful {
     cluster: Cluster,
-    /// Whose address it is, or was last.
+    /// The pod that has each address, or had it last.
     names: Mutex<HashMap<IpAddr, String>>,
-    /// Those that DNS tells of.
+    /// The pods that are in DNS.
     told: Mutex<BTreeMap<String, Ipv4Addr>>,
-    /// A real DNS server, which is told of them too.
+    /// A real DNS server, which gets the records, too.
     server: Option<Server>,
 }
 
@@ -61,12 +61,12 @@ impl Stateful {
         self.change(None, Some((pod, address)));
     }
 
-    /// It is away, and DNS says so.
+    /// Removes the pod from DNS.
     fn forget(&self, pod: &str) {
         self.change(Some(pod), None);
     }
 
-    /// One is away, and another one is there, by one change of DNS.
+    /// Removes one pod and adds another by one change of DNS.
     fn change(&self, gone: Option<&str>, here: Option<(&str, SocketAddr)>) {
         let mut told = self.told.lock().expect("no panic");
         if let Some(pod) = gone {
@@ -93,7 +93,7 @@ impl Stateful {
         self.cluster.dns().set_srv(&self.port_name(), 1, records);
     }
 
-    /// Tells the real DNS server, if there is one, what the cluster's own one tells.
+    /// Copies the records of the cluster's own DNS server to the real one, if there is one.
     async fn copy(&self) {
         let Some(server) = &self.server else { return };
         let told = self.told.lock().expect("no panic").clone();
@@ -133,7 +133,7 @@ impl Stateful {
         let source = source.name_servers([server]);
         let source = source.allow_loopback(true).refresh_interval(TICK);
         let uri = format!("http://{name}").parse().expect("a URI");
-        // A real server may take a second over a change.
+        // A real server may need a second for a change.
         let client = Client::builder(uri)
             .discovery(source)
             .ready_timeout(PATIENCE);
@@ -147,7 +147,7 @@ impl Stateful {
         Client::builder(uri.parse().expect("a URI")).discovery(source)
     }
 
-    /// Pods check whom a request is for. True if this one was for the pod that answered.
+    /// Pods check which pod a request is for. `true` if this one was for the pod that answered.
     fn is_right(&self, host: &str, answered: &str) -> bool {
         let answered: IpAddr = answered.parse().expect("an address");
         let names = self.names.lock().expect("no panic");
@@ -155,7 +155,7 @@ impl Stateful {
     }
 }
 
-/// The host that a request named, and the pod that answered it.
+/// Sends a request. Returns its `Host`, and the pod that answered.
 async fn get(pod: &PodClient) -> Result<(String, String), Error> {
     let response = pod.get("/").await?;
     assert_eq!(response.status(), StatusCode::OK);
@@ -189,7 +189,7 @@ async fn no_request_fails_or_meets_another_pod_while_its_pod_is_rescheduled_in_c
     is_followed_in(Software::CoreDns).await;
 }
 
-/// Told by a real DNS server, where it is installed.
+/// With a real DNS server, if it is installed.
 async fn is_followed_in(software: Software) {
     if let Some(server) = Server::start(software).await {
         let mut stateful = Stateful::new(Cluster::start(5).await);
@@ -209,7 +209,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     within(what, met).await;
 }
 
-/// `web-3` is rescheduled three times, and its old address is another pod's before it is back.
+/// `web-3` is rescheduled three times. Before it is back, another pod gets its old address.
 async fn is_followed(stateful: Stateful, client: Client) {
     let stateful = Arc::new(stateful);
     let pod = client.pod("web-3").own_host();
@@ -237,7 +237,7 @@ async fn is_followed(stateful: Stateful, client: Client) {
         stateful.cluster.kill(old).await;
         let old = stateful.cluster.remove_pod(old).await;
         let (other, before) = (format!("web-{}", 5 + reschedule), old.requests());
-        // Once by the change that tells of the pod's end, else after that.
+        // The second time by the same change that removes the pod, otherwise after it.
         let at_once = (reschedule == 1).then(|| (&*other, old.addr()));
         stateful.change(Some("web-3"), at_once);
         stateful.copy().await;
@@ -289,7 +289,7 @@ async fn the_host_is_the_service_s_unless_the_pod_s_own_is_wanted() {
         get(&pod).await.expect("there").0,
         format!("web-1.{service}")
     );
-    // By its number or its address as well, where its name is known.
+    // Also by its number or its address, if its name is known.
     for pod in [client.pod_at(1), client.pod(stateful.cluster.pod(1).ip())] {
         let (host, _) = get(&pod.own_host()).await.expect("there");
         assert_eq!(host, format!("web-1.{service}"));
@@ -300,7 +300,7 @@ async fn the_host_is_the_service_s_unless_the_pod_s_own_is_wanted() {
         .await
         .expect("there");
     assert_eq!(given.headers()["x-host"], "kv.example");
-    // As a service of requests, and whatever they say of where they want to go.
+    // As a service of requests, whatever their own route says.
     let mut request = Request::new(Empty::<bytes::Bytes>::new());
     request.extensions_mut().insert(Route::new().pod("web-0"));
     let response = pod.clone().oneshot(request).await.expect("there");
@@ -313,7 +313,7 @@ async fn the_host_is_the_service_s_unless_the_pod_s_own_is_wanted() {
 }
 
 #[tokio::test]
-async fn an_answer_of_the_pod_is_the_answer_and_a_lost_post_is_not_sent_again() {
+async fn a_pod_s_503_is_returned_and_a_lost_post_is_not_sent_again() {
     let stateful = Stateful::new(Cluster::start(2).await);
     let client = stateful.client("http").build().expect("a client");
     let pod = client.pod("web-1");
@@ -325,7 +325,7 @@ async fn an_answer_of_the_pod_is_the_answer_and_a_lost_post_is_not_sent_again() 
     one.set(Mode::CloseWithoutAnswer);
     pod.post("/").body("a").await.expect_err("lost");
     assert_eq!(one.requests(), 2);
-    // A GET is, and to the same pod.
+    // A GET is sent again, to the same pod.
     let error = pod.get("/").await.expect_err("lost each time");
     assert_eq!(error.endpoint().map(|it| it.address()), Some(one.addr()));
     assert!(one.requests() > 3, "{}", one.requests());
@@ -376,7 +376,7 @@ async fn a_broadcast_s_error_names_the_pod_that_refuses_and_says_why() {
         "request to kv.example was not sent: pod {pod} accepts no requests: Connection refused (os error 111)"
     );
     assert_eq!(error.to_string(), text);
-    // With less time than requests wait for a pod, too.
+    // Also with less time than requests wait for a pod.
     let all = client.get("/").broadcast().deadline(TICK / 2).all();
     let all = all.await.expect("a pod");
     let error = &all.failed[0].1;
@@ -403,7 +403,7 @@ async fn others_over_http_leave_out_their_address() {
 }
 
 #[tokio::test]
-async fn the_certificate_is_asked_for_the_name_that_the_pod_s_own_record_tells() {
+async fn the_certificate_must_have_the_name_of_the_pod_s_own_record() {
     let certified = "web-1.web.default.svc.cluster.local";
     let stateful = Stateful::new(Cluster::start_tls_as(certified, 2).await);
     let trust = stateful.cluster.trust_pem().as_bytes();

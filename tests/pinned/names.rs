@@ -1,4 +1,4 @@
-//! Names that A records of the pods' own tell, over sockets.
+//! Names from the pods' own A records, over sockets.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -32,7 +32,7 @@ fn ip(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, host)
 }
 
-/// A Service without a named port, whose pods `web-0` and so on are at hosts 1 to 5.
+/// A Service without a named port. Its pods `web-0` and so on are at hosts 1 to 5.
 async fn story() -> Story {
     let dns = DnsServer::start().await;
     for ordinal in 0..5 {
@@ -56,7 +56,7 @@ impl Story {
         hosts.map(|host| self.pods.counts(host).calls).sum()
     }
 
-    /// So many looks, from their beginning to their end.
+    /// Waits for `n` whole looks.
     async fn looks(&self, n: usize) {
         let now = self.dns.count(SERVICE, RecordType::A);
         let asked = |queries: &[crate::support::dns::LoggedQuery]| {
@@ -112,7 +112,7 @@ async fn pods_that_swap_addresses_get_their_own_requests() {
     for (host, pod) in [1, 2].into_iter().zip(&pods) {
         assert_eq!(ask(pod).await.expect("there"), at(host));
     }
-    // First neither is there, then each at the other one's.
+    // First both are away, then each is at the other's address.
     story.dns.remove(&own(0));
     story.dns.set_a(&own(1), 30, [ip(1)]);
     story
@@ -136,7 +136,7 @@ async fn a_request_that_waits_for_an_address_does_not_go_there_once_that_is_no_l
     story.pods.set([4], Behaviour::Pending);
     let mut request = Box::pin(ask(&pod));
     assert!(request.as_mut().now_or_never().is_none());
-    // The address stays in the Service; whose it is now, nobody asks.
+    // The address stays in the Service, but nobody asks whose it is now.
     story.dns.remove(&own(3));
     let at_4 = || story.balance.endpoint("10.0.0.4").expect("in the set");
     story
@@ -152,7 +152,7 @@ async fn a_request_that_waits_for_an_address_does_not_go_there_once_that_is_no_l
 }
 
 #[tokio::test]
-async fn own_names_are_asked_for_only_where_somebody_wants_the_pod() {
+async fn own_names_are_looked_up_only_while_requests_name_the_pod() {
     let story = story().await;
     story.looks(5).await;
     let asked = |ordinal| story.dns.count(&own(ordinal), RecordType::A);
@@ -164,7 +164,7 @@ async fn own_names_are_asked_for_only_where_somebody_wants_the_pod() {
     let (before, looks) = (asked(3), story.dns.count(SERVICE, RecordType::A));
     story.looks(20).await;
     let looks = story.dns.count(SERVICE, RecordType::A) - looks;
-    // One question for each look; of the first and the last one it may be missing.
+    // One query for each look, except perhaps for the first and the last.
     assert!((looks - 1..=looks + 1).contains(&(asked(3) - before)));
     assert_eq!([0, 1, 2, 4].map(asked), [0; 4]);
     // The Service has no IPv6 addresses, so its pods aren't asked for any.
@@ -189,7 +189,7 @@ async fn a_name_without_a_record_is_a_pod_that_is_away() {
         error.to_string(),
         "request to web.default.svc.cluster.local was not sent: pod web-7 isn't there; of 5 endpoints no name is known"
     );
-    // By its ordinal it takes a name to begin with.
+    // An ordinal needs a known name first.
     assert_eq!(ask(&balance.pod("web-1")).await.expect("there"), at(2));
     assert_eq!(
         within("an answer", ask(&balance.pod_at(4)))
@@ -239,7 +239,7 @@ async fn while_its_record_cant_be_had_a_pod_stays_where_it_is() {
 }
 
 #[tokio::test]
-async fn others_leave_out_who_is_learnt_by_its_own_record() {
+async fn others_leave_out_a_pod_that_is_known_only_by_its_own_record() {
     let story = story().await;
     let others = story.balance.others("web-2");
     story
@@ -252,7 +252,7 @@ async fn others_leave_out_who_is_learnt_by_its_own_record() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_preferred_by_its_name_is_learnt_by_its_own_record() {
+async fn a_preferred_pod_is_found_by_its_own_record() {
     let story = story().await;
     let route = || Route::new().prefer("web-2");
     let first = story.balance.call_with(Request(1), route()).await;

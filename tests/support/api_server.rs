@@ -1,5 +1,5 @@
-//! A Kubernetes API server that knows EndpointSlices and nothing else, over real sockets: `list` and `watch` as the real
-//! one answers them, and its faults.
+//! A Kubernetes API server that knows only EndpointSlices, over real sockets. It answers `list` and `watch` like the
+//! real one, and can have faults.
 
 use std::{
     collections::BTreeMap,
@@ -32,13 +32,13 @@ use super::{tls::Identity, within};
 /// What the server does instead of answering.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// An error, as the real one words it.
+    /// An error with the real server's text.
     Status(u16),
-    /// It takes the request, and is silent.
+    /// It accepts the request, and never answers.
     Hang,
 }
 
-/// What has been asked.
+/// What a request asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
     List,
@@ -55,7 +55,7 @@ pub struct Received {
     pub authorization: Option<String>,
 }
 
-/// The server; it ends when this is dropped.
+/// The server. Dropping it ends it.
 pub struct ApiServer {
     address: SocketAddr,
     state: Arc<State>,
@@ -76,11 +76,11 @@ type Body = BoxBody<Bytes, io::Error>;
 struct Store {
     version: u64,
     slices: BTreeMap<String, Value>,
-    /// What happened, each with the version that it led to.
+    /// The changes so far, each with its resulting version.
     history: Vec<(u64, Value)>,
-    /// Up to here there is no history.
+    /// The history up to this version has been forgotten.
     forgotten: u64,
-    /// A version that is too old is refused with a status, not with an event.
+    /// Whether a version that is too old is refused by a status, not by an event.
     refuse_at_once: bool,
     watchers: Vec<mpsc::UnboundedSender<Line>>,
     list_fault: Option<Fault>,
@@ -93,7 +93,7 @@ impl ApiServer {
         Self::start_with(None).await
     }
 
-    /// One that speaks TLS.
+    /// Starts a server that speaks TLS.
     pub async fn start_tls(identity: Identity) -> Self {
         Self::start_with(Some(identity)).await
     }
@@ -115,7 +115,7 @@ impl ApiServer {
         let acceptor = acceptor.transpose().expect("a certificate that fits");
         let state = self.state.clone();
         let task = tokio::spawn(async move {
-            // They end with this task.
+            // The connections end with this task.
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (state, acceptor) = (state.clone(), acceptor.clone());
@@ -134,7 +134,7 @@ impl ApiServer {
         *lock(&self.running) = Some(task.abort_handle());
     }
 
-    /// Ends, with every connection; what it knows stays.
+    /// Stops the server and closes every connection. Its data stay.
     pub fn stop(&self) {
         if let Some(task) = lock(&self.running).take() {
             task.abort();
@@ -142,7 +142,7 @@ impl ApiServer {
         lock(&self.state.store).watchers.clear();
     }
 
-    /// Is there again, at the same port.
+    /// Starts it again, at the same port.
     pub async fn restart(&self) {
         let listener = TcpListener::bind(self.address).await.expect("its own port");
         self.serve(listener);
@@ -157,7 +157,7 @@ impl ApiServer {
         format!("{scheme}://{}", self.address)
     }
 
-    /// A slice of that name and Service is there now, or has changed.
+    /// Adds or changes a slice with this name, of this Service.
     pub fn slice(&self, service: &str, name: &str, mut slice: Value) {
         let mut store = lock(&self.state.store);
         store.version += 1;
@@ -181,7 +181,7 @@ impl ApiServer {
         store.tell("DELETED", slice);
     }
 
-    /// Something has happened elsewhere, and watches are told up to where nothing has happened to them.
+    /// Makes a change elsewhere, and sends watches a bookmark. Returns the new version.
     pub fn bookmark(&self) -> u64 {
         let mut store = lock(&self.state.store);
         store.version += 10;
@@ -195,7 +195,7 @@ impl ApiServer {
         version
     }
 
-    /// Forgets all that happened up to now: watches from earlier are refused, by a status at once or by an event.
+    /// Forgets the history: watches from earlier versions are refused, by a status at once or by an event.
     pub fn forget(&self, refuse_at_once: bool) {
         let mut store = lock(&self.state.store);
         store.forgotten = store.version;
@@ -204,19 +204,19 @@ impl ApiServer {
         store.refuse_at_once = refuse_at_once;
     }
 
-    /// Tells the watches under way that they are too old.
+    /// Tells the running watches that their version is too old.
     pub fn expire(&self) {
         let mut store = lock(&self.state.store);
         store.send(&event("ERROR", status(410)));
         store.watchers.clear();
     }
 
-    /// Ends the watches under way as the real one does when their time is over.
+    /// Ends the running watches, as the real server does when their time is over.
     pub fn end(&self) {
         lock(&self.state.store).watchers.clear();
     }
 
-    /// Breaks the connections of the watches under way off, in the middle of a line.
+    /// Breaks the running watches' connections in the middle of a line.
     pub fn cut(&self) {
         let mut store = lock(&self.state.store);
         for watcher in store.watchers.drain(..) {
@@ -233,12 +233,12 @@ impl ApiServer {
         lock(&self.state.store).watch_fault = fault;
     }
 
-    /// Only who shows this token gets an answer.
+    /// Requires this token of all requests.
     pub fn require_token(&self, token: &str) {
         lock(&self.state.store).token = Some(token.to_owned());
     }
 
-    /// How many watches are under way.
+    /// How many watches are running.
     pub fn watches(&self) -> usize {
         let mut store = lock(&self.state.store);
         store.watchers.retain(|watcher| !watcher.is_closed());
@@ -254,14 +254,14 @@ impl ApiServer {
         received.map(|received| received.asked).collect()
     }
 
-    /// Waits until so many requests have come in all.
+    /// Waits until `n` requests have come in all.
     pub async fn wait_for_requests(&self, n: usize) {
         let mut received = self.state.received.subscribe();
         let enough = received.wait_for(|received| received.len() >= n);
         let _ = within("a request", enough).await.expect("the server lives");
     }
 
-    /// Waits until a watch is under way.
+    /// Waits until a watch is running.
     pub async fn wait_for_watch(&self) {
         let mut received = self.state.received.subscribe();
         within("a watch", async {
@@ -294,7 +294,7 @@ impl Store {
 
     fn send(&mut self, event: &Value) {
         let line = line(event);
-        // A watch whose connection is gone hears nothing.
+        // Watches whose connections have gone don't count.
         self.watchers
             .retain(|watcher| watcher.send(Ok(line.clone())).is_ok());
     }
@@ -314,7 +314,7 @@ impl Store {
         })
     }
 
-    /// What happened since, and then what happens.
+    /// Streams the changes since this version, and then all further ones.
     fn watch(&mut self, since: u64) -> Result<mpsc::UnboundedReceiver<Line>, StatusCode> {
         let (sender, lines) = mpsc::unbounded_channel();
         if since < self.forgotten {
@@ -340,7 +340,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let state = state.clone();
         async move { Ok::<_, Infallible>(answer(&state, request).await) }
     });
-    // A client that goes away is no error of the server's.
+    // Fails if the client goes away, which is fine.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -379,7 +379,7 @@ async fn answer(state: &State, request: Request<Incoming>) -> Response<Body> {
             }
         }
     };
-    // Not before a watch is under way: who waits for it can count on it.
+    // Logged only once the watch is running, because tests wait for the log.
     state.log(received);
     response
 }
@@ -402,7 +402,7 @@ fn received(request: &Request<Incoming>) -> Received {
     }
 }
 
-/// A parameter of the query; the two characters that are escaped here are decoded.
+/// A parameter of the query, with the two characters that clients escape here decoded.
 fn parameter(query: &str, name: &str) -> Option<String> {
     let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let (_, value) = pairs.find(|(key, _)| *key == name)?;
@@ -414,7 +414,7 @@ fn refusal(code: u16) -> Response<Body> {
     whole(code_of, &status(code))
 }
 
-/// What the real one says with such a code.
+/// The real server's answer with this code.
 fn status(code: u16) -> Value {
     let (reason, message) = match code {
         401 => ("Unauthorized", "Unauthorized"),

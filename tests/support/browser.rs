@@ -1,6 +1,7 @@
 //! A real browser: Debian's chromium, driven by its chromedriver (WebDriver, W3C).
 //!
-//! `.ci/servers` installs both. Where they are missing, what needs them is skipped, as with the servers of `servers.rs`.
+//! `.ci/servers` installs both. If they are missing, tests that need them are skipped, as with the servers of
+//! `servers.rs`.
 
 use std::{
     fs,
@@ -26,7 +27,7 @@ use super::{
     within,
 };
 
-/// How often the page is asked whether it is as it should be.
+/// How often a condition on the page is polled.
 const POLL: Duration = Duration::from_millis(20);
 
 /// The Enter key (WebDriver §17.4.2).
@@ -43,7 +44,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// `None`, with a line on stderr, where there is no chromium and needn't be.
+    /// Starts it. `None`, with a line on stderr, if chromium isn't installed and isn't required.
     pub async fn start() -> Option<Self> {
         let found = find_program("chromium").and_then(|it| Ok((it, find_program("chromedriver")?)));
         match found {
@@ -87,7 +88,7 @@ impl Browser {
         };
         let options = json!({
             "binary": chromium,
-            // Root has no sandbox, and /dev/shm is small in containers.
+            // chromium has no sandbox for root, and /dev/shm is small in containers.
             "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars",
                 "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
         });
@@ -124,7 +125,7 @@ impl Browser {
         self.post("/goog/cdp/execute", body).await;
     }
 
-    /// How large what it shows is, in CSS pixels.
+    /// Sets the size of the page, in CSS pixels.
     pub async fn resize(&self, width: u32, height: u32) {
         let size = json!({
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500,
@@ -133,7 +134,7 @@ impl Browser {
             .await;
     }
 
-    /// What the person prefers: `light`, or `dark`.
+    /// Sets the preferred colour scheme: `light` or `dark`.
     pub async fn prefer(&self, scheme: &str) {
         let feature = json!({"name": "prefers-color-scheme", "value": scheme});
         self.devtools(
@@ -147,7 +148,7 @@ impl Browser {
         self.post("/url", json!({ "url": url })).await;
     }
 
-    /// What this function's body returns in the page.
+    /// Runs this function body in the page, and returns its result.
     pub async fn run<T: DeserializeOwned>(&self, script: &str) -> T {
         let body = json!({"script": script, "args": []});
         let value = self.post("/execute/sync", body).await;
@@ -165,7 +166,7 @@ impl Browser {
         .await;
     }
 
-    /// The text of the first element that this selector finds, as a person sees it who has scrolled there.
+    /// The text of the first element that this selector finds, as a user sees it after scrolling there.
     pub async fn text(&self, selector: &str) -> String {
         let script = format!(
             "const it = document.querySelector({selector:?}); \
@@ -189,14 +190,14 @@ impl Browser {
         self.post(&format!("{element}/click"), json!({})).await;
     }
 
-    /// Types into what this selector finds.
+    /// Types into the element that this selector finds.
     pub async fn keys(&self, selector: &str, text: &str) {
         let element = self.element(selector).await;
         self.post(&format!("{element}/value"), json!({ "text": text }))
             .await;
     }
 
-    /// A picture of what is in sight, in the tests' folder of temporary files, under this name.
+    /// Takes a screenshot of the visible part, under this name in the tests' temporary folder.
     pub async fn picture(&self, name: &str) -> PathBuf {
         let png = self.ask(Method::GET, "/screenshot", &Value::Null).await;
         let png = BASE64.decode(png.as_str().expect("text").as_bytes());
@@ -205,7 +206,7 @@ impl Browser {
         path
     }
 
-    /// What has come to the console since the last look: errors, and what the page's policy has forbidden.
+    /// The console's messages since the last call: errors, and violations of the page's content security policy.
     pub async fn complaints(&self) -> Vec<String> {
         let log = self.post("/se/log", json!({"type": "browser"})).await;
         let entries = log.as_array().cloned().unwrap_or_default();
@@ -215,7 +216,7 @@ impl Browser {
 }
 
 impl Drop for Browser {
-    /// chromedriver, killed, would leave chromium behind.
+    /// Closes chromium first, because a killed chromedriver would leave it running.
     fn drop(&mut self) {
         let close = || {
             let mut stream = TcpStream::connect(self.driver)?;

@@ -1,4 +1,5 @@
-//! What a user of the library builds from it for plain HTTP: the balancer over thin connections, and GETs sent again.
+//! A plain HTTP client that a user could build from the library: the balancer over thin connections, with retries of
+//! GETs.
 
 use std::{future::Ready, net::IpAddr};
 
@@ -19,7 +20,7 @@ pub type ResponseBody = CountedBody<PodBody<NoBody>>;
 /// A balancer over the pods of a cluster.
 pub type HttpBalance = Balance<Connections<NoBody>, OnBodyEnd>;
 
-/// A balancer whose requests are sent again where that is safe.
+/// A balancer that retries requests if that is safe.
 pub type HttpClient = Retry<Resend, HttpBalance>;
 
 /// Discovery of a cluster's pods.
@@ -36,7 +37,7 @@ pub fn balance<P: Policy>(discovery: impl Discovery, policy: P) -> HttpBalance {
         .build(|endpoint| Connections::new(endpoint.address()))
 }
 
-/// A GET is safe to send again (RFC 9110 §9.2.1): where its pod died with it, another one gets it.
+/// Retries GETs, because they are safe (RFC 9110 §9.2.1): if a pod died with one, another pod gets it.
 #[derive(Clone, Debug)]
 pub struct Resend {
     pub times: usize,
@@ -60,7 +61,7 @@ impl tower::retry::Policy<Request<NoBody>, Response<ResponseBody>, Error> for Re
     }
 }
 
-/// A GET of `path` from `service`, read to its end: the pod that answered.
+/// Sends a GET of `path`, and reads the answer to its end. Returns the pod that answered.
 pub async fn get<S>(service: &S, path: &str) -> Result<IpAddr, BoxError>
 where
     S: Service<Request<NoBody>, Response = Response<ResponseBody>, Error = Error> + Clone,

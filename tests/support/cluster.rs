@@ -9,7 +9,7 @@ use tower_headless::test_util;
 /// The name of the Service unless a test chooses another.
 pub const SERVICE: &str = "web.default.svc.cluster.local.";
 
-/// [`test_util::Cluster`], which may have pods with a certificate of their own.
+/// A [`test_util::Cluster`] whose pods may have a certificate.
 #[must_use = "the cluster ends when it is dropped"]
 pub struct Cluster {
     cluster: test_util::Cluster,
@@ -18,7 +18,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A Service of `n` pods, published with a TTL of 1 s.
+    /// Starts a Service of `n` pods, published with a TTL of 1 s.
     pub async fn start(n: usize) -> Self {
         Self {
             cluster: test_util::Cluster::start(n).await,
@@ -27,13 +27,13 @@ impl Cluster {
         }
     }
 
-    /// [`start`](Self::start) with pods that speak TLS, with a certificate for the Service's name.
+    /// Like [`start`](Self::start), with pods that speak TLS, with a certificate for the Service's name.
     #[cfg(feature = "tls")]
     pub async fn start_tls(n: usize) -> Self {
         Self::start_tls_as(SERVICE, n).await
     }
 
-    /// [`start_tls`](Self::start_tls) with a certificate for another name.
+    /// Like [`start_tls`](Self::start_tls), with a certificate for another name.
     #[cfg(feature = "tls")]
     pub async fn start_tls_as(certified: &str, n: usize) -> Self {
         let identity = Identity::new(certified);
@@ -46,7 +46,7 @@ impl Cluster {
         }
     }
 
-    /// The certificate that the pods show, which is its own authority.
+    /// The pods' certificate, which is its own authority.
     ///
     /// # Panics
     ///

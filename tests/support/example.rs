@@ -1,4 +1,4 @@
-//! This crate's examples, as programs, and cargo as it has built the test.
+//! This crate's examples as programs, and cargo with the settings that built the test.
 
 use std::{
     env,
@@ -6,7 +6,7 @@ use std::{
     process::{Command, ExitStatus},
 };
 
-/// The path of this example, built. `cargo test` has done that, but `cargo test --test …` has not.
+/// Builds this example, and returns its path. `cargo test` builds examples, but `cargo test --test …` doesn't.
 pub fn built(example: &str) -> PathBuf {
     let built = cargo("build")
         .args(["--quiet", "--example", example])
@@ -27,15 +27,14 @@ fn profile() -> PathBuf {
     profile.to_owned()
 }
 
-/// A command of cargo's, with the features and the folders that the test was built with: what is built already is not built
-/// over again.
+/// A cargo command with the features and folders of the test's own build, so that it reuses that build.
 pub fn cargo(command: &str) -> Command {
     let profile = profile();
     let target = profile.parent().map(Path::to_owned);
     let target = target.expect("a profile's folder is in a target directory");
     let name = profile.file_name().and_then(|name| name.to_str());
     let name = name.expect("a profile's name").replace("debug", "dev");
-    // More or less.
+    // Approximately.
     let features: &[_] = match cfg!(feature = "tls") {
         true => &["--all-features"],
         false => &["--features", "test-util"],
@@ -48,8 +47,9 @@ pub fn cargo(command: &str) -> Command {
         .args(["--manifest-path", manifest, "--profile", &name])
         .arg("--target-dir")
         .arg(target);
-    // `cargo test` tells its programs of this package. ring's build script asks for the same variables: with others than
-    // the last time, ring and all that depends on it are built again, now and by whoever builds next.
+    // `cargo test` sets variables about this package for its programs. ring's build script depends on the same
+    // variables: if they differ from the last time, ring and everything that depends on it is rebuilt, now and at the
+    // next build.
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {

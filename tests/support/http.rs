@@ -1,7 +1,7 @@
-//! The thinnest useful HTTP/1.1 client for one pod: what an endpoint's service looks like.
+//! The thinnest useful HTTP/1.1 client for one pod: an example of an endpoint's service.
 //!
-//! hyper does the protocol; here are only the connections: who holds one, when it is free again, and what becomes of a
-//! request that could not be written.
+//! hyper does the protocol. This module only handles connections: who holds one, when it is free again, and what
+//! happens to a request that could not be written.
 
 use std::{
     net::SocketAddr,
@@ -35,11 +35,11 @@ pub struct Connections<B> {
     dialing: Option<JoinHandle<Result<SendRequest<B>, BoxError>>>,
 }
 
-/// Connections without a request, the last used on top: the others get the chance to grow old and be closed.
+/// Idle connections, the last used on top, so that the others can grow old and be closed.
 struct Idle<B>(Mutex<Vec<SendRequest<B>>>);
 
 impl<B> Idle<B> {
-    /// The last used one that is free. One that still writes a request that was answered early is left to it.
+    /// The last used connection that is free. One that is still writing a request that was answered early isn't.
     fn pop(&self) -> Option<SendRequest<B>> {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|connection| !connection.is_closed());
@@ -63,7 +63,7 @@ impl<B> Idle<B> {
 }
 
 impl<B> Connections<B> {
-    /// Connects to nothing yet.
+    /// Makes a client that has no connection yet.
     pub fn new(address: SocketAddr) -> Self {
         Self {
             address,
@@ -74,7 +74,7 @@ impl<B> Connections<B> {
     }
 }
 
-/// A clone shares the idle connections; what the original has reserved is its own.
+/// A clone shares the idle connections, but not the original's reserved connection.
 impl<B> Clone for Connections<B> {
     fn clone(&self) -> Self {
         Self {
@@ -110,7 +110,7 @@ where
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         loop {
             if let Some(reserved) = &mut self.reserved {
-                // hyper takes a moment to make a new connection ready; one that has closed says so here.
+                // hyper needs a moment to make a new connection ready. A closed one reports that here.
                 match ready!(reserved.poll_ready(cx)) {
                     Ok(()) => return Poll::Ready(Ok(())),
                     Err(_closed) => self.reserved = None,
@@ -139,12 +139,12 @@ where
             match connection.try_send_request(request).await {
                 Ok(response) => Ok(response.map(|body| PodBody::new(body, connection, idle))),
                 Err(mut error) => {
-                    // A pod that dies breaks all its connections: the next request is not to find out on another one.
+                    // A pod that dies breaks all its connections, so the next request must not use another one.
                     if let Some(idle) = idle.upgrade() {
                         idle.clear();
                     }
                     Err(match error.take_message() {
-                        // Not a byte was written: whoever sent it may send it elsewhere.
+                        // Not a byte was written, so the request may be sent elsewhere.
                         Some(request) => Unsent::new(request, error.into_error()).into(),
                         None => error.into_error().into(),
                     })
@@ -163,12 +163,14 @@ where
     let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    // Ends with the connection, or when the last sender and body are gone. Its error reaches the request in flight.
+    // The task ends with the connection, or when the last sender and body are gone. The request in flight gets its
+    // error.
     tokio::spawn(connection);
     Ok(sender)
 }
 
-/// A response's body. The connection under it is free again when the body has ended; dropped early, it is closed.
+/// A response's body. Its connection is free again when the body has ended. If the body is dropped early, the
+/// connection is closed.
 #[derive(Debug)]
 pub struct PodBody<B> {
     body: Incoming,
@@ -208,7 +210,7 @@ impl<B> Body for PodBody<B> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
             Some(Err(_)) => self.connection = None,
-            // Not every caller asks once more after the last frame, where the length told which one that is.
+            // A caller that knows the length may not poll again after the last frame.
             Some(Ok(_)) if !self.body.is_end_stream() => {}
             Some(Ok(_)) | None => self.release(),
         }

@@ -1,4 +1,4 @@
-//! A steady stream of requests, whatever becomes of them, and what became of them.
+//! Sends requests at a steady rate, whatever their results, and reports the results.
 
 use std::{fmt, future::Future, net::SocketAddr, time::Duration};
 
@@ -13,12 +13,12 @@ use tower_headless::http::{Error, Response};
 
 use super::within;
 
-/// What became of one request.
+/// The result of one request.
 #[derive(Debug)]
 pub struct Request {
     pub sent: Instant,
     pub ended: Instant,
-    /// A response had begun: from there on no client can send it again unseen.
+    /// Whether a response had begun. From then on, no client can retry it unnoticed.
     pub begun: bool,
     /// The pod whose answer was read to its end.
     pub result: Result<SocketAddr, Error>,
@@ -44,7 +44,7 @@ pub struct Load {
     task: JoinHandle<Report>,
 }
 
-/// All requests of a load, in the order of their ends.
+/// All requests of a load, in the order in which they ended.
 #[derive(Debug)]
 pub struct Report {
     pub started: Instant,
@@ -52,8 +52,8 @@ pub struct Report {
 }
 
 impl Load {
-    /// Sends `rate` requests a second, at even times. None waits for another one (an open loop): a client that is held up
-    /// gets no time to recover.
+    /// Sends `rate` requests a second, at even times. None waits for another (an open loop), so a client that is held
+    /// up gets no time to recover.
     pub fn start<R>(rate: u32, request: impl Fn() -> R + Send + 'static) -> Self
     where
         R: Future<Output = Result<Response, Error>> + Send + 'static,
@@ -77,7 +77,7 @@ where
 {
     let started = Instant::now();
     let mut beat = interval(Duration::from_secs(1) / rate);
-    // Late ones are sent at once: the rate is kept.
+    // Late requests are sent at once, to keep the rate.
     beat.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut in_flight = JoinSet::new();
     let mut requests = Vec::new();
@@ -129,7 +129,7 @@ impl Report {
         self.requests.iter().filter(|it| it.result.is_err())
     }
 
-    /// How long the slowest of that share of the requests took.
+    /// The time within which this share of the requests ended.
     pub fn percentile(&self, share: f64) -> Duration {
         let mut took: Vec<_> = self.requests.iter().map(Request::took).collect();
         took.sort_unstable();
@@ -137,7 +137,7 @@ impl Report {
         took.get(index).or(took.last()).copied().unwrap_or_default()
     }
 
-    /// Those whose response ended before its end.
+    /// The requests whose response broke off.
     pub fn cut_short(&self) -> impl Iterator<Item = &Request> {
         self.failed().filter(|it| it.begun)
     }
@@ -148,13 +148,13 @@ impl Report {
         self.assert_none(self.failed().collect());
     }
 
-    /// The same, but for those whose response had begun.
+    /// Fails the test if a request has failed before its response began.
     #[track_caller]
     pub fn assert_none_lost(&self) {
         self.assert_none(self.failed().filter(|it| !it.begun).collect());
     }
 
-    /// Tells of the first few failures, and when they happened.
+    /// Panics with the first few failures, and when they happened.
     #[track_caller]
     fn assert_none(&self, failed: Vec<&Request>) {
         const SHOWN: usize = 5;

@@ -1,4 +1,4 @@
-//! What is logged on a test's thread: events and spans, field by field.
+//! Records what is logged on a test's thread: events and spans with their fields.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -39,7 +39,7 @@ impl Event {
 pub struct Span {
     pub name: String,
     pub fields: Fields,
-    /// The place of its parent among all.
+    /// The index of its parent among all spans.
     pub parent: Option<usize>,
     pub is_closed: bool,
 }
@@ -50,7 +50,7 @@ impl Span {
     }
 }
 
-/// Records what this crate logs, at all levels, on the thread that has made it and while it is there.
+/// Records what this crate logs, at all levels, on the thread that made it, until it is dropped.
 pub struct Logs {
     log: Log,
     _guard: DefaultGuard,
@@ -66,8 +66,8 @@ struct Recorded {
     open: HashMap<u64, usize>,
 }
 
-/// While there is one subscriber only, tracing remembers whether the thread that meets a line first wants it. That may be another
-/// test's, which has none. With two, it asks both.
+/// A second subscriber. With only one, tracing caches whether the first thread that reaches a line wants it. That
+/// thread may be another test's, without a subscriber. With two subscribers, tracing asks both.
 static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(registry()));
 
 impl Logs {

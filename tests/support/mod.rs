@@ -1,14 +1,14 @@
-//! What only this crate's own tests need, around [`tower_headless::test_util`]: real servers, pods as processes, pods that
-//! answer bytes from a script, an API server, loads, a terminal.
+//! The parts of the test kit that only this crate's own tests need, around [`tower_headless::test_util`]: real servers,
+//! pods as processes, scripted pods, an API server, loads, a terminal.
 //!
-//! Nothing here sleeps for luck: tests wait for events (`wait_until`, `next_query`), and every wait is bounded by
-//! [`within`], so that a bug fails a test instead of hanging it.
+//! Nothing here sleeps and hopes: tests wait for events (`wait_until`, `next_query`), and [`within`] bounds every wait,
+//! so that a bug fails a test instead of hanging it.
 //!
-//! Real sockets need real time: don't use the kit under `start_paused`, where tokio's clock jumps past every timeout
-//! while a packet is on its way.
+//! Real sockets need real time. Don't use them under `start_paused`, because tokio's clock then jumps past every
+//! timeout while a packet is on its way.
 
-// Each test binary uses its own part of the kit; none uses all of it. `pub` says what is offered to them, though nothing of a
-// private module is reachable from outside the crate.
+// No test binary uses all of the kit. `pub` marks what it offers to tests, though nothing in a private module is
+// reachable from outside the crate.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod api_server;
@@ -31,10 +31,10 @@ pub mod tls;
 
 pub use tower_headless::test_util::{PATIENCE, within};
 
-/// Refuses connections at an address that nobody listens at. It is bound for good: else it may become that of another test.
+/// Refuses connections at an address where nobody listens. The address stays bound, or another test could get it.
 pub fn refuse_at(address: std::net::SocketAddr) -> std::net::SocketAddr {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-    // Connections that the port has had may not be over.
+    // Earlier connections of the port may still be in TIME_WAIT.
     socket.set_reuseaddr(true).expect("an option");
     socket.bind(address).expect("a port");
     let socket: &tokio::net::TcpSocket = Box::leak(Box::new(socket));

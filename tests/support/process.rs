@@ -1,6 +1,6 @@
-//! Pods as processes of their own, which can be terminated, killed and paused as kubelet and the kernel do it.
+//! Pods as processes, which can be terminated, killed and paused as by kubelet and the kernel.
 //!
-//! nginx has to be installed: `.ci/servers` does that, and tests without it are skipped as those of `servers.rs` are.
+//! nginx has to be installed, by `.ci/servers`. Without it, tests are skipped like those of `servers.rs`.
 
 pub mod nginx;
 mod own;
@@ -21,29 +21,29 @@ use super::{
     within,
 };
 
-/// How often a process is looked at that we wait for.
+/// How often a process is polled that a test waits for.
 const POLL: Duration = Duration::from_millis(2);
 
-/// Which server.
+/// The program of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Software {
-    /// `examples/pod.rs`
+    /// Our own: `examples/pod.rs`.
     OwnPod,
     Nginx,
 }
 
-/// What pods speak.
+/// The protocol of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speech {
     Http1,
     /// In clear, with prior knowledge.
     Http2,
-    /// TLS, and over it what the client prefers.
+    /// TLS, and over it the client's preferred protocol.
     Tls,
 }
 
 impl Software {
-    /// Where it isn't installed and needn't be, this tells so on stderr.
+    /// Whether it is installed. If it isn't, and isn't required, this prints a line on stderr.
     pub fn is_installed(self) -> bool {
         match self {
             Self::OwnPod => true,
@@ -70,7 +70,7 @@ impl Software {
 pub struct PodProcess {
     software: Software,
     address: SocketAddr,
-    /// A child of the process that does the work, where there is one.
+    /// The child process that does the work, if there is one.
     worker: Option<u32>,
     // Dropped in this order: the process uses the folder.
     process: Process,
@@ -78,7 +78,7 @@ pub struct PodProcess {
 }
 
 impl PodProcess {
-    /// Starts a pod, and returns when it accepts connections. Its log is the error.
+    /// Starts a pod, and returns when it accepts connections. On failure, the error is its log.
     pub async fn start(
         software: Software,
         speech: Speech,
@@ -105,13 +105,13 @@ impl PodProcess {
         self.address
     }
 
-    /// Tells it to finish what it has and to end, as kubelet does first. Returns at once.
+    /// Tells it to finish its requests and end, as kubelet does first. Returns at once.
     pub async fn terminate(&self) {
         let first = [self.process.id()];
         signal(self.software.graceful(), &first).await;
     }
 
-    /// Ends it where it stands. Nobody listens on its address when this returns.
+    /// Kills it. Nobody listens on its address when this returns.
     pub async fn kill(&mut self) {
         signal("-KILL", &self.ids()).await;
         self.ended().await;
@@ -123,7 +123,7 @@ impl PodProcess {
         within("a refusal", refused).await;
     }
 
-    /// From here on it does nothing, while the kernel goes on accepting connections and bytes for it.
+    /// Stops it from running, while the kernel goes on accepting connections and bytes for it.
     pub async fn pause(&self) {
         signal("-STOP", &self.ids()).await;
     }
@@ -146,7 +146,7 @@ impl PodProcess {
         .await
     }
 
-    /// All its processes, the first one first: it is not to replace the other.
+    /// All its processes, the first one first, so that it can't replace a killed worker.
     fn ids(&self) -> Vec<u32> {
         let first = Some(self.process.id());
         first.into_iter().chain(self.worker).collect()
@@ -155,15 +155,15 @@ impl PodProcess {
 
 impl Drop for PodProcess {
     fn drop(&mut self) {
-        // Who has ended has taken its worker along, or was killed together with it.
+        // If it has ended, its worker has ended, too.
         if !self.process.has_exited() {
-            // What fails here fails because they have ended meanwhile.
+            // Fails only if they have ended meanwhile.
             let _ = kill("-KILL", &self.ids()).status();
         }
     }
 }
 
-/// Waits until the pod says that it works, and returns the worker's ID if it has one.
+/// Waits until the pod's log says that it works. Returns the worker's ID, if it has one.
 async fn started(software: Software, process: &mut Process) -> io::Result<Option<u32>> {
     loop {
         let exited = process.has_exited();
@@ -180,7 +180,7 @@ async fn started(software: Software, process: &mut Process) -> io::Result<Option
     }
 }
 
-/// A process that has ended meanwhile is none to complain about.
+/// Sends a signal. It is fine if a process has ended meanwhile.
 async fn signal(signal: &str, ids: &[u32]) {
     let mut command = tokio::process::Command::from(kill(signal, ids));
     within("the end of kill", command.status())
@@ -188,7 +188,7 @@ async fn signal(signal: &str, ids: &[u32]) {
         .expect("kill runs");
 }
 
-/// The program, for the system call is `unsafe`.
+/// The program `kill`, because the system call is `unsafe`.
 fn kill(signal: &str, ids: &[u32]) -> Command {
     let mut command = Command::new("kill");
     command.arg(signal);

@@ -1,4 +1,4 @@
-//! Discovery and pods that do what a test tells them: no sockets, so paused time is honest.
+//! Discovery and pods that follow a test's script. They have no sockets, so time may be paused.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ pub fn endpoint(host: u8) -> Endpoint {
     Endpoint::new(([10, 0, 0, host], 80).into())
 }
 
-/// Pods, what discovery says of them, and the balancer between.
+/// Scripted pods and discovery, with a balancer.
 pub struct World {
     pub script: Script,
     pub pods: Pods,
@@ -29,7 +29,7 @@ pub struct World {
 }
 
 impl World {
-    /// A balancer that `change` has built, and that has this set.
+    /// Makes a world with this set, and with a balancer that `change` has configured.
     pub async fn of(
         set: Vec<Endpoint>,
         change: impl FnOnce(BalanceBuilder<Scripted>) -> BalanceBuilder<Scripted>,
@@ -46,14 +46,14 @@ impl World {
         }
     }
 
-    /// The set is now this one, and the balancer has it.
+    /// Changes the set, and waits until the balancer has it.
     pub async fn set(&self, set: Vec<Endpoint>) {
         self.script.endpoints(set);
         settle().await;
     }
 }
 
-/// Lets everybody else do what they can do now.
+/// Lets all other tasks run until they wait.
 pub async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -66,13 +66,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 type Answer = Result<Vec<Endpoint>, BoxError>;
 
-/// Discovery that yields what its [`Script`] says.
+/// A discovery that yields what its [`Script`] sends.
 pub struct Scripted {
     answers: mpsc::UnboundedReceiver<Answer>,
     hints: Arc<Mutex<Hints>>,
 }
 
-/// What the balancer has told its discovery.
+/// The calls that the balancer has made to its discovery.
 #[derive(Clone, Debug, Default)]
 pub struct Hints {
     pub refreshes: usize,
@@ -97,14 +97,14 @@ pub fn discovery() -> (Script, Scripted) {
 }
 
 impl Script {
-    /// The set is pods number `hosts`.
+    /// Sends a set of the pods `hosts`.
     pub fn answer(&self, hosts: impl IntoIterator<Item = u8>) {
         self.endpoints(hosts.into_iter().map(endpoint).collect());
     }
 
-    /// The set is these endpoints.
+    /// Sends a set of these endpoints.
     pub fn endpoints(&self, set: Vec<Endpoint>) {
-        // Nobody listens once the balancer is gone, and a test may not care.
+        // Fails if the balancer is gone, which a test may not care about.
         let _ = self.answers.send(Ok(set));
     }
 
@@ -144,7 +144,7 @@ impl Discovery for Scripted {
     }
 }
 
-/// A request; not `Clone`, as the balancer must not ask for it.
+/// A request. It is not `Clone`, because the balancer must not need that.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request(pub u32);
 
@@ -153,19 +153,19 @@ pub struct Request(pub u32);
 pub enum Behaviour {
     #[default]
     Answer,
-    /// Becomes ready, takes requests, and answers once it behaves otherwise.
+    /// Becomes ready and takes requests, but answers only once its behaviour changes.
     Hold,
     /// Fails to become ready.
     NotReady,
-    /// Becomes ready once it behaves otherwise.
+    /// Becomes ready only once its behaviour changes.
     Pending,
     /// Takes requests and hands them back unsent.
     HandBack,
     /// Takes requests and answers with an error.
     Fail,
-    /// Answers so much later.
+    /// Answers after this time.
     After(Duration),
-    /// Answers so much later, with an error.
+    /// Answers with an error after this time.
     FailAfter(Duration),
     PanicInReady,
     PanicInCall,
@@ -181,7 +181,7 @@ pub struct Pods {
 struct State {
     behaviour: watch::Sender<Behaviour>,
     counts: Mutex<Counts>,
-    /// Its clones are the services.
+    /// Each service of a pod has a clone, so that services can be counted.
     alive: Arc<()>,
 }
 
@@ -190,7 +190,7 @@ struct State {
 pub struct Counts {
     /// Services made by the balancer's closure.
     pub made: usize,
-    /// Times that one was asked whether it is ready and said no.
+    /// How often a service's `poll_ready` failed.
     pub refusals: usize,
     /// Requests taken.
     pub calls: usize,
@@ -208,7 +208,7 @@ impl Pods {
         pod.or_insert_with(|| Arc::new(state())).clone()
     }
 
-    /// What a balancer is built with.
+    /// The closure to build a balancer with.
     pub fn make(&self) -> impl FnMut(&Endpoint) -> PodService + Clone + Send + 'static {
         let pods = self.clone();
         move |endpoint| {
@@ -266,7 +266,7 @@ impl Clone for PodService {
 
 fn change(mut behaviour: watch::Receiver<Behaviour>, from: Behaviour) -> Change {
     Box::pin(async move {
-        // The sender lives as long as the pods do; without it nothing changes.
+        // Fails if the pods are gone: then nothing changes any more.
         let _ = behaviour.wait_for(|&now| now != from).await;
     })
 }

@@ -1,7 +1,7 @@
-//! Real DNS servers, each a process of its own: they order, shorten and complete answers in their own ways, which the
-//! server of `dns.rs` can't vouch for.
+//! Real DNS servers as processes. They order, truncate and complete answers in their own ways, which the server of
+//! `dns.rs` can't imitate.
 //!
-//! `.ci/servers` installs them. Where they are missing, the tests that need them are skipped, by name on stderr;
+//! `.ci/servers` installs them. If they are missing, tests that need them are skipped, with a line on stderr;
 //! `TOWER_HEADLESS_SERVERS=required` in the environment makes that a failure.
 
 mod coredns;
@@ -36,10 +36,10 @@ use super::{PATIENCE, dns::Transport, within};
 
 /// The zone of every server: a cluster's.
 const ZONE: &str = "cluster.local.";
-/// How often a server is asked whether it knows what we wait for.
+/// How often a server is polled for a change.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Which server.
+/// The kinds of servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Software {
     Knot,
@@ -48,11 +48,11 @@ pub enum Software {
 
 /// A real DNS server with one zone, `cluster.local.`, on 127.0.0.1, UDP and TCP on one port. It is killed when dropped.
 ///
-/// A change has arrived when the call that made it returns. Names are absolute, with or without the trailing dot, and
+/// A change is in effect when the call that made it returns. Names are absolute, with or without the trailing dot, and
 /// belong to the zone.
 ///
-/// CoreDNS gives all records of an answer one TTL: the lowest, or 5 s if that is higher, or 30 s if that is lower. Its
-/// `cache` does so for zones, too, that it doesn't cache.
+/// CoreDNS gives all records of an answer one TTL: the lowest of theirs, but at least 5 s and at most 30 s. Its `cache`
+/// does so even for zones that it doesn't cache.
 pub struct Server {
     software: Software,
     addr: SocketAddr,
@@ -63,12 +63,13 @@ pub struct Server {
     dir: TempDir,
 }
 
-/// How one kind of server starts and hears of changes.
+/// How one kind of server is started and changed.
 trait Backend: Send + Sync {
-    /// Writes the server's files to `dir`. What it returns runs in the foreground and logs to stdout or stderr.
+    /// Writes the server's files to `dir`. Returns the command, which runs in the foreground and logs to stdout or
+    /// stderr.
     fn configure(&self, dir: &Path, addr: SocketAddr, zone: &Zone) -> io::Result<Command>;
 
-    /// Brings the running server from `old` to `new`, or gets it to do so soon.
+    /// Changes the running server's zone from `old` to `new`, now or soon.
     fn publish<'a>(
         &'a self,
         dir: &'a Path,
@@ -79,7 +80,7 @@ trait Backend: Send + Sync {
 }
 
 impl Server {
-    /// `None`, with a line on stderr, where the software isn't installed and needn't be.
+    /// Starts a server. `None`, with a line on stderr, if the software isn't installed and isn't required.
     pub async fn start(software: Software) -> Option<Self> {
         const ATTEMPTS: usize = 10;
         for _ in 0..ATTEMPTS {
@@ -90,7 +91,7 @@ impl Server {
             let backend = found.map_err(|missing| skip(software, &missing)).ok()?;
             match Self::launch(software, backend).await {
                 Ok(server) => return Some(server),
-                // Someone was faster to take the port.
+                // Another process has taken the port.
                 Err(log) if log.to_lowercase().contains("address already in use") => {}
                 Err(log) => panic!("{software:?} doesn't start:\n{log}"),
             }
@@ -98,7 +99,7 @@ impl Server {
         panic!("{software:?} found its port taken {ATTEMPTS} times");
     }
 
-    /// The end of the server's log is the error.
+    /// Starts the process. The error is the end of the server's log.
     async fn launch(software: Software, backend: Box<dyn Backend>) -> Result<Self, String> {
         let dir = TempDir::new().expect("a folder of its own");
         let addr = free_port().expect("a port that is free for UDP and TCP");
@@ -135,7 +136,7 @@ impl Server {
         self.addr
     }
 
-    /// Its configuration, its zone and its log.
+    /// The folder with its configuration, its zone and its log.
     pub fn folder(&self) -> &Path {
         self.dir.path()
     }
@@ -167,8 +168,8 @@ impl Server {
 
     /// Makes any number of changes at once.
     ///
-    /// Knot gets more than some hundreds of records in several steps, and answers in between with what it has. Now and
-    /// then it takes a second over one: its events are due at whole seconds where they have to wait for each other.
+    /// Knot gets more than some hundreds of records in several steps, and may answer in between. Sometimes a step takes
+    /// a second, because events that wait for each other run at whole seconds.
     pub async fn change(&self, change: impl FnOnce(&mut Zone)) {
         let mut zone = self.zone.lock().await;
         let old = zone.clone();
@@ -186,9 +187,9 @@ impl Server {
         within("the server's answer with the change in it", arrived).await;
     }
 
-    /// Whether it is this server that answers, with this version of the zone, over both transports.
+    /// Whether this very server answers with this version of the zone, over both transports.
     ///
-    /// The SOA is enough: both servers exchange all of a zone's version at once.
+    /// Checking the SOA is enough, because both servers replace a zone as a whole.
     async fn serves(&self, zone: &Zone) -> bool {
         for transport in [Transport::Tcp, Transport::Udp] {
             let answer = self.ask(transport, ZONE, RecordType::SOA).await;
@@ -204,7 +205,7 @@ impl Server {
         true
     }
 
-    /// One query and its answer as it came.
+    /// Sends one query, and returns the raw answer.
     pub async fn ask(
         &self,
         transport: Transport,
@@ -221,7 +222,7 @@ impl Server {
     }
 }
 
-/// The payload size is the one that resolvers use (DNS Flag Day 2020).
+/// A query with the payload size that resolvers use (DNS Flag Day 2020).
 fn query(name: &str, record_type: RecordType) -> Vec<u8> {
     let mut message = Message::new(rand::random(), MessageType::Query, OpCode::Query);
     let name = Name::from_ascii(absolute(name)).expect("a name");
@@ -232,7 +233,7 @@ fn query(name: &str, record_type: RecordType) -> Vec<u8> {
     message.to_vec().expect("encodable")
 }
 
-/// A socket for each query: no reply to an earlier one can be taken for its own.
+/// Uses a new socket for each query, so that a late reply to an earlier one can't be taken for its answer.
 async fn exchange_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     socket.connect(server).await?;
@@ -254,14 +255,14 @@ async fn exchange_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     Ok(reply)
 }
 
-/// Room for the serials that a server gives to the steps of one change.
+/// The distance between serials, which leaves room for the steps of one change.
 const SERIAL_STEP: u32 = 1_000;
 
-/// What a server is to know.
+/// The zone that a server should have.
 #[derive(Clone)]
 pub struct Zone {
     serial: u32,
-    /// Names the server: another one that has got its port must not be taken for it.
+    /// Identifies the server, so that another one that got its port isn't taken for it.
     rname: String,
     records: BTreeMap<(String, RecordType), RecordSet>,
 }
@@ -269,7 +270,7 @@ pub struct Zone {
 #[derive(Clone, PartialEq, Eq)]
 struct RecordSet {
     ttl: u32,
-    /// As in a master file (RFC 1035 §5.1).
+    /// In the format of a master file (RFC 1035 §5.1).
     data: Vec<String>,
 }
 
@@ -280,7 +281,7 @@ impl Zone {
             rname: format!("{server}.{ZONE}"),
             records: BTreeMap::new(),
         };
-        // An hour: the TTLs of what comes along in an answer must not lower the answer's own (see `Server`).
+        // An hour, because the TTLs of additional records must not lower the answer's own (see `Server`).
         let name_server = format!("ns.dns.{ZONE}");
         zone.set_a(&name_server, 3_600, &[Ipv4Addr::new(10, 96, 0, 10)]);
         zone.set(ZONE, RecordType::NS, 3_600, vec![name_server]);
@@ -301,7 +302,7 @@ impl Zone {
 
     /// See [`Server::set_srv`].
     pub fn set_srv(&mut self, name: &str, ttl: u32, records: &[(u16, &str)]) {
-        // The weight that the kubernetes plugin of CoreDNS gives.
+        // The same weights as from CoreDNS's kubernetes plugin.
         let weight = (100 / records.len().max(1)).max(1);
         let record =
             |(port, target): &(u16, &str)| format!("0 {weight} {port} {}", absolute(target));
@@ -324,7 +325,7 @@ impl Zone {
         }
     }
 
-    /// Negative answers live for 5 s, as CoreDNS's kubernetes plugin has it.
+    /// The SOA. Negative answers live for 5 s, as with CoreDNS's kubernetes plugin.
     fn soa(&self) -> String {
         let Self { serial, rname, .. } = self;
         format!("{ZONE} 5 SOA ns.dns.{ZONE} {rname} {serial} 7200 1800 86400 5")
@@ -339,7 +340,7 @@ impl Zone {
             .map(move |data| format!("{name} {ttl} {record_type} {data}"))
     }
 
-    /// All of it as a master file.
+    /// The whole zone as a master file.
     fn master_file(&self) -> String {
         let mut file = self.soa() + "\n";
         for line in self
@@ -358,7 +359,7 @@ fn absolute(name: &str) -> String {
     format!("{}.", name.trim_end_matches('.').to_ascii_lowercase())
 }
 
-/// A server's process. Its end is waited for when dropped: no zombie, and its port is free.
+/// A server's process. Dropping it kills it and waits for its end, so that it leaves no zombie, and its port is free.
 pub struct Process {
     child: Child,
     log: PathBuf,
@@ -385,7 +386,7 @@ impl Process {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn status(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
@@ -401,13 +402,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only where the process has ended and been waited for.
+        // Both fail only if the process has ended and been waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A folder that goes when dropped.
+/// A folder that is removed when dropped.
 pub struct TempDir(PathBuf);
 
 impl TempDir {
@@ -418,7 +419,7 @@ impl TempDir {
             let name = format!("tower-headless-{}-{number}", process::id());
             let path = env::temp_dir().join(name);
             match fs::create_dir(&path) {
-                // A killed process left its folder, and we have got its ID.
+                // An earlier process with our ID was killed, and left its folder.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 created => return created.map(|()| Self(path)),
             }
@@ -437,14 +438,14 @@ impl TempDir {
 
 impl Drop for TempDir {
     fn drop(&mut self) {
-        // A folder left behind in the system's temporary one is no reason to fail.
+        // A folder left behind in the system's temporary folder is no reason to fail.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Free when it was looked at: the server that gets it may find it taken.
+/// A free port. It was free just now, but another process may take it before the server does.
 ///
-/// No port is given twice, for two CoreDNS would share it (SO_REUSEPORT).
+/// No port is given twice, because two CoreDNS would share it (SO_REUSEPORT).
 pub fn free_port() -> io::Result<SocketAddr> {
     static GIVEN: std::sync::Mutex<BTreeSet<u16>> = std::sync::Mutex::new(BTreeSet::new());
     let mut last = io::ErrorKind::AddrInUse.into();
@@ -462,19 +463,19 @@ pub fn free_port() -> io::Result<SocketAddr> {
     Err(last)
 }
 
-/// Panics where the servers are required.
+/// Notes that a test is skipped. Panics if the servers are required.
 pub fn skip(software: impl fmt::Debug, missing: &str) {
     let how = "`.ci/servers` installs it";
     let required = env::var_os("TOWER_HEADLESS_SERVERS").is_some_and(|value| value == "required");
     assert!(!required, "{software:?} is required: {missing}; {how}");
-    // Past the harness, which shows what passing tests print only on request.
+    // Bypasses the harness, which shows the output of passing tests only on request.
     let _ = writeln!(
         io::stderr(),
         "SKIPPED without {software:?}: {missing}; {how}"
     );
 }
 
-/// On the `PATH`, and where Debian's users don't look for servers.
+/// Finds a program on the `PATH`, and in the sbin folders, where Debian keeps servers.
 pub fn find_program(name: &str) -> Result<PathBuf, String> {
     let path = env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);

@@ -1,4 +1,4 @@
-//! A terminal of any size for a program to write to, and what stands on it at the end.
+//! A terminal of any size for a program, and its contents at the end.
 
 use std::{
     fs::{File, OpenOptions},
@@ -11,7 +11,7 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 
-/// What a program wrote, and how it ended.
+/// A program's output, and how it ended.
 pub struct Written {
     pub text: String,
     pub status: ExitStatus,
@@ -41,10 +41,10 @@ pub fn run(mut command: Command, columns: u16, rows: u16) -> Written {
         .stderr(errors)
         .spawn()
         .expect("it starts");
-    // It has the program's end, too, and reading ends when nobody has it.
+    // The command also holds the program's end of the terminal. Reading ends when nobody holds it.
     drop(command);
     let mut bytes = Vec::new();
-    // EIO is how Linux says so.
+    // On Linux the end shows as EIO.
     let _ = File::from(ours).read_to_end(&mut bytes);
     let status = child.wait().expect("its end");
     let text = String::from_utf8(bytes).expect("text");
@@ -57,13 +57,13 @@ pub fn run(mut command: Command, columns: u16, rows: u16) -> Written {
     }
 }
 
-/// The part of a terminal that our examples use; it panics where they ask for more, such as colour.
+/// The part of a terminal that our examples use. It panics if they use more, such as colour.
 pub struct Screen {
     columns: usize,
     rows: usize,
-    /// All that was written, what has scrolled out of sight first.
+    /// All lines, those that have scrolled out of sight first.
     lines: Vec<String>,
-    /// The cursor is in this one, at its end: a program that moves there clears the rest of the screen.
+    /// The line of the cursor, which is at its end: a program that moves there clears the rest of the screen.
     row: usize,
     /// Lines that were too long for the screen.
     pub wrapped: usize,
@@ -105,7 +105,7 @@ impl Screen {
             }
             Some(up) if up.ends_with('F') => {
                 let up: usize = up.trim_end_matches('F').parse().expect("a number");
-                // No further than to the first line in sight.
+                // No further up than the first visible line.
                 let first = self.lines.len().saturating_sub(self.rows);
                 self.row = self.row.saturating_sub(up).max(first);
             }
@@ -128,12 +128,13 @@ impl Screen {
         self.lines[self.row].push(letter);
     }
 
-    /// All lines, also those that have scrolled out of sight. The last one is the cursor's, where the prompt comes.
+    /// All lines, including those that have scrolled out of sight. The last one is the cursor's, where the prompt
+    /// comes.
     pub fn lines(&self) -> &[String] {
         &self.lines
     }
 
-    /// Those in sight.
+    /// The visible lines.
     pub fn visible(&self) -> &[String] {
         &self.lines[self.lines.len().saturating_sub(self.rows)..]
     }

@@ -1,4 +1,4 @@
-//! Certificates for pods, made on the spot.
+//! Certificates for pods, made when needed.
 
 use std::{io, sync::Arc};
 
@@ -11,7 +11,7 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 use tower::BoxError;
 
-/// A certificate with its key. It is signed by itself: who trusts it trusts nobody else.
+/// A certificate with its key. It is self-signed, so trusting it trusts nobody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     certificate: String,
@@ -19,7 +19,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// A new one, for this DNS name (a trailing dot is left out).
+    /// Makes a new certificate for this DNS name (without a trailing dot).
     pub fn new(name: &str) -> Self {
         let names = [name.trim_end_matches('.').to_owned()];
         let CertifiedKey { cert, signing_key } =
@@ -27,12 +27,12 @@ impl Identity {
         Self::from_pem(cert.pem(), signing_key.serialize_pem())
     }
 
-    /// One that was made elsewhere.
+    /// Takes a certificate that was made elsewhere.
     pub fn from_pem(certificate: String, key: String) -> Self {
         Self { certificate, key }
     }
 
-    /// The certificate, for who serves it and for who is to trust it.
+    /// The certificate, for servers and for clients that should trust it.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate
     }
@@ -41,7 +41,7 @@ impl Identity {
         &self.key
     }
 
-    /// The server's side of TLS, HTTP/2 and HTTP/1.1 on offer.
+    /// The server's side of TLS, which offers HTTP/2 and HTTP/1.1.
     pub fn acceptor(&self) -> io::Result<TlsAcceptor> {
         let config = self.server_config().map_err(io::Error::other)?;
         Ok(TlsAcceptor::from(Arc::new(config)))
@@ -51,7 +51,7 @@ impl Identity {
         let certificates = CertificateDer::pem_slice_iter(self.certificate.as_bytes());
         let certificates = certificates.collect::<Result<_, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes())?;
-        // Named, for a build with two providers has no default.
+        // The provider is named, because a build with two providers has no default.
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()

@@ -8,21 +8,21 @@ use tower_headless::{Endpoint, EndpointState, EndpointStatus};
 
 use crate::table::Row;
 
-/// What is known of one pod.
+/// The numbers and the state of one pod.
 #[derive(Default)]
 pub(crate) struct Pod {
-    /// None where the balancer doesn't have it, not yet or no more.
+    /// `None` if the balancer doesn't have the pod (yet, or any more).
     state: Option<EndpointState>,
     in_flight: u32,
     latencies: Latencies,
     /// Answers of the last second.
     pub(crate) recent: u64,
-    /// Discovery has named it.
+    /// Whether discovery has named it.
     pub(crate) known: bool,
-    /// When it came; none if it was there from the beginning.
+    /// When it came; `None` if it was there from the beginning.
     pub(crate) new_since: Option<Instant>,
     first_answer: Option<Instant>,
-    /// Its first answer has been told.
+    /// Whether its first answer has been printed.
     in_use: bool,
 }
 
@@ -40,7 +40,7 @@ impl Pod {
         self.state.is_none()
     }
 
-    /// Takes over what the balancer says. Returns what is new about it, if anything is.
+    /// Takes over the balancer's view. Returns what has changed, if anything.
     pub(crate) fn look_at(&mut self, status: Option<&EndpointStatus>) -> Option<&'static str> {
         let before = self.state;
         self.state = status.map(|status| status.state);
@@ -52,22 +52,22 @@ impl Pod {
         }
     }
 
-    /// For a pod that came during the run: how long after that its first answer came.
+    /// How long after its coming a new pod gave its first answer.
     pub(crate) fn first_answer_after(&self) -> Option<Duration> {
-        // Its first answer may have been seen before the news that it had come.
+        // Its first answer may be seen before the news of its coming.
         Some(
             self.first_answer?
                 .saturating_duration_since(self.new_since?),
         )
     }
 
-    /// The same, once.
+    /// Like `first_answer_after`, but only once.
     pub(crate) fn take_into_use(&mut self) -> Option<Duration> {
         let after = self.first_answer_after()?;
         (!std::mem::replace(&mut self.in_use, true)).then_some(after)
     }
 
-    /// What is shown of it, with a share of `part` in `whole`.
+    /// Its row, with a share of `part` in `whole`.
     pub(crate) fn row(&self, endpoint: &Endpoint, part: u64, whole: u64) -> Row {
         Row {
             hostname: endpoint.hostname().map(str::to_owned),
@@ -84,7 +84,7 @@ impl Pod {
     }
 }
 
-/// What took longer than this counts as this.
+/// Longer times count as this.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// How long requests took, in microseconds.

@@ -1,4 +1,4 @@
-//! What all parts of the picture draw with.
+//! Drawing helpers for all parts of the picture.
 
 use plotters::{
     coord::{Shift, ranged1d::AsRangedCoord},
@@ -8,26 +8,26 @@ use plotters::{
 
 use super::Drawn;
 
-/// A part of the picture, by pixels from its upper left corner.
+/// A part of the picture, in pixels from its upper left corner.
 pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// The same, by the coordinates of a plot.
+/// A part of the picture, in the coordinates of a plot.
 pub(super) type Plot<'a, X, Y> = DrawingArea<SVGBackend<'a>, Cartesian2d<X, Y>>;
 
 pub(super) const INK: RGBColor = RGBColor(31, 35, 40);
 pub(super) const MUTED: RGBColor = RGBColor(101, 109, 118);
 pub(super) const FAINT: RGBColor = RGBColor(225, 228, 232);
-/// Of pods that there is nothing to say about.
+/// The colour of unremarkable pods.
 pub(super) const PLAIN: RGBColor = RGBColor(176, 184, 193);
-/// Of pods to look at, in the order they are marked in: vermilion, blue.
+/// The colours of marked pods, in their order: vermilion, blue.
 pub(super) const MARKS: [RGBColor; 2] = [RGBColor(213, 94, 0), RGBColor(0, 114, 178)];
 
 const FAMILY: &str = "Helvetica, Arial, sans-serif";
 
-/// plotters takes a font's size for its height, and the size in the SVG for this much less.
+/// plotters takes a font's size as its height; the size in the SVG is smaller by this factor.
 const HEIGHT: f64 = 1.24;
 
-/// `area` with the coordinates `x`, to the right, and `y`, upwards.
+/// `area` with the coordinates `x` (to the right) and `y` (upwards).
 pub(super) fn plot<'a, X: AsRangedCoord, Y: AsRangedCoord>(
     area: &Area<'a>,
     x: X,
@@ -44,7 +44,7 @@ pub(super) enum Weight {
     Bold,
 }
 
-/// Text that begins at `at`, in pixels, and has its middle there.
+/// Draws text that begins at `at`, in pixels, vertically centred there.
 pub(super) fn text(
     area: &Area<'_>,
     text: &str,
@@ -58,7 +58,7 @@ pub(super) fn text(
     Ok(())
 }
 
-/// Text that is to the left, to the right or in the middle of a point.
+/// The style of text to the left or right of a point, or centred on it.
 pub(super) fn style(to: HPos, size: u32, weight: Weight, color: &RGBColor) -> TextStyle<'static> {
     let weight = match weight {
         Weight::Normal => FontStyle::Normal,

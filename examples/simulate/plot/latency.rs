@@ -1,4 +1,4 @@
-//! How fast requests were answered: the median, and what one in a hundred and one in a thousand exceed.
+//! Draws how fast requests were answered: the median, the 99th and the 99.9th percentile.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use crate::{report, run::Run};
 
 const QUANTILES: [f64; 3] = [0.5, 0.99, 0.999];
 
-/// Light to dark, as they go.
+/// From light to dark, in the order of `QUANTILES`.
 const COLORS: [RGBColor; 3] = [
     RGBColor(120, 190, 170),
     RGBColor(0, 140, 105),
     RGBColor(0, 84, 64),
 ];
 
-/// Milliseconds; the same for all policies.
+/// In milliseconds, the same for all policies.
 pub(super) struct Axis {
     min: f64,
     max: f64,
@@ -35,7 +35,7 @@ impl Axis {
     pub(super) fn new(rows: &[Row<'_>]) -> Self {
         let runs = rows.iter().flat_map(|row| [Some(row.run), row.without]);
         let times: Vec<_> = runs.flatten().flat_map(quantiles).collect();
-        // Room for the labels on both sides.
+        // Leaves room for labels on both sides.
         Self {
             min: times.iter().copied().fold(f64::MAX, f64::min) / 1.6,
             max: times.iter().copied().fold(0.0, f64::max) * 1.6,
@@ -46,7 +46,7 @@ impl Axis {
         plot(area, (self.min..self.max).log_scale(), 0.0..1.0)
     }
 
-    /// Lines at the powers of ten, down to their labels.
+    /// Draws lines at the powers of ten, down to their labels.
     pub(super) fn ticks(&self, column: &Area<'_>) -> Drawn {
         let plot = self.plot(&column.margin(0, 18, 0, 0));
         let powers = (-1..6).map(|power| 10_f64.powi(power));

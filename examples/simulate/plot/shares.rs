@@ -1,4 +1,4 @@
-//! What each pod got of the requests: a bar for each, and a line where they would all be equal.
+//! Draws each pod's share of the requests: a bar for each, and a line at the even share.
 
 use plotters::{
     coord::types::RangedCoordf64, element::DashedPathElement, prelude::*, style::text_anchor::HPos,
@@ -10,14 +10,14 @@ use super::{
 };
 use crate::{run::Run, scenario::Scenario};
 
-/// More bars than this would be too thin to see: then pods of one kind share a bar, which is their mean.
+/// More bars than this would be too thin to see. Then pods of one kind share a bar, which shows their mean.
 const MAX_BARS: usize = 24;
 
 /// The space for the highest bar, and for the labels below.
 const HEIGHT: i32 = 44;
 const BELOW: i32 = 20;
 
-/// The same for all policies.
+/// The axis is the same for all policies.
 pub(super) struct Axis {
     bars: Vec<Bar>,
     max: f64,
@@ -62,7 +62,7 @@ impl Axis {
 }
 
 impl Bar {
-    /// Its label has a line of its own, above all bars.
+    /// Draws the bar. Its label has a line of its own above all bars.
     fn draw(&self, plot: &Bars<'_>, at: f64, share: f64, without: Option<f64>) -> Drawn {
         let rectangle =
             |share, style| Rectangle::new([(at + 0.16, share), (at + 0.84, 0.0)], style);
@@ -87,7 +87,7 @@ impl Bar {
     }
 }
 
-/// A bar for each pod, or for each kind of them.
+/// A bar for each pod, or for each kind of pods.
 fn bars(scenario: &Scenario, pods: usize) -> Vec<Bar> {
     let mark = |pod: usize| {
         scenario
@@ -119,7 +119,7 @@ fn bars(scenario: &Scenario, pods: usize) -> Vec<Bar> {
         .collect()
 }
 
-/// Of each bar, the mean of its pods' shares.
+/// For each bar, the mean of its pods' shares.
 fn means(bars: &[Bar], run: &Run) -> Vec<f64> {
     let shares = run.shares();
     let share = |pod: &usize| shares.get(*pod).copied().unwrap_or(0.0);

@@ -1,4 +1,4 @@
-//! Pods that come and go, as the Service says.
+//! Scenarios with pods that come and go, as discovery says.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ pub(super) fn all() -> Vec<Scenario> {
 
 const NEW: usize = 10;
 
-/// The new pod's, in milliseconds.
+/// The new pod's first second, in milliseconds.
 const FIRST_SECOND: Range<usize> = 5_000..6_000;
 
 fn new_pod() -> Scenario {
@@ -49,14 +49,14 @@ fn joining(name: &'static str, about: &'static str) -> Scenario {
     .figure("others: in flight", |run| others(run).to_string())
 }
 
-/// The same of the others: their median.
+/// The median of the other pods.
 fn others(run: &Run) -> usize {
     let peaks = (0..NEW).map(|pod| run.peak(pod, FIRST_SECOND));
     quantile(peaks.collect(), 0.5)
 }
 
-/// A pod that is told to end leaves the Service, serves for two seconds more and closes: by then not all clients have
-/// heard. The one in its place takes its time to warm up.
+/// A pod that is told to end leaves the Service, serves for two more seconds and closes. By then some clients don't
+/// know yet. Its successor is slow while it warms up.
 fn rolling() -> Scenario {
     let mut scenario = Scenario {
         clients: 5,

@@ -1,11 +1,11 @@
-//! Pods that answer with errors.
+//! Scenarios with pods that answer with errors.
 
 use std::time::Duration;
 
 use super::{Scenario, s};
 use crate::{pod::Condition, report};
 
-/// The first ten seconds are good ones.
+/// When the fault begins.
 const BEGIN: Duration = s(10);
 const POD: usize = 7;
 

@@ -1,4 +1,4 @@
-//! Pods that die while the Service still names them.
+//! Scenarios with pods that die while discovery still names them.
 
 use super::{Scenario, Step, s};
 use crate::pod::Condition;

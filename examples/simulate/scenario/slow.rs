@@ -1,4 +1,4 @@
-//! Pods that are slow, or stuck; and work that differs.
+//! Scenarios with pods that are slow or hang, and with requests of different cost.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ fn hero() -> Scenario {
     .mark(7, "503")
 }
 
-/// After linkerd's comparison of round robin with its own policies.
+/// Modelled on linkerd's comparison of round robin with its own policies.
 fn slow() -> Scenario {
     Scenario {
         pods: 11,
-        // It takes them all, however long they take.
+        // It works on all requests at once, however long they take.
         workers: 1_000,
         limit: Some(s(1)),
         rate: 1_000.0,
@@ -65,7 +65,8 @@ fn hung() -> Scenario {
     .figure("lost", |run| run.lost().to_string())
 }
 
-/// All pods are alike, busy to 68 %, and the policy still makes a difference: by where the long requests go.
+/// All pods are alike and 68 % busy. The policy still makes a difference, because it decides where the long requests
+/// go.
 fn uneven() -> Scenario {
     let (short, long) = (Duration::from_millis(2), Duration::from_millis(40));
     let kinds = (

@@ -7,17 +7,18 @@ use rand_distr::{Distribution, Exp1, LogNormal};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Work {
-    /// A long tail, as most services have: half of the requests take less than the median, and one in a thousand takes
-    /// e^(3.1 × sigma) times as much.
+    /// A long tail, as in most services: half of the requests take less than the median, and one in a thousand takes
+    /// e^(3.1 × sigma) times the median.
     LogNormal { median: Duration, sigma: f64 },
-    /// Memoryless, as queueing theory likes it.
+    /// Memoryless, as queueing theory assumes.
     Exponential { mean: Duration },
-    /// One kind of request or the other; the second one has this part of them.
+    /// Two kinds of requests; this part of them is of the second kind.
     Mixed(Box<(Work, Work)>, f64),
 }
 
 impl Work {
-    /// What a web service does: 5 ms, 23 ms in one of a hundred, 48 ms in one of a thousand… and never much more.
+    /// Like a web service: a median of 5 ms, 23 ms in one of a hundred, 48 ms in one of a thousand, and hardly ever
+    /// more.
     pub(crate) fn web() -> Self {
         Self::log_normal(5)
     }

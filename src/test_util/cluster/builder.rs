@@ -1,4 +1,4 @@
-//! A cluster before it starts.
+//! The settings of a cluster, before it starts.
 
 use std::{fmt, net::IpAddr, sync::Mutex, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{discovery::dns::Target, error::BoxError};
 const SERVICE: &str = "web.default.svc.cluster.local";
 
 impl Cluster {
-    /// A Service of `n` pods, called `web.default.svc.cluster.local`, published with a TTL of 1 s.
+    /// Starts a Service of `n` pods, called `web.default.svc.cluster.local`, published with a TTL of 1 s.
     ///
     /// # Panics
     ///
@@ -31,7 +31,7 @@ impl Cluster {
         Self::builder().pods(n).start().await
     }
 
-    /// A Service with settings of your own.
+    /// Builds a Service with settings of your own.
     pub fn builder() -> ClusterBuilder {
         ClusterBuilder {
             service: SERVICE.to_owned(),
@@ -42,7 +42,7 @@ impl Cluster {
     }
 }
 
-/// A [`Cluster`] before it starts.
+/// Settings of a [`Cluster`], before it starts.
 #[must_use = "a builder does nothing until it starts a cluster"]
 pub struct ClusterBuilder {
     service: String,
@@ -58,8 +58,8 @@ impl ClusterBuilder {
         self
     }
 
-    /// The port has this name: DNS has SRV records of `_<name>._tcp.<service>`, and [`Cluster::client`] and
-    /// [`Cluster::discovery`] go by them. They tell the pods' hostnames. None by default.
+    /// Names the port. DNS then has SRV records of `_<name>._tcp.<service>`, with the pods' hostnames, and
+    /// [`Cluster::client`] and [`Cluster::discovery`] use them. The port has no name by default.
     pub fn port_name(mut self, name: impl Into<String>) -> Self {
         self.port_name = Some(name.into());
         self
@@ -71,15 +71,16 @@ impl ClusterBuilder {
         self
     }
 
-    /// The pods are those of a StatefulSet with this name: `<name>-0`, `<name>-1` and so on are their names, their hostnames
-    /// in DNS, and what stands in `x-pod`. None by default; then pods are called by their addresses.
+    /// Makes the pods those of a StatefulSet with this name: `<name>-0`, `<name>-1` and so on. These are their names,
+    /// their hostnames in DNS, and the values of `x-pod`. There is no StatefulSet by default; then pods are named by
+    /// their addresses.
     pub fn stateful_set(mut self, name: impl Into<String>) -> Self {
         self.template.stateful_set = Some(name.into());
         self
     }
 
-    /// How the pods answer while they are [`Healthy`](super::super::Mode::Healthy) or slow: a function of the pod's name and
-    /// the request. An error closes the connection (HTTP/2: resets the stream).
+    /// Sets how the pods answer while they are [`Healthy`](super::super::Mode::Healthy) or slow: a function of the
+    /// pod's name and the request. An error closes the connection (HTTP/2: resets the stream).
     ///
     /// Any tower service of `http` requests is such a function, with `oneshot` of `tower::ServiceExt`: axum's `Router`, or
     /// tonic's `Routes`.
@@ -117,11 +118,11 @@ impl ClusterBuilder {
         self
     }
 
-    /// The pods speak TLS, with this certificate chain and its key, both PEM.
+    /// Makes the pods speak TLS, with this certificate chain and its key, both in PEM.
     ///
     /// # Errors
     ///
-    /// If they are no such, or the build has no provider of cryptography (features `tls-ring`, `tls-aws-lc`).
+    /// If they aren't valid, or the build has no provider of cryptography (features `tls-ring`, `tls-aws-lc`).
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls(mut self, chain: &[u8], key: &[u8]) -> Result<Self, BoxError> {
@@ -133,8 +134,8 @@ impl ClusterBuilder {
     ///
     /// # Panics
     ///
-    /// If a name is none, or no pod can listen: the machine must have the whole of 127.0.0.0/8, as Linux and Windows do. On
-    /// macOS each address but 127.0.0.1 takes an `ifconfig lo0 alias`, so a container is the easier way.
+    /// If a name isn't valid, or no pod can listen. The machine must have the whole of 127.0.0.0/8, as Linux and
+    /// Windows do. On macOS each address but 127.0.0.1 needs an `ifconfig lo0 alias`, so a container is easier.
     pub async fn start(self) -> Cluster {
         self.check();
         let (network, members) = first_pods(self.pods, &self.template).await;
@@ -156,7 +157,7 @@ impl ClusterBuilder {
         cluster
     }
 
-    /// Panics if a name of it can't stand in a URI, or in a target.
+    /// Panics if one of the names isn't valid in a URI or in a target.
     fn check(&self) {
         let service = self.service.trim_end_matches('.');
         check("a Service", &self.service, &format!("{service}:80"));
@@ -182,7 +183,7 @@ impl fmt::Debug for ClusterBuilder {
     }
 }
 
-/// Panics if `name`, as `target` has it, is none of such a thing.
+/// Panics if `name`, as it is in `target`, isn't valid as a name of `what`.
 fn check(what: &str, name: &str, target: &str) {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let uri = format!("http://{target}").parse::<Uri>();
@@ -197,7 +198,7 @@ fn check(what: &str, name: &str, target: &str) {
     }
 }
 
-/// The same of a name that is one label in DNS.
+/// Like [`check`], for a name that must be one label in DNS.
 fn check_label(what: &str, name: &str, target: &str) {
     assert!(
         !name.contains('.'),

@@ -8,10 +8,10 @@ use std::{
 
 use super::super::pod::{Pod, Settings, handler::Handler, tls::Tls};
 
-/// What all pods of a cluster have in common.
+/// The settings that all pods of a cluster share.
 #[derive(Clone, Default)]
 pub(super) struct Template {
-    /// The name of their StatefulSet, where they have one.
+    /// The name of their StatefulSet, if they have one.
     pub(super) stateful_set: Option<String>,
     pub(super) handler: Option<Handler>,
     pub(super) tls: Option<Tls>,
@@ -38,7 +38,7 @@ impl Template {
         };
         let pod = Pod::start_with(address, settings).await?;
         Ok(Member {
-            // CoreDNS calls a pod without a hostname so.
+            // CoreDNS names a pod without a hostname in this way.
             hostname: name.unwrap_or_else(|| pod.ip().to_string().replace('.', "-")),
             pod: Arc::new(pod),
             ordinal,
@@ -48,7 +48,7 @@ impl Template {
 }
 
 impl Member {
-    /// A cluster's addresses are all of this family.
+    /// Its IPv4 address: all addresses of a cluster are of this family.
     pub(super) fn ip(&self) -> Option<Ipv4Addr> {
         match self.pod.addr() {
             SocketAddr::V4(address) => Some(*address.ip()),

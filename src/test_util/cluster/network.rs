@@ -12,7 +12,7 @@ use super::member::{Member, Template};
 /// A loopback /24 and a port.
 pub(super) struct Network {
     prefix: [u8; 3],
-    /// 0 until the first pod has chosen.
+    /// The port of all pods; 0 until the first pod has chosen it.
     pub(super) port: u16,
     last_host: u8,
 }
@@ -21,9 +21,9 @@ impl Network {
     /// Host numbers 1 to 254.
     pub(super) const HOSTS: u8 = 254;
 
-    /// Another /24 with each call, never 127.0.0.0/24.
+    /// Returns another /24 at each call, never 127.0.0.0/24.
     ///
-    /// Processes that run at the same time have process ids near each other: the factor keeps their ranges apart.
+    /// Processes that run at the same time have similar process ids: the factor keeps their ranges apart.
     pub(super) fn next() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         const RANGE: u32 = 61;
@@ -49,7 +49,7 @@ impl Network {
         template: &Template,
     ) -> io::Result<Vec<Member>> {
         let mut pods = Vec::new();
-        // A Service without pods has a port too: its first one opens it.
+        // A Service without pods needs a port, too. A first pod chooses it.
         for ordinal in 0..n.max(1) {
             let member = template.start(self.next_address(), ordinal).await?;
             self.port = member.pod.addr().port();

@@ -1,4 +1,4 @@
-//! What a DNS server can do wrong.
+//! Faults: what a DNS server can do wrong.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,43 +9,43 @@ use crate::discovery::dns::Transport;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// An empty reply with this response code and no SOA. [`SERVFAIL`](Self::SERVFAIL) and [`REFUSED`](Self::REFUSED) are
-    /// such.
+    /// An empty reply with this response code and no SOA, such as [`SERVFAIL`](Self::SERVFAIL) and
+    /// [`REFUSED`](Self::REFUSED).
     Rcode(u16),
     /// No reply.
     Silent,
     /// No reply over TCP, though connections are accepted; UDP is fine.
     SilentTcp,
-    /// The right answer at the time of the query, this much later. Other queries aren't held up.
+    /// The answer that is right when the query comes, but sent this much later. Other queries aren't held up.
     Delay(Duration),
-    /// TC and no record over UDP; TCP is fine.
+    /// TC and no records over UDP; TCP is fine.
     TruncateUdp,
-    /// TC and no record over UDP and TCP.
+    /// TC and no records over UDP and TCP.
     TruncateAll,
-    /// Bytes that are no DNS message, with the query's ID or with another one.
+    /// Bytes that aren't a DNS message, with the query's ID or with another one.
     Garbage {
         /// Whether they have the query's ID.
         right_id: bool,
     },
     /// These bytes, with the query's ID in place of the first two; fewer than two go out as they are.
     ///
-    /// At most 65,535 for TCP; UDP loses those of more than 65,507, and no limit of the query's is kept.
+    /// At most 65,535 bytes over TCP. UDP loses messages of more than 65,507 bytes. The query's own limit is ignored.
     Raw(Arc<[u8]>),
     /// NOERROR without records: NODATA.
     EmptyNoError,
     /// NXDOMAIN: the name doesn't exist.
     NxDomain,
-    /// The right answer over UDP, as far as its first bytes go, without TC and without regard to what the query has room
-    /// for; TCP is fine.
+    /// The first bytes of the right answer over UDP, this many, without TC. The query's own limit is ignored. TCP is
+    /// fine.
     CutUdp(usize),
-    /// The fault for queries with an OPT record; the others are fine.
+    /// This fault for queries with an OPT record; other queries are fine.
     OnEdns(Box<Fault>),
-    /// The fault for the next `n` queries that it applies to, then the truth again.
+    /// This fault for the next `n` queries that it applies to; later ones are fine.
     Times(usize, Box<Fault>),
 }
 
 impl Fault {
-    /// The server won't answer this client (5, RFC 1035 §4.1.1).
+    /// The server refuses to answer this client (5, RFC 1035 §4.1.1).
     pub const REFUSED: Self = Self::Rcode(5);
 
     /// The server has failed (2, RFC 1035 §4.1.1).
@@ -107,7 +107,7 @@ impl Faults {
         });
     }
 
-    /// The fault that this query meets, counted.
+    /// The fault for this query, if any. Counts the query.
     pub(super) fn take(&mut self, query: &Query, transport: Transport) -> Option<Fault> {
         let rule = self.0.iter_mut().rev().find(|rule| {
             (rule.name == "*" || rule.name == query.name)

@@ -1,4 +1,4 @@
-//! A port of a loopback address that stays ours while the server is stopped.
+//! Reserves a port of a loopback address while the server is stopped.
 
 use std::{
     io,
@@ -10,9 +10,9 @@ use tokio::net::{TcpListener, UdpSocket};
 
 /// One port number, reserved for UDP and TCP by two sockets that never answer.
 ///
-/// Without it, a server that stops and starts again could find its port taken by any client in the machine: clients of
-/// loopback, too, get their ports on 127.0.0.1. A TCP socket that is bound but doesn't listen answers with RST, and a UDP
-/// socket that is connected (to itself here) lets the kernel answer everybody else with ICMP port unreachable.
+/// Without it, any client on the machine could take the port while the server is stopped, because clients of loopback
+/// get their ports on 127.0.0.1, too. A TCP socket that is bound but doesn't listen answers with RST. A UDP socket that
+/// is connected (here to itself) makes the kernel answer everybody else with ICMP port unreachable.
 pub(super) struct PortLease {
     addr: SocketAddr,
     _udp: Socket,
@@ -40,7 +40,7 @@ impl PortLease {
         udp.connect(&local)?;
         let tcp = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         tcp.bind(&local)?;
-        // Only now: with SO_REUSEADDR from the start, port 0 could give a port that another lease holds.
+        // Set only now: with SO_REUSEADDR from the start, port 0 could give a port that another lease holds.
         udp.set_reuse_address(true)?;
         tcp.set_reuse_address(true)?;
         Ok(Self {
@@ -54,7 +54,7 @@ impl PortLease {
         self.addr
     }
 
-    /// The sockets that do answer.
+    /// Binds the sockets that answer queries.
     pub(super) fn bind(&self) -> io::Result<(UdpSocket, TcpListener)> {
         let udp = self.socket(Type::DGRAM)?;
         let tcp = self.socket(Type::STREAM)?;

@@ -1,4 +1,4 @@
-//! What the server was asked.
+//! The log of queries.
 
 use tokio::time::Instant;
 
@@ -9,13 +9,13 @@ use crate::discovery::dns::Transport;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LoggedQuery {
-    /// The name asked for: lower case, with the trailing dot.
+    /// The queried name: lower case, with the trailing dot.
     pub name: String,
-    /// The type of record asked for.
+    /// The queried type of record.
     pub record_type: RecordType,
-    /// How it came.
+    /// UDP or TCP.
     pub transport: Transport,
-    /// Whether it came with an OPT record (EDNS, RFC 6891).
+    /// Whether it had an OPT record (EDNS, RFC 6891).
     pub edns: bool,
     /// When it came.
     pub at: Instant,

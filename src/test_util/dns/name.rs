@@ -1,4 +1,4 @@
-//! Names, as the server compares them.
+//! Names, in the form in which the server compares them.
 
 /// A name as the zone keeps it: lower case, without the trailing dot.
 pub(super) fn normal(name: &str) -> String {

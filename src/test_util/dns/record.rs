@@ -1,4 +1,4 @@
-//! Records, and what they say.
+//! Records and their data.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ impl RecordType {
     pub const A: Self = Self(1);
     /// An IPv6 address (RFC 3596).
     pub const AAAA: Self = Self(28);
-    /// Any type: for [faults](super::DnsServer::fault).
+    /// Any type; only for [faults](super::DnsServer::fault).
     pub const ANY: Self = Self(255);
     /// An alias.
     pub const CNAME: Self = Self(5);
@@ -54,16 +54,16 @@ impl fmt::Display for RecordType {
     }
 }
 
-/// One record as a reply holds it.
+/// One record of a reply.
 #[derive(Clone)]
 pub(super) struct Record {
-    /// In the letter case to be written.
+    /// The owner's name, in the letter case to write.
     pub(super) owner: String,
     pub(super) ttl: u32,
     pub(super) data: RecordData,
 }
 
-/// A record's data. One more type of record is one more variant here, its `record_type` and its wire form in `writer.rs`.
+/// A record's data. To add a type of record, add a variant here, its `record_type`, and its wire form in `writer.rs`.
 #[derive(Clone, Debug)]
 pub(super) enum RecordData {
     A(Ipv4Addr),
@@ -87,18 +87,18 @@ impl RecordData {
 /// One place where a service is offered (RFC 2782).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Srv {
-    /// The lowest comes first.
+    /// The lowest priority comes first.
     pub priority: u16,
-    /// The share among those of one priority.
+    /// The share among the records of one priority.
     pub weight: u16,
-    /// The port that the service is at.
+    /// The service's port.
     pub port: u16,
-    /// The host's name, with or without the trailing dot. `"."`: the service is not offered.
+    /// The host's name, with or without the trailing dot. `"."` means that the service is not offered.
     pub target: String,
 }
 
 impl Srv {
-    /// Priority 0 and weight 100, as CoreDNS gives a sole target. (It shares 100 out among several.)
+    /// Priority 0 and weight 100, as CoreDNS gives to a single target. (It divides 100 among several.)
     pub fn new(port: u16, target: impl Into<String>) -> Self {
         Self {
             priority: 0,

@@ -1,4 +1,4 @@
-//! Packets in and out, over UDP and TCP.
+//! Receives queries and sends replies, over UDP and TCP.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -34,7 +34,7 @@ pub(super) async fn serve(
                 let packet = packet[..length].to_vec();
                 tasks.spawn(async move {
                     if let Some(reply) = reply(&zone, &packet, Transport::Udp).await {
-                        // A client that is gone already is no error of ours.
+                        // It fails if the client is gone, which is fine.
                         let _ = udp.send_to(&reply, peer).await;
                     }
                 });
@@ -49,7 +49,7 @@ pub(super) async fn serve(
     tasks.shutdown().await;
 }
 
-/// The next packet, and whose it is.
+/// The next packet and its sender.
 async fn receive(udp: &UdpSocket, packet: &mut [u8]) -> (usize, SocketAddr) {
     loop {
         match udp.recv_from(packet).await {
@@ -59,7 +59,7 @@ async fn receive(udp: &UdpSocket, packet: &mut [u8]) -> (usize, SocketAddr) {
     }
 }
 
-/// One TCP connection, any number of queries on it (RFC 7766 §6.2.1): replies go out as they are ready.
+/// Serves one TCP connection with any number of queries (RFC 7766 §6.2.1). Replies go out as they get ready.
 async fn serve_stream(stream: TcpStream, zone: Arc<Zone>) {
     let (mut reader, mut writer) = stream.into_split();
     let (replies, mut outbox) = mpsc::unbounded_channel::<Vec<u8>>();
@@ -75,7 +75,7 @@ async fn serve_stream(stream: TcpStream, zone: Arc<Zone>) {
             });
         }
         drop(replies);
-        // Not `join_all`: it panics where a runtime that shuts down has cancelled them.
+        // Not `join_all`: it panics if a runtime that shuts down has cancelled a task.
         while pending.join_next().await.is_some() {}
     };
     let write = async move {

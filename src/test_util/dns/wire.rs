@@ -1,5 +1,5 @@
-//! DNS messages as bytes (RFC 1035 §4). Queries are decoded by hickory; replies are written here, because tests need answers
-//! that fill a message to its last byte, and that lie.
+//! DNS messages as bytes (RFC 1035 §4). hickory decodes queries. Replies are written here, because tests need answers
+//! that fill a message to its last byte, and answers that lie.
 
 use std::time::Duration;
 
@@ -33,14 +33,14 @@ pub(super) struct Query {
     pub(super) name: String,
     pub(super) record_type: RecordType,
     recursion_desired: bool,
-    /// The payload size of the OPT record, where there is one.
+    /// The payload size of the OPT record, if there is one.
     pub(super) edns: Option<u16>,
-    /// The question as it came, letter case included.
+    /// The question as it came, with its letter case.
     question: Vec<u8>,
 }
 
 impl Query {
-    /// `None` for what is no query with one question.
+    /// Parses a query; `None` if it isn't a query with exactly one question.
     pub(super) fn parse(packet: &[u8]) -> Option<Self> {
         let message = Message::from_vec(packet).ok()?;
         let [asked] = &message.queries[..] else {
@@ -69,7 +69,7 @@ impl Query {
         }
     }
 
-    /// `bytes` as a reply to this query: with its ID, where they have room for one.
+    /// `bytes` with this query's ID, if there is room for it.
     pub(super) fn stamp(&self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         if let Some(id) = bytes.first_chunk_mut() {
@@ -78,7 +78,7 @@ impl Query {
         bytes
     }
 
-    /// Bytes that no decoder takes: the header promises 65,535 questions, then come labels of a reserved kind.
+    /// Bytes that no decoder accepts: the header promises 65,535 questions, and labels of a reserved kind follow.
     pub(super) fn garbage(&self, right_id: bool) -> Vec<u8> {
         let id = if right_id { self.id } else { !self.id };
         let noise = (0u8..64).map(|i| 0x80 | i.wrapping_mul(37));
@@ -95,9 +95,9 @@ pub(super) struct Reply {
     truncated: bool,
     answers: Vec<Record>,
     glue: Vec<Record>,
-    /// Whether TC is set where the glue doesn't fit.
+    /// Whether TC is set if the glue doesn't fit.
     glue_must_fit: bool,
-    /// The negative TTL, where an SOA goes with the reply.
+    /// The negative TTL, if the reply has an SOA.
     soa: Option<u32>,
 }
 
@@ -133,7 +133,7 @@ impl Reply {
         }
     }
 
-    /// The message, in at most `limit` bytes: where the answers don't fit it has the first of them, no glue, and TC set.
+    /// The message, in at most `limit` bytes. If the answers don't fit, it has the first of them, no glue, and TC set.
     pub(super) fn encode(&self, query: &Query, limit: usize) -> Vec<u8> {
         let opt = query.edns.is_some();
         let room = limit - if opt { OPT } else { 0 };

@@ -1,4 +1,4 @@
-//! Records as bytes (RFC 1035 §3 and §4.1).
+//! Writes records as bytes (RFC 1035 §3 and §4.1).
 
 use std::collections::HashMap;
 
@@ -14,16 +14,16 @@ pub(super) const OPT: usize = 11;
 const CLASS_IN: u16 = 1;
 const TYPE_SOA: u16 = 6;
 const TYPE_OPT: u16 = 41;
-/// What we advertise ourselves; it doesn't matter, as nobody sends us big queries.
+/// The payload size that the server advertises. It doesn't matter, because nobody sends it big queries.
 const OUR_PAYLOAD: u16 = 1232;
 /// Two bits that say "pointer", then 14 for the offset (RFC 1035 §4.1.4).
 const POINTER: u16 = 0xC000;
 const OFFSETS: usize = 1 << 14;
 
-/// A message in the making, its header last.
+/// Builds a message; the header is written last.
 pub(super) struct Writer {
     out: Vec<u8>,
-    /// Where names stand in full, within a pointer's reach.
+    /// Offsets of the names that are written in full, within a pointer's reach.
     names: HashMap<String, usize>,
 }
 
@@ -50,7 +50,7 @@ impl Writer {
         records.iter().take_while(fits).count()
     }
 
-    /// An SOA of the question's parent; its last field is the negative TTL (RFC 2308 §3).
+    /// Writes an SOA of the question's parent. Its last field is the negative TTL (RFC 2308 §3).
     pub(super) fn soa(&mut self, ttl: u32) {
         let label = usize::from(self.out[HEADER]);
         if label == 0 {
@@ -66,7 +66,7 @@ impl Writer {
         });
     }
 
-    /// RFC 6891 §6.1.2: the TTL's first byte is the upper part of the response code.
+    /// Writes an OPT record. The TTL's first byte is the upper part of the response code (RFC 6891 §6.1.2).
     pub(super) fn opt(&mut self, code_high: u8) {
         self.out.push(0);
         self.out.extend(TYPE_OPT.to_be_bytes());
@@ -98,7 +98,7 @@ impl Writer {
         });
     }
 
-    /// What follows a record's owner name (RFC 1035 §3.2.1).
+    /// Writes what follows a record's owner name (RFC 1035 §3.2.1).
     fn rest(&mut self, record_type: u16, ttl: u32, data: impl FnOnce(&mut Self)) {
         self.out.extend(record_type.to_be_bytes());
         self.out.extend(CLASS_IN.to_be_bytes());
@@ -118,7 +118,7 @@ impl Writer {
         self.whole_name(&srv.target);
     }
 
-    /// The name, or a pointer to where the message has it already.
+    /// Writes the name, or a pointer if the message has it already.
     fn name(&mut self, name: &str) {
         match self.names.get(&normal(name)) {
             Some(&at) => self.pointer(at),

@@ -1,4 +1,4 @@
-//! What a DNS server knows, and what it makes of a query.
+//! The DNS server's records, and how it answers a query.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -19,10 +19,10 @@ use super::{
 };
 use crate::discovery::dns::Transport;
 
-/// How many CNAMEs of a chain one reply holds: a chain may be a circle.
+/// How many CNAMEs of a chain one reply holds, because a chain may be circular.
 const ALIASES: usize = 8;
 
-/// What the server knows, shared with its tasks. Its lock is never held over an await.
+/// The server's state, shared with its tasks. Its lock is never held across an await.
 pub(super) struct Zone {
     state: Mutex<State>,
     /// Bumped after each new entry of the log.
@@ -78,7 +78,7 @@ impl Zone {
         }
     }
 
-    /// Logs the query and decides what becomes of it. `None`: no reply.
+    /// Logs the query, and decides on the reply; `None` for no reply.
     pub(super) fn answer(&self, packet: &[u8], transport: Transport) -> Option<Delivery> {
         let query = Query::parse(packet)?;
         let delivery = self.lock().answer(&query, transport);
@@ -158,7 +158,7 @@ impl State {
         (chain, name)
     }
 
-    /// Those of one name and type, in the order of the zone.
+    /// The records of one name and type, in the order of the zone.
     fn records(&self, name: &str, record_type: RecordType) -> Vec<Record> {
         let types = self.records.get(&normal(name));
         let Some(set) = types.and_then(|types| types.get(&record_type)) else {
@@ -172,7 +172,7 @@ impl State {
         set.data.iter().map(record).collect()
     }
 
-    /// Why there is no such record of the name.
+    /// The response code if the name has no such record.
     fn absence(&self, name: &str) -> u16 {
         match self.records.get(name) {
             Some(types) if !types.is_empty() => NO_ERROR,
@@ -187,7 +187,7 @@ impl State {
             if let RecordData::Srv(srv) = &answer.data
                 && targets.insert(normal(&srv.target))
             {
-                // A target that is an alias comes with what it is an alias of, as Consul's do.
+                // A target that is an alias comes with the records that it leads to, as Consul's do.
                 let (aliases, name) = self.aliases(&srv.target, RecordType::A);
                 glue.extend(aliases);
                 glue.extend(self.records(&name, RecordType::A));

@@ -1,4 +1,4 @@
-//! A pod before it starts.
+//! The settings of a pod, before it starts.
 
 use std::{
     fmt, io,
@@ -16,7 +16,7 @@ use super::{Pod, Settings, handler::Handler};
 use crate::error::BoxError;
 
 impl Pod {
-    /// A pod with settings of your own.
+    /// Builds a pod with settings of your own.
     pub fn builder() -> PodBuilder {
         PodBuilder {
             address: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -25,7 +25,7 @@ impl Pod {
     }
 }
 
-/// A [`Pod`] before it starts.
+/// Settings of a [`Pod`], before it starts.
 #[must_use = "a builder does nothing until it starts a pod"]
 pub struct PodBuilder {
     address: SocketAddr,
@@ -33,20 +33,21 @@ pub struct PodBuilder {
 }
 
 impl PodBuilder {
-    /// Where it listens; port 0 takes a free one, and keeps it, killed or not. 127.0.0.1 and a free port by default.
+    /// Sets where it listens; 127.0.0.1 and a free port by default. Port 0 takes a free port, and keeps it, killed or
+    /// not.
     pub fn address(mut self, address: impl Into<SocketAddr>) -> Self {
         self.address = address.into();
         self
     }
 
-    /// What its answers say in `x-pod`. Its IP address by default.
+    /// Sets its name, which its answers have in `x-pod`; its IP address by default.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.settings.name = Some(name.into());
         self
     }
 
-    /// How it answers while it is [`Healthy`](super::super::Mode::Healthy) or slow: a function of the pod's name and the
-    /// request. See [`ClusterBuilder::answer`](super::super::ClusterBuilder::answer).
+    /// Sets how it answers while it is [`Healthy`](super::super::Mode::Healthy) or slow: a function of the pod's name
+    /// and the request. See [`ClusterBuilder::answer`](super::super::ClusterBuilder::answer).
     pub fn answer<F, R, B, E>(mut self, respond: F) -> Self
     where
         F: Fn(String, Request<Incoming>) -> R + Send + Sync + 'static,
@@ -58,11 +59,11 @@ impl PodBuilder {
         self
     }
 
-    /// It speaks TLS, with this certificate chain and its key, both PEM.
+    /// Makes it speak TLS, with this certificate chain and its key, both in PEM.
     ///
     /// # Errors
     ///
-    /// If they are no such, or the build has no provider of cryptography (features `tls-ring`, `tls-aws-lc`).
+    /// If they aren't valid, or the build has no provider of cryptography (features `tls-ring`, `tls-aws-lc`).
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls(mut self, chain: &[u8], key: &[u8]) -> Result<Self, BoxError> {
@@ -70,11 +71,11 @@ impl PodBuilder {
         Ok(self)
     }
 
-    /// Starts it.
+    /// Starts the pod.
     ///
     /// # Errors
     ///
-    /// If the address is taken or isn't this machine's, or the name can't stand in a header.
+    /// If the address is taken or isn't this machine's, or the name isn't valid in a header.
     pub async fn start(self) -> io::Result<Pod> {
         if let Some(name) = &self.settings.name
             && HeaderValue::from_str(name).is_err()

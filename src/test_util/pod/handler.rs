@@ -1,4 +1,4 @@
-//! Answers of the user's own.
+//! The user's own function for answers.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::error::BoxError;
 /// The body of a pod's answer.
 pub(super) type Answer = UnsyncBoxBody<Bytes, BoxError>;
 
-/// How pods answer, told by their user. Clones are the same.
+/// The user's function for pods' answers. Clones share it.
 #[derive(Clone)]
 pub(in crate::test_util) struct Handler(Arc<Respond>);
 

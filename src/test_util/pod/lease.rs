@@ -1,24 +1,24 @@
-//! An address that stays the pod's while it is killed.
+//! Reserves a pod's address while the pod is killed.
 
 use std::{io, net::SocketAddr};
 
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 
-/// An address and a port, held by a socket that is bound and never listens: the kernel answers with RST for it.
+/// An address and a port, held by a socket that is bound but never listens: the kernel answers with RST.
 ///
-/// Without it, the port of a pod that is killed could be given to anybody else who asks for a free one.
+/// Without it, the port of a killed pod could be given to another program that asks for a free one.
 pub(super) struct AddressLease {
     address: SocketAddr,
     _held: Socket,
 }
 
 impl AddressLease {
-    /// Of this address; port 0 takes a free one.
+    /// Reserves this address; port 0 takes a free port.
     pub(super) fn new(address: SocketAddr) -> io::Result<Self> {
         let held = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        // A port that was chosen may have connections of an earlier server in TIME_WAIT. Port 0 could give one that another
-        // lease holds.
+        // An explicit port may have connections of an earlier server in TIME_WAIT. With port 0, reuse could give a port
+        // that another lease holds.
         held.set_reuse_address(address.port() != 0)?;
         held.bind(&address.into())?;
         held.set_reuse_address(true)?;

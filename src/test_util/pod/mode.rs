@@ -1,4 +1,4 @@
-//! What a pod does with requests, and the numbers it keeps.
+//! How a pod treats requests, and its numbers.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub enum Mode {
 pub struct Stats {
     /// Requests begun, since the pod was first started.
     pub requests: usize,
-    /// Requests begun whose response body has neither ended nor been given up.
+    /// Requests begun whose response body has neither ended nor been dropped.
     pub in_flight: usize,
     /// Connections accepted since the pod was first started.
     pub accepted: usize,

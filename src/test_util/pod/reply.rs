@@ -1,4 +1,4 @@
-//! What a pod answers, and the numbers it keeps.
+//! A pod's answers, and its numbers.
 
 use std::{
     pin::Pin,
@@ -27,7 +27,7 @@ use crate::error::BoxError;
 /// The part of a pod that its connections share.
 pub(super) struct Behaviour {
     name: String,
-    /// Instead of the pod's own answers.
+    /// Replaces the pod's default answers.
     handler: Option<Handler>,
     mode: Mutex<Mode>,
     pub(super) stats: watch::Sender<Stats>,
@@ -76,10 +76,11 @@ impl Behaviour {
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Result<Response<Answer>, BoxError> {
-        // Once: it may change while the request is read.
+        // Read once, because it may change while the request is read.
         let mode = self.mode();
         match (mode, &self.handler) {
-            // Not when all of the request has come: a stream of calls may not end before its answer begins.
+            // Answered before all of the request has come, because a client's stream may not end before its answer
+            // begins.
             (Mode::Grpc(code), _) => grpc_status(code, &self.name),
             (Mode::Healthy, Some(handler)) => handler.respond(&self.name, request).await,
             (Mode::Slow(delay), Some(handler)) => {
@@ -97,7 +98,7 @@ impl Behaviour {
     ) -> Result<Response<Answer>, BoxError> {
         let path = request.uri().path().to_owned();
         let echo = echo(&request);
-        // "Reads the request" means all of it: a body left unread would make closing a reset.
+        // All of the request is read: with an unread body, closing the connection would be a reset.
         request.into_body().collect().await?;
         if let Some(delay) = delayed(&path) {
             tokio::time::sleep(delay).await;
@@ -123,12 +124,12 @@ impl Behaviour {
     }
 }
 
-/// A response of trailers only: gRPC's status stands in the headers.
+/// A trailers-only response: gRPC's status is in the headers.
 fn grpc_status(code: u8, pod: &str) -> Result<Response<Answer>, BoxError> {
     let response = Response::builder()
         .header(CONTENT_TYPE, "application/grpc")
         .header("grpc-status", u16::from(code))
-        // Of characters that gRPC doesn't percent-encode: a name is an address or a hostname.
+        // No percent-encoding needed: a name is an address or a hostname.
         .header("grpc-message", format!("status {code} from {pod}"));
     Ok(response.body(whole(Empty::new()))?)
 }
@@ -141,7 +142,7 @@ where
     body.map_err(|never| match never {}).boxed_unsync()
 }
 
-/// What the answer tells of its request.
+/// The headers that describe the answer's request.
 fn echo<B>(request: &Request<B>) -> HeaderMap {
     let authority = request.uri().authority().map(|it| it.as_str().as_bytes());
     let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
@@ -166,20 +167,20 @@ fn version(version: Version) -> &'static str {
     }
 }
 
-/// `/wait/MS`
+/// The delay, if the path is `/wait/MS`.
 fn delayed(path: &str) -> Option<Duration> {
     let delay = path.strip_prefix("/wait/")?;
     Some(Duration::from_millis(delay.parse().ok()?))
 }
 
-/// `/stream/N/MS`
+/// The number of chunks and their interval, if the path is `/stream/N/MS`.
 fn streamed(path: &str) -> Option<(usize, Duration)> {
     let (chunks, interval) = path.strip_prefix("/stream/")?.split_once('/')?;
     let interval = Duration::from_millis(interval.parse().ok()?);
     Some((chunks.parse().ok()?, interval))
 }
 
-/// `chunks` chunks, `interval` apart.
+/// A body of `chunks` chunks, `interval` apart.
 fn spaced(chunks: usize, interval: Duration) -> Answer {
     let frames = stream::iter(0..chunks).then(move |chunk| async move {
         if chunk > 0 {
@@ -190,7 +191,7 @@ fn spaced(chunks: usize, interval: Duration) -> Answer {
     StreamBody::new(frames).boxed_unsync()
 }
 
-/// A response's body, counted as in flight until it has ended or is dropped.
+/// A response's body that counts as in flight until it has ended or is dropped.
 pub(super) struct CountedBody {
     body: Answer,
     _in_flight: Counted,
@@ -216,7 +217,7 @@ impl Body for CountedBody {
     }
 }
 
-/// One of a pod's numbers, one higher for as long as this lives.
+/// Raises one of a pod's numbers by one while it lives.
 pub(super) struct Counted {
     behaviour: Arc<Behaviour>,
     number: fn(&mut Stats) -> &mut usize,

@@ -1,4 +1,4 @@
-//! A pod's connections: accepted, served, finished gracefully or reset.
+//! Accepts and serves a pod's connections; finishes them gracefully or resets them.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -17,13 +17,13 @@ use tokio::{
 
 use super::{super::accept::accept, reply::Behaviour, tls::Tls};
 
-/// What a pod's tasks are told. The sender being dropped means `Kill`.
+/// Commands to a pod's tasks. If the sender is dropped, that means `Kill`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Serve,
-    /// Accept no more, finish what is in flight.
+    /// Accept no more connections, finish what is in flight.
     Finish,
-    /// Reset everything.
+    /// Reset all connections.
     Kill,
 }
 
@@ -37,7 +37,7 @@ pub(super) async fn serve(
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            // First, so that nothing is accepted after a command.
+            // Commands come first, so that nothing is accepted after one.
             biased;
             _ = next_command(&mut commanded) => break,
             stream = accept(&listener) => {
@@ -48,7 +48,7 @@ pub(super) async fn serve(
         }
     }
     drop(listener);
-    // Not `join_all`: it panics where a runtime that shuts down has cancelled them.
+    // Not `join_all`: it panics if a runtime that shuts down has cancelled a task.
     while connections.join_next().await.is_some() {}
 }
 
@@ -66,7 +66,7 @@ async fn serve_connection(
     mut commanded: watch::Receiver<Command>,
 ) {
     let _open = behaviour.connection_opened();
-    // A second handle of the socket: hyper owns the stream, and only the socket can be told to reset.
+    // A second handle of the socket: hyper owns the stream, and only the socket can be set to reset.
     let Ok(socket) = prepare(&stream) else {
         return;
     };
@@ -79,7 +79,7 @@ async fn serve_connection(
                 command = next_command(&mut commanded) => Some(command),
                 stream = tls.accept(stream) => match stream {
                     Ok(stream) => serve_http(stream, behaviour, &mut commanded).await,
-                    // The client doesn't like the certificate, or has gone.
+                    // The client rejects the certificate, or has gone.
                     Err(_) => None,
                 },
             }
@@ -91,8 +91,8 @@ async fn serve_connection(
     }
 }
 
-/// Serves HTTP/1.1 or HTTP/2, whichever the client begins with. Returns the command that ended it, or nothing where it
-/// has come to its own end.
+/// Serves HTTP/1.1 or HTTP/2, whichever the client begins with. Returns the command that ended it, or `None` if it
+/// ended by itself.
 async fn serve_http<T>(
     stream: T,
     behaviour: Arc<Behaviour>,
@@ -113,7 +113,7 @@ where
                 Command::Finish => connection.as_mut().graceful_shutdown(),
                 Command::Kill => return Some(command),
             },
-            // An error is the peer's going away, or `Mode::CloseWithoutAnswer`.
+            // An error means that the peer has gone, or `Mode::CloseWithoutAnswer`.
             _ = &mut connection => return None,
         }
     }

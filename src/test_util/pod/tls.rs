@@ -1,4 +1,4 @@
-//! The server's side of TLS, where the build has it.
+//! The server's side of TLS, if the build has it.
 
 #[cfg(not(feature = "tls"))]
 use std::convert::Infallible;
@@ -16,7 +16,7 @@ use {
     tokio_rustls::{TlsAcceptor, server::TlsStream},
 };
 
-/// What a pod shows to its clients.
+/// A pod's TLS configuration.
 #[derive(Clone)]
 pub(in crate::test_util) struct Tls(
     #[cfg(feature = "tls")] TlsAcceptor,
@@ -25,7 +25,7 @@ pub(in crate::test_util) struct Tls(
 
 #[cfg(feature = "tls")]
 impl Tls {
-    /// A certificate chain and its key, in PEM. HTTP/2 and HTTP/1.1 are on offer.
+    /// Takes a certificate chain and its key, in PEM. It offers HTTP/2 and HTTP/1.1.
     pub(in crate::test_util) fn new(chain: &[u8], key: &[u8]) -> Result<Self, BoxError> {
         let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(key)?;

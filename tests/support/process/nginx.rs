@@ -1,4 +1,4 @@
-//! nginx, with the configuration of a pod that answers everything alike.
+//! nginx as a pod that gives every request the same answer.
 
 use std::{
     fs, io,
@@ -9,7 +9,7 @@ use std::{
 
 use super::{super::servers::find_program, Identity, Speech};
 
-/// What is missing is the error.
+/// Finds nginx. The error says what is missing.
 pub(super) fn find() -> Result<PathBuf, String> {
     find_program("nginx")
 }
@@ -25,7 +25,7 @@ pub(super) fn configure(
     command(dir, &configuration(speech, &[address]))
 }
 
-/// nginx in the foreground, with a folder of its own.
+/// A command that runs nginx in the foreground, in a folder of its own.
 pub fn command(dir: &Path, configuration: &str) -> io::Result<Command> {
     let file = dir.join("nginx.conf");
     fs::write(&file, configuration)?;
@@ -43,11 +43,11 @@ pub(super) fn worker(log: &str) -> Option<u32> {
     id.lines().next()?.parse().ok()
 }
 
-/// A pod that listens on these addresses.
+/// The configuration of a pod that listens on these addresses.
 pub fn configuration(speech: Speech, addresses: &[SocketAddr]) -> String {
     let (options, tls) = match speech {
         Speech::Http1 => ("", ""),
-        // This version takes the word for HTTP/2 alone where there is no TLS.
+        // Without TLS, this version takes `http2` to mean only HTTP/2.
         Speech::Http2 => ("http2", ""),
         Speech::Tls => (
             "ssl http2",

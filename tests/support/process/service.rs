@@ -10,7 +10,7 @@ use super::{
     Identity, PodProcess, Software, Speech,
 };
 
-/// Pods in processes, oldest first, and the DNS server that tells of them when [`publish`](Self::publish) is called.
+/// Pods in processes, oldest first, and a DNS server that names them after [`publish`](Self::publish).
 pub struct Service {
     pub software: Software,
     pub speech: Speech,
@@ -21,13 +21,13 @@ pub struct Service {
 }
 
 impl Service {
-    /// A Service of `n` pods, published with a TTL in seconds.
+    /// Starts a Service of `n` pods, published with a TTL in seconds.
     pub async fn start(software: Software, speech: Speech, n: usize, ttl: u32) -> Self {
         let mut service = Self {
             software,
             speech,
             pods: VecDeque::new(),
-            // It lends us its DNS server and its addresses.
+            // Used only for its DNS server and its addresses.
             cluster: Cluster::start(0).await,
             identity: Identity::new(SERVICE),
             ttl,
@@ -43,25 +43,25 @@ impl Service {
         &self.cluster
     }
 
-    /// The certificate that the pods show.
+    /// The pods' certificate.
     pub fn trust_pem(&self) -> &str {
         self.identity.certificate_pem()
     }
 
-    /// `http://<name>:<port>`, with an `s` where the pods speak TLS.
+    /// `http://<name>:<port>`, or `https` if the pods speak TLS.
     pub fn uri(&self) -> String {
         let s = if self.speech == Speech::Tls { "s" } else { "" };
         let name = self.cluster.service().trim_end_matches('.');
         format!("http{s}://{name}:{}", self.cluster.port())
     }
 
-    /// Starts one more pod, on an address that none has had yet. Returns when it accepts connections.
+    /// Starts one more pod, on an address that no pod has had yet. Returns when it accepts connections.
     pub async fn start_pod(&mut self) {
         const ATTEMPTS: usize = 10;
         for _ in 0..ATTEMPTS {
             match self.start_at(self.cluster.next_address()).await {
                 Ok(pod) => return self.pods.push_back(pod),
-                // Someone was faster to take the port on that address.
+                // Another process has taken the port on that address.
                 Err(log) if log.to_lowercase().contains("in use") => {}
                 Err(log) => panic!("{:?} doesn't start:\n{log}", self.software),
             }
@@ -69,7 +69,7 @@ impl Service {
         panic!("{ATTEMPTS} addresses were taken");
     }
 
-    /// Starts pod `i` again, on the address it had. What runs there is killed.
+    /// Starts pod `i` again, on the same address. Kills it first if it runs.
     pub async fn restart_pod(&mut self, i: usize) {
         let address = self.pods[i].addr();
         self.pods[i].kill().await;
@@ -82,7 +82,7 @@ impl Service {
         started.await.map_err(|error| error.to_string())
     }
 
-    /// Tells DNS which pods there are.
+    /// Writes the pods' addresses to DNS.
     pub fn publish(&self) {
         let addresses = self.pods.iter().filter_map(ipv4);
         let (dns, name) = (self.cluster.dns(), self.cluster.service());

@@ -1,4 +1,4 @@
-//! CoreDNS: it reads the zone's file anew when the serial has changed.
+//! CoreDNS, which rereads the zone's file when the serial has changed.
 
 use std::{
     env, fs, io,
@@ -11,10 +11,10 @@ use futures::future::BoxFuture;
 
 use super::{Backend, ZONE, Zone, find_program};
 
-/// The environment variable that says where it is.
+/// The environment variable with its path.
 const GIVEN: &str = "TOWER_HEADLESS_COREDNS";
 
-/// Where `.ci/servers` puts it.
+/// The path where `.ci/servers` puts it.
 const CACHED: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/target/tools/coredns-1.15.0/coredns"
@@ -25,7 +25,7 @@ pub(super) struct CoreDns {
 }
 
 impl CoreDns {
-    /// What is missing is the error.
+    /// Finds it. The error says what is missing.
     pub(super) fn find() -> Result<Self, String> {
         let cached = PathBuf::from(CACHED);
         let program = match env::var_os(GIVEN).map(PathBuf::from) {
@@ -59,8 +59,8 @@ impl Backend for CoreDns {
     }
 }
 
-/// kubeadm's Corefile, as of Kubernetes 1.34, without what needs more than a process: upstream servers, and ports for
-/// health and metrics. `records` is the plugin that has the records: `kubernetes` in a cluster.
+/// kubeadm's Corefile of Kubernetes 1.34, without the parts that a lone process can't have: upstream servers, and ports
+/// for health and metrics. `records` is the plugin that has the records; in a cluster it is `kubernetes`.
 fn corefile(addr: SocketAddr, records: &str) -> String {
     let (ip, port) = (addr.ip(), addr.port());
     format!(
@@ -78,7 +78,7 @@ fn corefile(addr: SocketAddr, records: &str) -> String {
     )
 }
 
-/// The plugin that serves a zone's file. It looks at the file's SOA each time: 20 ms cost it nothing.
+/// The plugin that serves a zone's file. It checks only the file's SOA, so an interval of 20 ms costs nothing.
 fn zone_file(dir: &Path) -> String {
     let file = dir.join("zone");
     format!(
@@ -87,7 +87,7 @@ fn zone_file(dir: &Path) -> String {
     )
 }
 
-/// All at once: CoreDNS may read at any moment.
+/// Replaces the file atomically, because CoreDNS may read it at any moment.
 fn write_zone(dir: &Path, zone: &Zone) -> io::Result<()> {
     let written = dir.join("zone.new");
     fs::write(&written, zone.master_file())?;

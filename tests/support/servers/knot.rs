@@ -1,4 +1,4 @@
-//! Knot DNS: changes go to it by DNS UPDATE (RFC 2136).
+//! Knot DNS, which is changed by DNS UPDATE (RFC 2136).
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use tokio::{io::AsyncWriteExt, process};
 
 use super::{Backend, ZONE, Zone, find_program, within};
 
-/// The text of one UPDATE. As a message it is of about the same size, and must stay below 64 KiB.
+/// The size of one UPDATE's text. The message has about the same size, and must stay below 64 KiB.
 const MESSAGE: usize = 32 * 1024;
 
 pub(super) struct Knot {
@@ -22,7 +22,7 @@ pub(super) struct Knot {
 }
 
 impl Knot {
-    /// What is missing is the error.
+    /// Finds it. The error says what is missing.
     pub(super) fn find() -> Result<Self, String> {
         Ok(Self {
             knotd: find_program("knotd")?,
@@ -51,7 +51,7 @@ impl Backend for Knot {
     ) -> BoxFuture<'a, io::Result<()>> {
         let script = script(addr, &differences(old, new));
         Box::pin(within("nsupdate's end", async move {
-            // TCP: such messages are too big for UDP.
+            // Over TCP, because such messages are too big for UDP.
             let mut child = process::Command::new(&self.nsupdate)
                 .arg("-v")
                 .stdin(Stdio::piped())
@@ -72,7 +72,7 @@ impl Backend for Knot {
     }
 }
 
-/// Knot keeps the changes in memory only: the zone's file isn't written, and there is no journal.
+/// Knot's configuration. It keeps changes in memory only: it doesn't write the zone's file, and has no journal.
 fn configuration(dir: &Path, addr: SocketAddr) -> String {
     let (dir, ip, port) = (dir.display(), addr.ip(), addr.port());
     format!(
@@ -104,7 +104,7 @@ zone:
     )
 }
 
-/// The updates from `old` to `new`, in their order. The SOA comes last: its serial says that all has arrived.
+/// The updates from `old` to `new`, in order. The SOA comes last: its serial says that all others have arrived.
 fn differences(old: &Zone, new: &Zone) -> Vec<String> {
     let mut updates = Vec::new();
     for (name, record_type) in old.records.keys() {
@@ -123,7 +123,7 @@ fn differences(old: &Zone, new: &Zone) -> Vec<String> {
     updates
 }
 
-/// The updates as nsupdate reads them: each message is sent with `send`, and takes effect as a whole.
+/// A script for nsupdate. Each message ends with `send`, and takes effect as a whole.
 fn script(addr: SocketAddr, updates: &[String]) -> String {
     let mut script = format!("server {} {}\nzone {ZONE}\n", addr.ip(), addr.port());
     let mut sent = 0;
