@@ -109,6 +109,8 @@ async fn a_killed_pod_shows_in_the_metrics() {
             page.sum("tower_headless_endpoints_unreachable_total", &[]),
             1.0
         );
+        // hyper's task learns of the old connection's end, and may be later than the next dial.
+        let page = until(&prometheus, CLOSED, ANY, 1.0).await;
         assert_eq!(page.get(CLOSED, &[("cause", "peer")]), 1.0, "{protocol:?}");
         assert_eq!(page.sum(CLOSED, &[]), 1.0, "{protocol:?}");
         assert_eq!(page.sum(OPEN, &[]), 2.0);
