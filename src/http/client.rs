@@ -452,7 +452,7 @@ impl Client {
     fn refuse(&self, error: Error, is_grpc: bool, route: Option<&Route>) -> ResponseFuture {
         let log = self.log(&mut route.cloned().unwrap_or_default());
         ResponseFuture::failed(self.named(error))
-            .as_call(self.errors(is_grpc), None)
+            .for_call(self.errors(is_grpc), None)
             .traced(Tracing::logged(None, log))
     }
 
@@ -504,7 +504,7 @@ impl Client {
         let shared = (replay.is_some() || !self.opened).then(|| shared.clone());
         ResponseFuture::new(future, replay, shared, until, terms.followed)
             .naming_pod(terms.names_pod)
-            .as_call(terms.errors, expiry)
+            .for_call(terms.errors, expiry)
             .traced(tracing)
     }
 
@@ -609,7 +609,7 @@ impl Client {
         let layers = self.layers.as_mut();
         if let Some(error) = layers.and_then(|layers| layers.failed.take()) {
             return ResponseFuture::failed(error)
-                .as_call(self.errors(is_call), None)
+                .for_call(self.errors(is_call), None)
                 .traced(tracing);
         }
         let layers = self.layers.as_mut();
@@ -630,7 +630,7 @@ impl Client {
             Some(trace) => trace.span().in_scope(give),
         };
         ResponseFuture::layered(through)
-            .as_call(self.errors(is_call), None)
+            .for_call(self.errors(is_call), None)
             .traced(tracing)
     }
 
@@ -663,7 +663,7 @@ impl Client {
         let name = &self.shared.config.service.name;
         let through = Through::waiting(layers, request, name);
         ResponseFuture::layered(through)
-            .as_call(self.errors(is_call && tells), None)
+            .for_call(self.errors(is_call && tells), None)
             .traced(tracing)
     }
 

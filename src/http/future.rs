@@ -206,7 +206,7 @@ impl ResponseFuture {
 
     /// Makes it a gRPC call if there are `errors`, which say how its errors are told. Its own time is up at `expiry`.
     #[inline]
-    pub(super) fn as_call(self, errors: Option<Errors>, expiry: Option<Expiry>) -> Self {
+    pub(super) fn for_call(self, errors: Option<Errors>, expiry: Option<Expiry>) -> Self {
         let grpc = errors.map(|errors| Box::new(Call { expiry, errors }));
         Self { grpc, ..self }
     }

@@ -1,8 +1,8 @@
 //! The order of turns in weighted round robin.
 //!
 //! Each endpoint has turns in proportion to its weight, spread as evenly as possible: at any point it has had its share
-//! to within one turn. So turn number k of an endpoint with w turns, of W in all, has the window from ⌊k W / w⌋ to ⌈(k
-//! + 1) W / w⌉. Always taking the open window that closes first meets them all (Baruah et al., "Proportionate
+//! to within one turn. So turn number k of an endpoint with w turns, of W in all, has the window from ⌊k W / w⌋ to
+//! ⌈(k + 1) W / w⌉. Always taking the open window that closes first meets them all (Baruah et al., "Proportionate
 //! Progress", 1996). nginx's smooth weighted round robin has the same aim, but guarantees no bound and looks at every
 //! endpoint for each pick.
 
