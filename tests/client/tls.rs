@@ -75,7 +75,7 @@ async fn a_pod_that_does_not_speak_http2_is_passed_over_where_that_is_asked_for(
 
 /// The address of a pod has gone to one of another service.
 #[tokio::test]
-async fn row_12_a_pod_of_another_service_is_passed_over_and_gets_no_request() {
+async fn a_pod_of_another_service_is_passed_over_and_gets_no_request() {
     let authority = Authority::new();
     let other = ["db.default.svc.cluster.local"];
     let (stranger, seen) = secure(authority.server(&other, &[H2, H1], false)).await;

@@ -438,9 +438,9 @@ mod tests {
         }
     }
 
-    /// Row 14 of the faults: a suspended machine's clock jumps; monotonic time makes that one late question, no burst.
+    /// A suspended machine's clock jumps. Monotonic time makes one late question of it, and no burst.
     #[tokio::test(start_paused = true)]
-    async fn row_14_a_suspend_costs_one_question() {
+    async fn a_suspend_costs_one_question() {
         let mut question = question();
         let asked = Cell::new(0);
         drain(&mut question, &asked).await;

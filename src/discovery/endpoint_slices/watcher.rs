@@ -273,7 +273,7 @@ fn bounded<T: 'static>(asked: Asked<T>) -> Asked<T> {
     Box::pin(answer.map(|answer| answer.unwrap_or(Err(Reason::Timeout(ANSWER)))))
 }
 
-/// Design row 6, as for DNS.
+/// As long as DNS waits after failures.
 fn new_backoff() -> Backoff {
     let (min, max) = (Duration::from_secs(1), Duration::from_secs(30));
     Backoff::new(min, 1.6, max, 0.2)

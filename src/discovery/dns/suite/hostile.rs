@@ -1,4 +1,4 @@
-//! Row 11 of the promises: whatever comes over the wire, nothing panics, nothing hangs, and no set is poisoned.
+//! Whatever comes over the wire, nothing panics, nothing hangs, and no set is poisoned.
 //!
 //! Messages are made from records of all kinds, good and bad, then damaged byte by byte, and go the whole way from the
 //! parser to the set that is believed. `PROPTEST_CASES=1000000 cargo test --release hostile` is the long run.

@@ -1,4 +1,4 @@
-//! Short names: rows 2 and 3 of the promises.
+//! Short names, and how the search list is walked.
 
 use super::*;
 use crate::discovery::dns::lookup::{

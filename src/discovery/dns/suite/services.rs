@@ -1,4 +1,4 @@
-//! SRV records: row 5 of the promises.
+//! SRV records.
 
 use std::net::IpAddr;
 

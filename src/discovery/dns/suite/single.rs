@@ -1,4 +1,4 @@
-//! One address: row 10 of the promises.
+//! A name with one address: is it a virtual IP, or the only pod?
 
 use tracing::Level;
 

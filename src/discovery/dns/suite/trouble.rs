@@ -1,4 +1,4 @@
-//! A balancer while DNS is in trouble: rows 1, 6, 7 and 11 of the promises.
+//! A balancer while DNS is in trouble.
 
 use std::sync::{
     Arc,
