@@ -135,7 +135,6 @@
 mod accept;
 mod cluster;
 mod dns;
-mod lock;
 mod pod;
 mod within;
 

@@ -6,17 +6,12 @@
 //!      └────────────── one entry an attempt ────────────┘ dropped before its end: cancelled
 //! ```
 
-use std::{
-    error::Error as StdError,
-    fmt, mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{error::Error as StdError, fmt, mem, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{Attempt, AttemptCause, AttemptOutcome, AttemptWaits, Attempts, PickReason};
-use crate::{counters::WaitCause, endpoint::Endpoint, error::line};
+use crate::{counters::WaitCause, endpoint::Endpoint, error::line, sync::Mutex};
 
 /// Where the attempts of one request are written: a handle that its caller keeps, for requests of any protocol.
 ///
@@ -75,7 +70,7 @@ impl AttemptLog {
     /// What is written there by now.
     pub fn attempts(&self) -> Attempts {
         let now = Instant::now();
-        let log = self.lock();
+        let log = self.0.lock();
         let entries = log.entries.iter().filter(|entry| !entry.is_discarded);
         Attempts {
             policy: log.policy.map(str::to_owned),
@@ -88,27 +83,23 @@ impl AttemptLog {
     /// The request begins, unless it has begun.
     #[cfg(feature = "http")]
     pub(crate) fn begin(&self) {
-        self.lock().began.get_or_insert_with(Instant::now);
+        self.0.lock().began.get_or_insert_with(Instant::now);
     }
 
     /// Another attempt was wanted, and the retry budget is spent.
     pub(crate) fn budget_is_spent(&self) {
-        self.lock().is_budget_spent = true;
+        self.0.lock().is_budget_spent = true;
     }
 
     /// The request's time is up: what is under way is about to be cancelled for that.
     #[cfg(feature = "http")]
     pub(crate) fn time_is_up(&self) {
         let now = Instant::now();
-        let mut log = self.lock();
+        let mut log = self.0.lock();
         let entries = log.entries.iter_mut();
         for entry in entries.filter(|it| it.attempt.outcome == AttemptOutcome::UnderWay) {
             entry.end(AttemptOutcome::TimedOut, now);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Log> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -192,7 +183,7 @@ impl Recording {
             return;
         }
         let now = Instant::now();
-        let mut log = self.cause.log.lock();
+        let mut log = self.cause.log.0.lock();
         let began = *log.began.get_or_insert(now);
         let cause = mem::replace(&mut self.cause.why, AttemptCause::NotTaken);
         let is_another = cause == AttemptCause::First && !log.entries.is_empty();
@@ -280,7 +271,7 @@ impl Recording {
 
     fn with(&self, write: impl FnOnce(&mut Entry)) {
         if let Some(open) = self.open
-            && let Some(entry) = self.cause.log.lock().entries.get_mut(open)
+            && let Some(entry) = self.cause.log.0.lock().entries.get_mut(open)
         {
             write(entry);
         }

@@ -16,7 +16,7 @@ use std::{
     fmt,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, PoisonError, TryLockError, Weak},
+    sync::{Arc, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -27,7 +27,7 @@ use crate::{
     home::Home,
     logs::{ENDPOINTS, debug, error},
     signals::Attendant,
-    sync::{Mutex, MutexGuard},
+    sync::CheckedMutex,
 };
 
 /// How long a runtime may leave the background task alone that has been woken, before another one takes it over.
@@ -51,7 +51,7 @@ pub(super) trait Background: Send + 'static {
 
 /// Starts the background task, when there is a runtime to do so.
 pub(super) struct Starter {
-    place: Mutex<Place>,
+    place: CheckedMutex<Place>,
 }
 
 struct Place {
@@ -73,7 +73,7 @@ struct Place {
 impl Starter {
     pub(super) fn new(task: impl Background) -> Self {
         Self {
-            place: Mutex::new(Place {
+            place: CheckedMutex::new(Place {
                 task: Some(Box::new(task)),
                 home: None,
                 last: None,
@@ -85,24 +85,11 @@ impl Starter {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The background task, for those who run it themselves.
     #[cfg(all(test, tower_headless_shuttle))]
     pub(super) fn take(&self) -> Option<futures_util::future::BoxFuture<'static, ()>> {
-        let mut task = self.lock().task.take()?;
+        let mut task = self.place.lock().task.take()?;
         Some(Box::pin(poll_fn(move |cx| task.poll(cx))))
-    }
-
-    /// None while somebody has it.
-    fn try_lock(&self) -> Option<MutexGuard<'_, Place>> {
-        match self.place.try_lock() {
-            Ok(place) => Some(place),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
     }
 
     /// Starts the background task if it doesn't run and there is a runtime to do it. True unless it had to be started, and
@@ -112,7 +99,7 @@ impl Starter {
             return false;
         };
         // If it is locked, it is being polled, or started, and perhaps by whoever calls this.
-        let Some(mut place) = self.try_lock() else {
+        let Some(mut place) = self.place.try_lock() else {
             return true;
         };
         match place.home {
@@ -145,7 +132,7 @@ impl Starter {
     }
 
     fn is_at(&self, start: u64) -> bool {
-        let place = self.lock();
+        let place = self.place.lock();
         place.task.is_none() || (place.home.is_some() && place.starts == start)
     }
 
@@ -164,7 +151,7 @@ impl Starter {
     }
 
     fn take_over(self: &Arc<Self>, polls: u64) {
-        let (Some(here), Some(mut place)) = (Home::here(), self.try_lock()) else {
+        let (Some(here), Some(mut place)) = (Home::here(), self.place.try_lock()) else {
             return;
         };
         let stands_still = place.home.is_some() && place.polls == polls && place.task.is_some();
@@ -211,7 +198,7 @@ struct Shift {
 
 impl Shift {
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut place = self.starter.lock();
+        let mut place = self.starter.place.lock();
         let Place {
             task: Some(task),
             home,
@@ -260,7 +247,7 @@ impl Shift {
 /// Its runtime has ended, or the task has.
 impl Drop for Shift {
     fn drop(&mut self) {
-        let mut place = self.starter.lock();
+        let mut place = self.starter.place.lock();
         if place.starts != self.start {
             return;
         }
@@ -280,7 +267,7 @@ struct Watch(Weak<Starter>);
 impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(starter) = self.0.upgrade() {
-            starter.lock().is_watched = false;
+            starter.place.lock().is_watched = false;
         }
     }
 }

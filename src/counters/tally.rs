@@ -1,7 +1,7 @@
 //! The counters that requests write.
 
 use std::{
-    sync::{Arc, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use super::{
     latencies::Latencies,
 };
 use crate::sync::{
-    Mutex, MutexGuard,
+    CheckedMutex,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -244,7 +244,7 @@ impl EndpointTally {
 pub(crate) struct BalanceTally {
     /// When its balancer was built, as the balancer's other ages count.
     epoch: Instant,
-    endpoints: Mutex<Endpoints>,
+    endpoints: CheckedMutex<Endpoints>,
     unplaced: Count,
     waits: [WaitTally; 4],
     retries: [Count; 4],
@@ -336,7 +336,7 @@ impl BalanceTally {
     pub(crate) fn new(epoch: Instant) -> Self {
         Self {
             epoch,
-            endpoints: Mutex::default(),
+            endpoints: CheckedMutex::default(),
             unplaced: Count::default(),
             waits: Default::default(),
             retries: Default::default(),
@@ -352,7 +352,7 @@ impl BalanceTally {
     /// The counters of an endpoint that joins.
     pub(crate) fn endpoint(&self) -> Arc<EndpointTally> {
         let tally = Arc::<EndpointTally>::default();
-        let mut endpoints = self.lock();
+        let mut endpoints = self.endpoints.lock();
         // In a set that joins at once each would look at all before it.
         if endpoints.all.len() >= endpoints.enough {
             endpoints.forget_gone();
@@ -460,14 +460,8 @@ impl BalanceTally {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Endpoints> {
-        self.endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn sum(&self) -> EndpointCounts {
-        let mut endpoints = self.lock();
+        let mut endpoints = self.endpoints.lock();
         endpoints.forget_gone();
         let mut sum = endpoints.gone.clone();
         for tally in &endpoints.all {
@@ -551,7 +545,7 @@ mod tests {
             let sum = tally.counts().endpoints;
             assert_eq!((sum.requests, sum.successes, sum.trials), (2, 1, 1));
         }
-        let endpoints = tally.lock();
+        let endpoints = tally.endpoints.lock();
         assert_eq!(endpoints.all.len(), 1, "of what is gone only sums are left");
     }
 
@@ -559,7 +553,7 @@ mod tests {
     fn a_set_that_joins_at_once_is_not_looked_at_for_each_of_it() {
         let tally = BalanceTally::new(Instant::now());
         let looks = |tally: &BalanceTally| {
-            let endpoints = tally.lock();
+            let endpoints = tally.endpoints.lock();
             (endpoints.looks, endpoints.all.len())
         };
         let all: Vec<_> = (0..5_000).map(|_| tally.endpoint()).collect();

@@ -74,11 +74,10 @@ use std::{
 
 use self::{refresher::Refresher, resolver::Resolver, settings::Settings};
 use super::{Discovery, DiscoveryReport, schedule::OnEmpty, shared::Shared};
-use crate::{endpoint::Endpoint, error::BoxError, logs};
+use crate::{endpoint::Endpoint, error::BoxError, logs, times::DAY};
 
-/// The bounds of the bounds: neither a hot loop nor a freeze.
+/// A shorter time between questions would be a hot loop; one of more than a day, a freeze.
 const SHORTEST: Duration = Duration::from_millis(10);
-const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// Discovery by DNS: the pods behind a headless Service's name.
 ///
@@ -238,7 +237,7 @@ impl Dns {
     /// taken for the nearer of both.
     pub fn max_refresh(self, max: Duration) -> Self {
         self.set(|settings| {
-            settings.pace.max = max.clamp(SHORTEST, LONGEST);
+            settings.pace.max = max.clamp(SHORTEST, DAY);
             settings.pace.min = settings.pace.min.min(settings.pace.max);
         })
     }
@@ -248,7 +247,7 @@ impl Dns {
     /// From 10 ms to a day: what is outside, zero too, is taken for the nearer of both.
     pub fn min_refresh(self, min: Duration) -> Self {
         self.set(|settings| {
-            settings.pace.min = min.clamp(SHORTEST, LONGEST);
+            settings.pace.min = min.clamp(SHORTEST, DAY);
             settings.pace.max = settings.pace.max.max(settings.pace.min);
         })
     }

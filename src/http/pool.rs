@@ -39,7 +39,7 @@ pub(super) use wait::{DialError, Wait};
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU8, Ordering::Relaxed},
     },
     time::Duration,
@@ -74,6 +74,7 @@ use crate::{
     counters::{Closed, ConnectionTally, HasIdle, claim},
     endpoint::Endpoint,
     home::Home,
+    sync::Mutex,
 };
 
 /// What all pools of a client have in common.
@@ -149,13 +150,9 @@ impl Pool {
         pool
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A connection that there is.
     pub(super) fn reserve(self: &Arc<Self>) -> Option<Reserved> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if self.spoken.load(Relaxed) != HTTP2
             && let Some(connection) = state.pop_idle()
         {
@@ -170,7 +167,7 @@ impl Pool {
 
     /// Begins to connect, or waits for a connection where there is no room for one more.
     pub(super) fn connect(self: &Arc<Self>) -> Wait {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(settling) = self.settling(&mut state) {
             return Wait::Settling(settling);
         }
@@ -314,7 +311,7 @@ impl Pool {
                 self.spoken.store(HTTP2, Relaxed);
                 let connection = Http2::new(sender, http2, self.freed.clone(), age, room);
                 let due = connection.due(self.config.idle_timeout, Instant::now());
-                let mut state = self.lock();
+                let mut state = self.state.lock();
                 // Outdated meanwhile, or its dial has given way: whoever waits for it makes another.
                 if connection.is_over() || connection.room.is_vacant() {
                     return;
@@ -357,7 +354,7 @@ impl Pool {
             return;
         };
         let due = connection.due(pool.config.idle_timeout);
-        let mut state = pool.lock();
+        let mut state = pool.state.lock();
         // Here, so that a renewal either is seen by this, or sees this; and so does a request that takes the room.
         let is_over = connection.is_over() || connection.room.is_vacant();
         let is_kept = state.idle.len() < pool.config.max_idle && !is_over;
@@ -376,7 +373,7 @@ impl Pool {
     /// A connection to the pod has broken: others are likely to be broken as well, and their next requests are not to find
     /// out.
     pub(super) fn distrust(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.end_all(Closed::Client, false);
         state.idle.clear();
     }
@@ -384,15 +381,13 @@ impl Pool {
 
 impl HasIdle for Pool {
     fn idle(&self) -> u64 {
-        self.lock().count_idle()
+        self.state.lock().count_idle()
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let state = self.state.get_mut();
-        let state = state.unwrap_or_else(PoisonError::into_inner);
-        state.end_all(Closed::Left, true);
+        self.state.get_mut().end_all(Closed::Left, true);
     }
 }
 

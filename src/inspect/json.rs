@@ -1,10 +1,6 @@
 //! The JSON, made once for all who ask at the same time.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{
@@ -17,7 +13,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::explain::Balancers;
+use crate::{explain::Balancers, sync::Mutex};
 
 /// How long an answer is given to others. A page asks every 2 s; more would be seen, and less costs.
 const FRESH: Duration = Duration::from_millis(250);
@@ -42,7 +38,7 @@ impl Json {
 
     /// What the balancers know of themselves, at most [`FRESH`] ago, or since it was begun.
     pub(super) fn bytes(&self) -> Making {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         let now = Instant::now();
         if let Some((at, making)) = &*last {
             // A failure is not kept. One that isn't done is waited for, or more and more would be made at once. It may be done and

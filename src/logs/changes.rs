@@ -3,12 +3,11 @@
 //! A thousand pods may refuse at once, and one may come and go many times a second. The first few changes of a minute are told one
 //! by one. The others are counted, and told in one line when the minute is over; one by one they are for `debug`.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::sync::Mutex;
 
 const PERIOD: Duration = Duration::from_secs(60);
 
@@ -51,7 +50,7 @@ struct Period {
 impl Changes {
     /// There is one more. Whether it is told by itself.
     pub(crate) fn is_told(&self, change: Change, now: Instant) -> bool {
-        let mut period = self.lock();
+        let mut period = self.0.lock();
         let is_over = period.due().is_none_or(|due| due <= now);
         // What was not told keeps its period until that has been.
         if is_over && period.untold == Untold::default() {
@@ -74,18 +73,14 @@ impl Changes {
 
     /// When those that were not told are to be.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let period = self.lock();
+        let period = self.0.lock();
         period.due().filter(|_| period.untold != Untold::default())
     }
 
     /// Those that were not told, if it is time to.
     pub(crate) fn take_due(&self, now: Instant) -> Option<Untold> {
         self.due().filter(|due| *due <= now)?;
-        Some(std::mem::take(&mut *self.lock()).untold)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Period> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        Some(std::mem::take(&mut *self.0.lock()).untold)
     }
 }
 

@@ -9,15 +9,13 @@ use std::time::Duration;
 use rand::Rng;
 
 use super::{begin_or_any, pair::Pair, shares, weights::Weights};
-use crate::member::Members;
+use crate::{member::Members, times::DAY};
 
 const DECAY: Duration = Duration::from_secs(10);
 const MIN_DECAY: Duration = Duration::from_millis(1);
 
 /// Up to how many endpoints every two are compared, where nothing is known of some of them yet.
 const COMPARED: usize = 256;
-
-const DAY: Duration = Duration::from_secs(86_400);
 
 /// Each request goes to that one of two endpoints, drawn anew each time, whose answers are likely to begin sooner.
 ///

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{endpoint::Endpoint, error::BoxError, home::Home};
+use crate::{endpoint::Endpoint, error::BoxError, home::Home, sync::Mutex};
 
 /// How many runtimes may have a connection of their own that is shared in each. Those of runtimes that have ended are
 /// pushed out by later ones.
@@ -89,7 +89,7 @@ impl<S> Pool<S> {
     /// The shared connection of the runtime `here`, cloned.
     pub(super) fn shared(&self, here: Home) -> Option<Connection<S>> {
         let share = self.settings.share?;
-        let open = self.lock();
+        let open = self.open.lock();
         let shared = open.connections.iter().find(|it| it.home == here)?;
         Some(Connection {
             service: share(&shared.service),
@@ -101,7 +101,7 @@ impl<S> Pool<S> {
     /// An idle connection of the runtime `here`, for who has a place. If there is none, and no room for the one to come, one of
     /// another runtime makes some.
     pub(super) fn idle(&self, place: &mut Place, here: Home) -> Option<Connection<S>> {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let at = open.connections.iter().rposition(|it| it.home == here);
         place.count(&self.taken);
         // The one to come included.
@@ -120,14 +120,14 @@ impl<S> Pool<S> {
 
     /// A new connection's number.
     pub(super) fn number(&self) -> u64 {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         open.made += 1;
         open.made
     }
 
     /// Keeps a connection for the next request, or for all; the place that it had is for another one when this is done.
     pub(super) fn put(&self, connection: Connection<S>, place: Option<Place>) {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         // It doesn't count twice at any time: a good one of another runtime would be closed for it.
         let place = place.map(Place::uncounted);
         open.connections.push_back(connection);
@@ -139,15 +139,11 @@ impl<S> Pool<S> {
 
     /// A shared connection is used no more.
     pub(super) fn forget(&self, id: u64) {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let at = open.connections.iter().position(|it| it.id == id);
         let forgotten = at.and_then(|at| open.connections.remove(at));
         drop(open);
         drop(forgotten);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Open<S>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,9 +3,9 @@
 //! Most do. Some refuse such a question (§7: FORMERR; or NOTIMP, or BADVERS), some firewalls swallow it. Whoever answers
 //! without it only is asked without it for a while, and then with it again: the server may have been replaced.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use tokio::time::{Duration, Instant};
+
+use crate::sync::Mutex;
 
 /// For how long a server is asked without an OPT record. A wrong guess costs little: answers of more than 512 bytes go over
 /// TCP. So does a try: a packet where the server refuses, half of its time where it is silent.
@@ -20,23 +20,17 @@ pub(super) struct Edns {
 impl Edns {
     /// Whether to send an OPT record.
     pub(super) fn is_tried(&self, now: Instant) -> bool {
-        self.lock().is_none_or(|until| now >= until)
+        self.without_until.lock().is_none_or(|until| now >= until)
     }
 
     /// The server answers without one, and didn't with one.
     pub(super) fn is_missing(&self, now: Instant) {
-        *self.lock() = Some(now + WITHOUT);
+        *self.without_until.lock() = Some(now + WITHOUT);
     }
 
     /// The server answers with one.
     pub(super) fn is_there(&self) {
-        *self.lock() = None;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.without_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.without_until.lock() = None;
     }
 }
 

@@ -16,7 +16,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -28,7 +28,10 @@ use super::{
     lookup::{Family, Found, Resolve, Transport},
 };
 
-use crate::logs::{DISCOVERY, Line, debug, here, warn};
+use crate::{
+    logs::{DISCOVERY, Line, debug, here, warn},
+    sync::Mutex,
+};
 
 /// How many names are asked for at most.
 const MOST: usize = 64;
@@ -72,12 +75,12 @@ struct Wish {
 impl PodNames {
     /// Requests want the pod of this name. True if it was not wanted before.
     pub(super) fn want(&self, pod: &str, now: Instant) -> bool {
-        is_hostname(pod) && self.lock().want(pod, now)
+        is_hostname(pod) && self.0.lock().want(pod, now)
     }
 
     /// The names that are wanted now; first those that have had no time in a look of this family for the longest.
     fn wanted(&self, family: Family, now: Instant) -> Vec<Arc<str>> {
-        let mut wanted = self.lock();
+        let mut wanted = self.0.lock();
         wanted.names.retain(|_, wish| now < wish.told + KEPT);
         wanted.take_in(now);
         let mut names: Vec<_> = wanted.names.iter().collect();
@@ -87,30 +90,26 @@ impl PodNames {
 
     /// Those of the names that there was no room for which have some now.
     fn taken_in(&self, now: Instant) -> Vec<Arc<str>> {
-        self.lock().take_in(now)
+        self.0.lock().take_in(now)
     }
 
     /// A name has had its time in a look.
     fn asked(&self, pod: &str, family: Family, now: Instant) {
-        if let Some(wish) = self.lock().names.get_mut(pod) {
+        if let Some(wish) = self.0.lock().names.get_mut(pod) {
             wish.asked[family as usize] = Some(now);
         }
     }
 
     /// A name is that of a pod of the Service.
     fn is_real(&self, pod: &str) {
-        if let Some(wish) = self.lock().names.get_mut(pod) {
+        if let Some(wish) = self.0.lock().names.get_mut(pod) {
             wish.is_real = true;
         }
     }
 
     /// Others, of the same names.
     pub(super) fn copied(&self) -> Self {
-        Self(Arc::new(Mutex::new(self.lock().clone())))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Wanted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        Self(Arc::new(Mutex::new(self.0.lock().clone())))
     }
 }
 
@@ -330,7 +329,7 @@ mod tests {
             assert!(!names.want(&format!("more-{pod}"), now));
         }
         assert!(!names.want("more-0", now + SECOND));
-        assert_eq!(names.lock().waiting.len(), MOST);
+        assert_eq!(names.0.lock().waiting.len(), MOST);
         let later = now + IN_USE - SECOND;
         for pod in 2..MOST {
             assert!(!names.want(&format!("web-{pod}"), later));
@@ -341,7 +340,7 @@ mod tests {
         assert!(wanted.contains(&"more-0".into()));
         assert_eq!(wanted.len(), MOST);
         assert_eq!(names.taken_in(now + IN_USE).len(), 0);
-        assert_eq!(names.lock().waiting.len(), 0);
+        assert_eq!(names.0.lock().waiting.len(), 0);
     }
 
     #[test]

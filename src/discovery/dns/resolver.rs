@@ -2,12 +2,7 @@
 //! silence or nonsense, and where a server says that there is nothing and can't be believed (`trust.rs`). A server that has
 //! failed is asked last for a while (`trouble.rs`). All that wait for their turn share the time that the question has left.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
@@ -21,7 +16,10 @@ use super::{
     trust::{Absence, Trust},
 };
 
-use crate::logs::{DISCOVERY, Line, debug, here};
+use crate::{
+    logs::{DISCOVERY, Line, debug, here},
+    sync::Mutex,
+};
 
 /// How many name servers share the time that is left. Of more than these, the others get their turn when the first ones
 /// have failed and are asked last.
@@ -63,15 +61,11 @@ impl Resolver {
             state: Arc::new(Mutex::new(state)),
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Resolve for Resolver {
     fn candidates(&self, name: &Name) -> Result<Vec<Arc<str>>, LookupError> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let given = !state.given.is_empty();
         let candidates = match state.file.read() {
             Ok(ResolvConf { search, ndots, .. }) => name.candidates(search, *ndots),
@@ -87,7 +81,7 @@ impl Resolve for Resolver {
     }
 
     fn ask(&self, query: Query, over: Transport, deadline: Instant) -> BoxFuture<'static, Answer> {
-        let servers = self.lock().servers();
+        let servers = self.state.lock().servers();
         Box::pin(async move {
             let reason = |error: std::io::Error| Reason::Configuration(error.to_string());
             let servers = servers.map_err(|error| LookupError::new(&query, reason(error)))?;
@@ -97,7 +91,7 @@ impl Resolve for Resolver {
 
     /// TCP connections belong to a runtime: this has none yet. Which server is believed is no runtime's.
     fn renewed(&self) -> Self {
-        let state = self.lock();
+        let state = self.state.lock();
         let Servers { options, trust, .. } = &*state.servers;
         let addresses: Vec<_> = state.servers.servers.iter().map(Server::address).collect();
         let state = State {

@@ -1,17 +1,14 @@
 //! Questions over TCP connections, one at a time on each, and the connections kept for the next ones (RFC 7766 §6.2.1).
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
+
+use crate::sync::Mutex;
 
 /// How many idle connections are kept: A and AAAA are asked for at the same time.
 const KEPT: usize = 2;
@@ -37,12 +34,12 @@ impl Connections {
         attempt: Duration,
         accept: impl Fn(&[u8]) -> Option<T>,
     ) -> io::Result<T> {
-        let kept = self.lock().pop();
+        let kept = self.idle.lock().pop();
         if let Some(stream) = kept {
             match timeout(attempt, self.exchange(stream, message, &accept)).await {
                 Ok(Ok(accepted)) => return Ok(accepted),
                 // What one of them has met, the others have: the server was away, or closes what is idle.
-                Ok(Err(_)) | Err(_) => self.lock().clear(),
+                Ok(Err(_)) | Err(_) => self.idle.lock().clear(),
             }
         }
         let exchange = async {
@@ -79,13 +76,9 @@ impl Connections {
     }
 
     fn keep(&self, stream: TcpStream) {
-        let mut idle = self.lock();
+        let mut idle = self.idle.lock();
         if idle.len() < KEPT {
             idle.push(stream);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<TcpStream>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,16 +3,12 @@
 //!
 //! By type, because there are servers that answer A and swallow AAAA.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 
 use super::lookup::RecordType;
+use crate::sync::Mutex;
 
 /// For how long a server is asked last after it has failed; twice as long each time, up to the second figure.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
@@ -37,7 +33,7 @@ struct Trouble {
 impl Troubles {
     /// Whether a server is to be asked after the others.
     pub(super) fn is_late(&self, server: SocketAddr, asked: RecordType, now: Instant) -> bool {
-        let trouble = self.lock().get(&(server, asked)).copied();
+        let trouble = self.0.lock().get(&(server, asked)).copied();
         trouble.is_some_and(|trouble| now < trouble.until)
     }
 
@@ -50,7 +46,7 @@ impl Troubles {
         now: Instant,
         is_closed: bool,
     ) {
-        let mut troubles = self.lock();
+        let mut troubles = self.0.lock();
         let trouble = troubles.entry((server, asked)).or_insert(Trouble {
             since,
             is_closed,
@@ -66,23 +62,19 @@ impl Troubles {
     }
 
     pub(super) fn answered(&self, server: SocketAddr, asked: RecordType) {
-        self.lock().remove(&(server, asked));
+        self.0.lock().remove(&(server, asked));
     }
 
     /// Whether a server has given no answer for a while.
     pub(super) fn is_away(&self, server: SocketAddr, asked: RecordType, now: Instant) -> bool {
-        let trouble = self.lock().get(&(server, asked)).copied();
+        let trouble = self.0.lock().get(&(server, asked)).copied();
         trouble.is_some_and(|trouble| now >= trouble.since + AWAY)
     }
 
     /// Whether nobody listened at a server's port when it was last asked.
     pub(super) fn is_closed(&self, server: SocketAddr, asked: RecordType) -> bool {
-        let trouble = self.lock().get(&(server, asked)).copied();
+        let trouble = self.0.lock().get(&(server, asked)).copied();
         trouble.is_some_and(|trouble| trouble.is_closed)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<(SocketAddr, RecordType), Trouble>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

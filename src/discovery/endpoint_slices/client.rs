@@ -1,6 +1,6 @@
 //! The API server, asked by kube's client. Nothing else names kube, but for the builder that may be given a client.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt, TryFutureExt, future::BoxFuture};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -19,7 +19,7 @@ use super::{
     rbac::Forbidden,
     settings::{Access, Settings},
 };
-use crate::error::chain;
+use crate::{error::chain, sync::Mutex};
 
 /// How long a watch lasts, in seconds: the API server ends it then. kube allows no more than 295. Spread, so that clients
 /// started together don't begin anew together.
@@ -61,25 +61,21 @@ impl ApiServer {
         if let Access::Client(client) = &self.settings.access {
             return Ok(client.clone());
         }
-        if let Some(made) = &*self.held()
+        if let Some(made) = &*self.made.lock()
             && made.good_until.is_none_or(|until| Instant::now() < until)
         {
             return Ok(made.client.clone());
         }
         let made = config::client(&self.settings.access).await?;
-        *lock(&self.server) = made.server.clone();
-        *self.held() = Some(made.clone());
+        *self.server.lock() = made.server.clone();
+        *self.made.lock() = Some(made.clone());
         Ok(made.client)
-    }
-
-    fn held(&self) -> MutexGuard<'_, Option<Made>> {
-        lock(&self.made)
     }
 
     /// Credentials that aren't good any more are read anew by the next client.
     fn heed(&self, reason: &Reason) {
         if matches!(reason, Reason::Unauthorized(_)) {
-            *self.held() = None;
+            *self.made.lock() = None;
         }
     }
 }
@@ -100,7 +96,7 @@ impl Api for ApiServer {
     }
 
     fn server(&self) -> Option<Arc<str>> {
-        lock(&self.server).clone()
+        self.server.lock().clone()
     }
 
     /// kube's client has a task, and connections, in the runtime that it was made in.
@@ -111,10 +107,6 @@ impl Api for ApiServer {
             server: Arc::default(),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is asked for.

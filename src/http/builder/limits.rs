@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::http::pool::AgeLimits;
+use crate::{http::pool::AgeLimits, times::DAY};
 
 /// A task that looks at something this often costs next to nothing, and nobody wants it sooner.
 pub(super) const SHORTEST: Duration = Duration::from_millis(10);
@@ -12,9 +12,6 @@ pub(super) const MOST_PINGS: Duration = Duration::from_millis(100);
 /// The bounds of the system's own clocks of a connection.
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOURS: Duration = Duration::from_secs(32_000);
-
-/// Far from where adding it to a clock overflows.
-const DAY: Duration = Duration::from_secs(86_400);
 
 /// The time itself, unless it is shorter than `least` or longer than a day.
 pub(super) fn bounded(time: Duration, least: Duration) -> Duration {

@@ -14,12 +14,10 @@ use tokio::{
 };
 
 use super::{Pool, keeper::OnEnd, wait::Wait};
-use crate::{backoff::Backoff, error::BoxError};
-
-/// As the balancer tries pods again that refuse.
-const MIN_PAUSE: Duration = Duration::from_millis(200);
-const MAX_PAUSE: Duration = Duration::from_secs(5);
-const JITTER: f64 = 0.2;
+use crate::{
+    backoff::{Backoff, LONGEST_RECONNECT},
+    error::BoxError,
+};
 
 impl Pool {
     /// What a connection that is about to be dialled holds.
@@ -74,14 +72,14 @@ impl Drop for Keeps {
 /// Makes a connection whenever there was one and is none, until the pool is gone.
 async fn keep(keeps: Keeps, ended: Arc<Notify>) {
     let pool = keeps.0.clone();
-    let new = || Backoff::new(MIN_PAUSE, 2.0, MAX_PAUSE, JITTER);
+    let new = Backoff::of_reconnects;
     let (mut backoff, mut made) = (new(), Instant::now());
     loop {
         ended.notified().await;
         let Some(misses_one) = pool.upgrade().map(|pool| pool.misses_one()) else {
             return;
         };
-        if made.elapsed() > MAX_PAUSE {
+        if made.elapsed() > LONGEST_RECONNECT {
             backoff = new();
         }
         let mut tries = misses_one;

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -35,6 +35,7 @@ use crate::{
         upload::{Fate, Place, Upload},
         wire_limits::WireLimits,
     },
+    sync::Mutex,
 };
 
 /// How long the end of a request may be waited for after its response has ended. What fits into the socket's buffer was
@@ -331,7 +332,7 @@ impl Http2 {
     /// Since when it has had no request; none if it has some.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let is_idle = self.places.streams.load(Relaxed) == 0;
-        is_idle.then(|| *self.places.lock())
+        is_idle.then(|| *self.places.idle_since.lock())
     }
 
     /// It takes no more requests, and counts no more: those that it has may be long.
@@ -375,13 +376,7 @@ impl Drop for Http2 {
     }
 }
 
-impl Places {
-    fn lock(&self) -> MutexGuard<'_, Instant> {
-        self.idle_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Places {}
 
 impl Stream {
     /// One more request, if the pod allows it.
@@ -453,7 +448,7 @@ impl Drop for Taken {
         let places = &self.places;
         places.http2.ending().request_ends();
         if places.streams.fetch_sub(1, Relaxed) == 1 {
-            *places.lock() = Instant::now();
+            *places.idle_since.lock() = Instant::now();
         }
         places.freed.tell_one();
     }

@@ -10,7 +10,7 @@
 //! had it is kept by nobody, and closes when its runtime goes on.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc,
     atomic::{
         AtomicBool, AtomicUsize,
         Ordering::{AcqRel, Acquire, Relaxed, Release},
@@ -18,7 +18,7 @@ use std::sync::{
 };
 
 use super::freed::{Freed, NextFreed};
-use crate::home::Home;
+use crate::{home::Home, sync::Mutex};
 
 /// All rooms of a pool.
 pub(super) struct Rooms {
@@ -67,7 +67,7 @@ impl Rooms {
     pub(super) fn take(self: &Arc<Self>, home: Home) -> Result<(Tenancy, Option<Room>), NextFreed> {
         // Listens before it looks: what is freed in between is not missed.
         let next = self.freed.next(home.id);
-        let mut taken = self.lock();
+        let mut taken = self.taken.lock();
         let evicted = if taken.len() < self.most {
             None
         } else {
@@ -87,11 +87,7 @@ impl Rooms {
 
     /// Whether there is no connection, nor one being made.
     pub(super) fn are_free(&self) -> bool {
-        self.lock().is_empty()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Room>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock().is_empty()
     }
 }
 
@@ -125,7 +121,7 @@ impl Room {
         let Place {
             rooms, is_vacant, ..
         } = &*self.0;
-        let mut taken = rooms.lock();
+        let mut taken = rooms.taken.lock();
         if let Some(at) = taken.iter().position(|it| it == self) {
             taken.swap_remove(at);
             is_vacant.store(true, Release);

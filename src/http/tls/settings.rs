@@ -8,7 +8,7 @@ use rustls::{
 };
 
 use super::{file::File, identity::Identity, pem, provider::provider};
-use crate::error::BoxError;
+use crate::{error::BoxError, times::DAY};
 
 /// Settings of TLS: whom to trust, and who to be.
 ///
@@ -56,7 +56,6 @@ enum Own {
     Resolver(Arc<dyn ResolvesClientCert>),
 }
 
-const DAY: Duration = Duration::from_secs(86_400);
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Default for Tls {

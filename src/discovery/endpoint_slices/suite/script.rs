@@ -1,10 +1,6 @@
 //! An API server that says what it is told.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::unfold};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -20,6 +16,7 @@ use crate::{
         error::Reason,
     },
     endpoint::Endpoint,
+    sync::Mutex,
 };
 
 /// How long a server that is there takes.
@@ -68,7 +65,7 @@ fn slice(name: &str, hosts: impl IntoIterator<Item = u8>, version: u64) -> Endpo
 impl Script {
     /// The slice of that name has these pods now, and a watch tells so.
     pub(super) fn slice(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.version += 1;
         let slice = slice(name, hosts, state.version);
         state.slices.insert(name.to_owned(), slice.clone());
@@ -77,48 +74,48 @@ impl Script {
 
     /// The same, while no watch hears of it.
     pub(super) fn slice_unheard(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
-        let watch = self.lock().watch.take();
+        let watch = self.0.lock().watch.take();
         self.slice(name, hosts);
-        self.lock().watch = watch;
+        self.0.lock().watch = watch;
     }
 
     pub(super) fn delete(&self, name: &str) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.version += 1;
         let slice = state.slices.remove(name).expect("such a slice");
         state.tell(What::Deleted(slice));
     }
 
     pub(super) fn bookmark(&self) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.version += 10;
         state.tell(What::Bookmark);
     }
 
     /// Every list fails from now on, or none.
     pub(super) fn refuse_lists(&self, reason: Option<Reason>) {
-        self.lock().refuse_list = reason;
+        self.0.lock().refuse_list = reason;
     }
 
     /// Every watch fails from now on, or none.
     pub(super) fn refuse_watches(&self, reason: Option<Reason>) {
-        self.lock().refuse_watch = reason;
+        self.0.lock().refuse_watch = reason;
     }
 
     /// Nothing is answered any more, or everything.
     pub(super) fn silent(&self, silent: bool) {
-        self.lock().silent = silent;
+        self.0.lock().silent = silent;
     }
 
     /// The watch under way fails.
     pub(super) fn fail(&self, reason: Reason) {
-        let watch = self.lock().watch.take().expect("a watch");
+        let watch = self.0.lock().watch.take().expect("a watch");
         watch.send(Err(reason)).expect("somebody watches");
     }
 
     /// The watch under way ends.
     pub(super) fn end(&self) {
-        assert!(self.lock().watch.take().is_some(), "a watch");
+        assert!(self.0.lock().watch.take().is_some(), "a watch");
     }
 
     /// What has been asked since the last time.
@@ -128,11 +125,7 @@ impl Script {
     }
 
     pub(super) fn asked_at(&self) -> Vec<(Asked, Instant)> {
-        std::mem::take(&mut self.lock().asked)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        std::mem::take(&mut self.0.lock().asked)
     }
 
     /// The answer to a question, once it has one.
@@ -141,14 +134,14 @@ impl Script {
         answer: impl FnOnce(&mut State) -> Result<T, Reason>,
     ) -> Result<T, Reason> {
         sleep(LATENCY).await;
-        if self.lock().silent {
+        if self.0.lock().silent {
             std::future::pending::<()>().await;
         }
-        answer(&mut self.lock())
+        answer(&mut self.0.lock())
     }
 
     fn ask(&self, asked: Asked) {
-        self.lock().asked.push((asked, Instant::now()));
+        self.0.lock().asked.push((asked, Instant::now()));
     }
 }
 
