@@ -13,6 +13,9 @@ pub(crate) struct Backoff {
     jitter: f64,
 }
 
+/// The longest pause between attempts to reach an endpoint that refuses.
+pub(crate) const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
+
 impl Backoff {
     pub(crate) fn new(min: Duration, factor: f32, max: Duration, jitter: f64) -> Self {
         let delays = ExponentialBuilder::new()
@@ -22,6 +25,17 @@ impl Backoff {
             .without_max_times()
             .build();
         Self { delays, jitter }
+    }
+
+    /// Between attempts to reach an endpoint that refuses.
+    pub(crate) fn of_reconnects() -> Self {
+        Self::new(Duration::from_millis(200), 2.0, LONGEST_RECONNECT, 0.2)
+    }
+
+    /// Between questions to a source of endpoints that fails.
+    #[cfg(any(feature = "dns", feature = "kube"))]
+    pub(crate) fn of_discovery() -> Self {
+        Self::new(Duration::from_secs(1), 1.6, Duration::from_secs(30), 0.2)
     }
 
     pub(crate) fn next(&mut self, rng: &mut impl Rng) -> Duration {

@@ -17,13 +17,7 @@ mod scheduler;
 
 pub(crate) use scheduler::{CheckScheduler, CheckState};
 
-use std::{
-    any::Any,
-    fmt,
-    future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, TryFutureExt, future::BoxFuture};
 use tokio::net::TcpStream;
@@ -31,6 +25,8 @@ use tokio::net::TcpStream;
 use crate::{
     endpoint::Endpoint,
     error::{BoxError, SharedError, cause},
+    sync::Mutex,
+    times::DAY,
 };
 
 /// Asks an endpoint whether it is well.
@@ -49,17 +45,13 @@ pub(crate) struct Kept(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
 impl Kept {
     /// Takes what is there, so that a check that never ends leaves nothing.
     pub(crate) fn take<T: 'static>(&self) -> Option<T> {
-        let kept = self.lock().take()?;
+        let kept = self.0.lock().take()?;
         kept.downcast().ok().map(|kept| *kept)
     }
 
     pub(crate) fn leave(&self, kept: impl Any + Send) {
-        let before = self.lock().replace(Box::new(kept));
+        let before = self.0.lock().replace(Box::new(kept));
         drop(before);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Box<dyn Any + Send>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -145,7 +137,6 @@ impl Pace {
 }
 
 const SHORTEST: Duration = Duration::from_millis(1);
-const DAY: Duration = Duration::from_secs(86_400);
 
 impl HealthCheck {
     /// Checks that an endpoint accepts a TCP connection, which is closed at once.

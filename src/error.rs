@@ -8,16 +8,11 @@
 #[cfg(feature = "test-util")]
 mod made;
 
-use std::{
-    error::Error as StdError,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 pub use tower::BoxError;
 
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, sync::Mutex};
 
 /// An error that several callers can share.
 pub(crate) type SharedError = Arc<dyn StdError + Send + Sync>;
@@ -641,11 +636,7 @@ impl<Req> Unsent<Req> {
 
     /// The request, and why it could not be sent.
     pub fn into_parts(self) -> (Req, BoxError) {
-        let request = self
-            .request
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        (request, self.source)
+        (self.request.into_inner(), self.source)
     }
 }
 

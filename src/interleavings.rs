@@ -10,6 +10,34 @@ mod exhaustive;
 mod random;
 
 #[cfg(tower_headless_loom)]
+use loom::sync::{Mutex, MutexGuard};
+#[cfg(tower_headless_shuttle)]
+use shuttle::sync::{Mutex, MutexGuard};
+use std::sync::TryLockError;
+
+#[cfg(tower_headless_loom)]
 pub(crate) use exhaustive::{explore, once};
 #[cfg(tower_headless_shuttle)]
 pub(crate) use random::{Step, explore, step};
+
+/// The checker's lock, in the place of [`sync::Mutex`](crate::sync::Mutex).
+#[derive(Debug, Default)]
+pub(crate) struct CheckedMutex<T>(Mutex<T>);
+
+impl<T> CheckedMutex<T> {
+    pub(crate) fn new(it: T) -> Self {
+        Self(Mutex::new(it))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(|it| it.into_inner())
+    }
+
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(locked) => Some(locked),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}

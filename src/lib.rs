@@ -118,7 +118,6 @@ mod subset;
 mod sync;
 #[cfg(feature = "test-util")]
 pub mod test_util;
-#[cfg(feature = "serde")]
 mod times;
 
 pub use attempts::{

@@ -51,7 +51,7 @@ pub(crate) use observation::{Decision, Observation};
 
 use std::time::Duration;
 
-use crate::member::EjectionReason;
+use crate::{member::EjectionReason, times::DAY};
 
 /// When endpoints are ejected because their requests fail, hang or are slow.
 ///
@@ -245,7 +245,6 @@ impl OutlierDetection {
 pub(crate) const USUAL: u32 = 4;
 
 const MILLI: Duration = Duration::from_millis(1);
-const DAY: Duration = Duration::from_secs(86_400);
 
 fn ratio(value: f64, default: f64) -> f64 {
     match value.is_nan() {

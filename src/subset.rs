@@ -12,12 +12,9 @@ pub(crate) use extent::{Extent, Fitting};
 pub(crate) use order::{Client, order};
 pub(crate) use peers::rank;
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
-use crate::{discovery::Discovery, stable_hash::stable_hash};
+use crate::{discovery::Discovery, stable_hash::stable_hash, sync::Mutex};
 
 /// How many of the pods a client uses, and which. Off by default: a client uses all of them.
 ///
@@ -166,12 +163,7 @@ impl Subset {
     /// this source fails. [`seed`](Self::seed) counts only if `me` is empty.
     pub fn peers(mut self, source: impl Discovery + Clone, me: impl Into<Box<str>>) -> Self {
         let source = Mutex::new(source);
-        let source = move || {
-            source
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone()
-        };
+        let source = move || source.lock().clone();
         self.peers = Some(Peers {
             me: me.into(),
             source: Arc::new(move || Box::new(source())),

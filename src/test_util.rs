@@ -137,7 +137,6 @@
 mod accept;
 mod cluster;
 mod dns;
-mod lock;
 mod pod;
 mod within;
 

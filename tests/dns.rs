@@ -1,8 +1,8 @@
 //! Discovery by DNS, as a name server sees it: what is asked, how often, over which transport, and what the answers
 //! lead to.
 //!
-//! DNS is real here, and so is time. Rows are those of the crate's promises about DNS. Row 10, which takes a minute,
-//! and whatever takes longer is tested under paused time, in `src/discovery/dns/suite`.
+//! DNS is real here, and so is time. Whatever takes a minute or longer is tested under paused time, in
+//! `src/discovery/dns/suite`.
 
 #[path = "dns/name_servers.rs"]
 mod name_servers;
@@ -39,10 +39,10 @@ const WEB: &str = "web.default.svc.cluster.local.";
 const PORT: &str = "_http._tcp.web.default.svc.cluster.local.";
 const FAMILIES: [RecordType; 2] = [RecordType::A, RecordType::AAAA];
 
-// ---------------------------------------------------------------- row 1: when
+// ---------------------------------------------------------------- when questions are asked
 
 #[tokio::test]
-async fn row_01_refreshes_need_no_requests_and_keep_to_the_interval() {
+async fn refreshes_need_no_requests_and_keep_to_the_interval() {
     let server = web(3).await;
     let began = Instant::now();
     let _balance = balance(ask(&server, WEB).refresh_interval(2 * FAST));
@@ -56,7 +56,7 @@ async fn row_01_refreshes_need_no_requests_and_keep_to_the_interval() {
 }
 
 #[tokio::test]
-async fn row_01_one_question_a_family_is_under_way_however_slow_the_server() {
+async fn one_question_a_family_is_under_way_however_slow_the_server() {
     let server = web(3).await;
     let mut watch = MembershipStream::new(ask(&server, WEB).refresh_interval(FAST / 5));
     change(&mut watch).await;
@@ -82,7 +82,7 @@ async fn row_01_one_question_a_family_is_under_way_however_slow_the_server() {
 }
 
 #[tokio::test]
-async fn row_01_a_refused_connection_asks_at_once_but_not_below_the_floor() {
+async fn a_refused_connection_asks_at_once_but_not_below_the_floor() {
     let server = web(1).await;
     let floor = 4 * FAST;
     let dns = ask(&server, WEB)
@@ -113,7 +113,7 @@ async fn row_01_a_refused_connection_asks_at_once_but_not_below_the_floor() {
 }
 
 #[tokio::test]
-async fn row_01_eight_balancers_that_share_a_dns_cost_what_one_costs() {
+async fn eight_balancers_that_share_a_dns_cost_what_one_costs() {
     let server = web(3).await;
     let dns = ask(&server, WEB).refresh_interval(2 * FAST);
     let balances: Vec<_> = (0..8).map(|_| balance(dns.clone())).collect();
@@ -132,10 +132,10 @@ async fn row_01_eight_balancers_that_share_a_dns_cost_what_one_costs() {
     }
 }
 
-// ---------------------------------------------------------------- rows 2 and 3: what
+// ---------------------------------------------------------------- which names are asked for
 
 #[tokio::test]
-async fn row_02_both_families_of_the_whole_name_and_nothing_else() {
+async fn both_families_of_the_whole_name_and_nothing_else() {
     let server = web(3).await;
     let mut watch = MembershipStream::new(ask(&server, WEB).refresh_interval(FAST));
     change(&mut watch).await;
@@ -161,7 +161,7 @@ async fn row_02_both_families_of_the_whole_name_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn row_02_a_server_can_be_named_by_the_target_too() {
+async fn a_server_can_be_named_by_the_target_too() {
     let server = web(2).await;
     let target = format!("dns://{}/{WEB}:80", server.addr());
     let dns = Dns::new(target.parse().expect("a target"));
@@ -171,7 +171,7 @@ async fn row_02_a_server_can_be_named_by_the_target_too() {
 }
 
 #[tokio::test]
-async fn row_03_a_steady_refresh_of_a_short_name_costs_one_query_a_family() {
+async fn a_steady_refresh_of_a_short_name_costs_one_query_a_family() {
     let server = web(3).await;
     let conf = pods_resolv_conf();
     for (name, walk) in [
@@ -215,7 +215,7 @@ async fn row_03_a_steady_refresh_of_a_short_name_costs_one_query_a_family() {
 }
 
 #[tokio::test]
-async fn row_03_trouble_on_the_way_ends_the_walk_and_another_services_pods_are_not_used() {
+async fn trouble_on_the_way_ends_the_walk_and_another_services_pods_are_not_used() {
     let server = DnsServer::start().await;
     server.set_a("web.svc.cluster.local.", 5, [pod_v4(9)]);
     server.fault(WEB, RecordType::A, Fault::SERVFAIL);
@@ -232,7 +232,7 @@ async fn row_03_trouble_on_the_way_ends_the_walk_and_another_services_pods_are_n
 }
 
 #[tokio::test]
-async fn row_03_a_search_list_that_changes_is_heeded() {
+async fn a_search_list_that_changes_is_heeded() {
     let server = web(1).await;
     server.set_a("web.other.svc.cluster.local.", 5, [pod_v4(9)]);
     let conf = pods_resolv_conf();
@@ -248,7 +248,7 @@ async fn row_03_a_search_list_that_changes_is_heeded() {
 }
 
 #[tokio::test]
-async fn row_03_an_alias_is_followed_and_one_that_leads_nowhere_empties_nothing() {
+async fn an_alias_is_followed_and_one_that_leads_nowhere_empties_nothing() {
     let server = web(2).await;
     server.set_cname("alias.default.svc.cluster.local.", 5, WEB);
     let dns = ask(&server, "alias.default.svc.cluster.local.").on_empty(OnEmpty::Believe);
@@ -262,10 +262,10 @@ async fn row_03_an_alias_is_followed_and_one_that_leads_nowhere_empties_nothing(
     }
 }
 
-// ---------------------------------------------------------------- rows 4 and 5: pods
+// ---------------------------------------------------------------- which pods come of the answers
 
 #[tokio::test]
-async fn row_04_a_pod_of_two_families_counts_once() {
+async fn a_pod_of_two_families_counts_once() {
     let server = web(2).await;
     let v6 = ["fd00::1", "fd00::2"].map(|address| address.parse().expect("an address"));
     server.set_aaaa(WEB, 30, v6);
@@ -279,7 +279,7 @@ async fn row_04_a_pod_of_two_families_counts_once() {
 }
 
 #[tokio::test]
-async fn row_05_srv_records_tell_ports_and_hostnames() {
+async fn srv_records_tell_ports_and_hostnames() {
     let server = DnsServer::start().await;
     stateful(&server, 3);
     let found = srv(&server).resolve().await.expect("pods");
@@ -298,7 +298,7 @@ async fn row_05_srv_records_tell_ports_and_hostnames() {
 /// What doesn't fit into a packet goes over TCP. What doesn't fit into a message, or a server doesn't send, comes from
 /// the service's own name.
 #[tokio::test]
-async fn row_05_a_thousand_srv_targets_cost_three_exchanges_at_most() {
+async fn a_thousand_srv_targets_cost_three_exchanges_at_most() {
     for glue in [Glue::Whole, Glue::None, Glue::Partial(500)] {
         let server = DnsServer::start().await;
         server.set_glue(glue);
@@ -329,7 +329,7 @@ async fn row_05_a_thousand_srv_targets_cost_three_exchanges_at_most() {
 
 /// Without the Service's own addresses it isn't known which pods a truncated answer lacks.
 #[tokio::test]
-async fn row_05_a_truncated_srv_answer_without_a_stand_in_leaves_the_set() {
+async fn a_truncated_srv_answer_without_a_stand_in_leaves_the_set() {
     let server = DnsServer::start().await;
     stateful(&server, 1_000);
     let mut watch = MembershipStream::new(srv(&server).refresh_interval(4 * FAST));
@@ -599,7 +599,7 @@ async fn the_error_for_a_single_label_says_what_to_use_locally() {
 // ---------------------------------------------------------------- rows 6 to 9: failures
 
 #[tokio::test]
-async fn row_06_refusals_silence_and_nonsense_leave_the_set() {
+async fn refusals_silence_and_nonsense_leave_the_set() {
     let faults = [
         Fault::SERVFAIL,
         Fault::REFUSED,
@@ -627,7 +627,7 @@ async fn row_06_refusals_silence_and_nonsense_leave_the_set() {
 }
 
 #[tokio::test]
-async fn row_07_nothing_is_held_until_confirmed_unless_it_is_to_be_believed() {
+async fn nothing_is_held_until_confirmed_unless_it_is_to_be_believed() {
     let server = web(2).await;
     let watch = |on_empty| {
         MembershipStream::new(ask(&server, WEB).refresh_interval(FAST).on_empty(on_empty))
@@ -645,7 +645,7 @@ async fn row_07_nothing_is_held_until_confirmed_unless_it_is_to_be_believed() {
 }
 
 #[tokio::test]
-async fn row_08_without_an_answer_callers_wait_to_their_bound_and_are_told_why() {
+async fn without_an_answer_callers_wait_to_their_bound_and_are_told_why() {
     let server = web(1).await;
     server.fault("*", RecordType::ANY, Fault::SERVFAIL);
     let balance = Balance::builder(ask(&server, WEB).refresh_interval(FAST))
@@ -665,7 +665,7 @@ async fn row_08_without_an_answer_callers_wait_to_their_bound_and_are_told_why()
 }
 
 #[tokio::test]
-async fn row_08_a_family_without_records_is_no_error_while_the_other_is_asked() {
+async fn a_family_without_records_is_no_error_while_the_other_is_asked() {
     let server = web(1).await;
     server.fault(WEB, RecordType::A, Fault::Delay(4 * FAST));
     let mut dns = ask(&server, WEB);
@@ -675,7 +675,7 @@ async fn row_08_a_family_without_records_is_no_error_while_the_other_is_asked() 
 }
 
 #[tokio::test]
-async fn row_09_a_set_that_is_empty_fails_at_once() {
+async fn a_set_that_is_empty_fails_at_once() {
     let server = web(1).await;
     let dns = ask(&server, WEB)
         .refresh_interval(FAST)
@@ -696,10 +696,10 @@ async fn row_09_a_set_that_is_empty_fails_at_once() {
     assert!(error.is_no_endpoints());
 }
 
-// ---------------------------------------------------------------- row 11: what can't be a pod
+// ---------------------------------------------------------------- what can't be a pod
 
 #[tokio::test]
-async fn row_11_addresses_that_no_pod_can_have_are_left_out() {
+async fn addresses_that_no_pod_can_have_are_left_out() {
     let server = DnsServer::start().await;
     let poison = [
         Ipv4Addr::new(169, 254, 169, 254),
@@ -724,7 +724,7 @@ async fn row_11_addresses_that_no_pod_can_have_are_left_out() {
 
 /// Random bytes, and real answers with a byte changed, over UDP and TCP.
 #[tokio::test]
-async fn row_11_whatever_bytes_come_the_set_is_none_the_worse() {
+async fn whatever_bytes_come_the_set_is_none_the_worse() {
     let server = web(3).await;
     let real = real_answer(&server).await;
     let balance = balance(ask(&server, WEB).refresh_interval(Duration::from_millis(10)));

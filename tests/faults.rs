@@ -1,6 +1,5 @@
-//! The faults that a client of a headless Service must survive: one test for each row of the project's table, whose
-//! number is in the name. Row 14 (suspend) needs paused time without sockets, and is in
-//! `src/discovery/dns/question.rs`.
+//! The faults that a client of a headless Service must survive. `tests/faults.md` lists them all, each with its tests;
+//! some of those are in other files.
 //!
 //! DNS and HTTP are real here, and so is time.
 
@@ -122,7 +121,7 @@ fn target(server: &DnsServer, name: &str) -> Target {
 }
 
 #[tokio::test]
-async fn row_01_dns_down_at_start() {
+async fn with_dns_down_at_start_calls_wait_are_told_why_and_then_recover() {
     let cluster = Cluster::start(2).await;
     cluster.dns().stop().await;
     let started = Instant::now();
@@ -144,7 +143,7 @@ async fn row_01_dns_down_at_start() {
 }
 
 #[tokio::test]
-async fn row_02_dns_down_midway() {
+async fn when_dns_goes_down_the_last_set_stays_and_its_age_shows() {
     let cluster = Cluster::start(3).await;
     let balance = ready(&cluster).await;
     cluster.dns().stop().await;
@@ -156,7 +155,7 @@ async fn row_02_dns_down_midway() {
 }
 
 #[tokio::test]
-async fn row_03_servfail_and_refused() {
+async fn servfail_and_refused_leave_the_set() {
     for code in [ResponseCode::ServFail, ResponseCode::Refused] {
         let cluster = Cluster::start(3).await;
         let balance = ready(&cluster).await;
@@ -227,17 +226,17 @@ async fn for_good(fault: Fault) {
 }
 
 #[tokio::test]
-async fn row_04_nxdomain_blip() {
+async fn one_nxdomain_changes_nothing() {
     blip(Fault::NxDomain).await;
 }
 
 #[tokio::test]
-async fn row_05_scale_to_zero() {
+async fn a_scale_to_zero_empties_the_set_once_it_is_confirmed() {
     for_good(Fault::NxDomain).await;
 }
 
 #[tokio::test]
-async fn row_05_scale_to_zero_believed_at_once_or_never() {
+async fn a_scale_to_zero_can_be_believed_at_once_or_never() {
     let cluster = Cluster::start(3).await;
     let with = |on_empty| {
         let dns = dns(&cluster).refresh_interval(FAST).on_empty(on_empty);
@@ -255,12 +254,12 @@ async fn row_05_scale_to_zero_believed_at_once_or_never() {
 }
 
 #[tokio::test]
-async fn row_06_empty_noerror() {
+async fn an_empty_answer_is_treated_as_nxdomain_is() {
     tokio::join!(blip(Fault::EmptyNoError), for_good(Fault::EmptyNoError));
 }
 
 #[tokio::test]
-async fn row_07_one_family_failing() {
+async fn a_family_that_fails_keeps_its_addresses() {
     for failing in FAMILIES {
         let server = DnsServer::start().await;
         let v4 = Ipv4Addr::new(10, 0, 0, 1);
@@ -290,7 +289,7 @@ async fn row_07_one_family_failing() {
 }
 
 #[tokio::test]
-async fn row_07_staleness_is_that_of_the_family_in_use() {
+async fn staleness_is_that_of_the_family_in_use() {
     let cluster = Cluster::start(2).await;
     let balance = ready(&cluster).await;
     // AAAA goes on giving its negative answer.
@@ -303,7 +302,7 @@ async fn row_07_staleness_is_that_of_the_family_in_use() {
 }
 
 #[tokio::test]
-async fn row_08_truncated() {
+async fn a_truncated_answer_is_asked_for_over_tcp_and_leaves_the_set_if_cut_there_too() {
     let cluster = Cluster::start(3).await;
     let name = cluster.service().to_owned();
     let fault = |fault: Fault| {
@@ -335,7 +334,7 @@ async fn row_08_truncated() {
 }
 
 #[tokio::test]
-async fn row_09_thousands_of_records() {
+async fn thousands_of_records_are_all_used() {
     let server = DnsServer::start().await;
     for pods in [1000, 4000] {
         let hosts = (0..pods).map(|host| Ipv4Addr::from_bits(0x0a00_0001 + host));
@@ -351,7 +350,7 @@ async fn row_09_thousands_of_records() {
 }
 
 #[tokio::test]
-async fn row_10_ttl_0_and_a_lifetime() {
+async fn no_ttl_makes_a_hot_loop_or_a_freeze() {
     let server = DnsServer::start().await;
     let asked = |name: &str| {
         let queries = server.queries().into_iter();
@@ -381,7 +380,7 @@ async fn row_10_ttl_0_and_a_lifetime() {
 }
 
 #[tokio::test]
-async fn row_11_duplicates_and_shuffled_order() {
+async fn duplicates_and_shuffled_answers_change_nothing() {
     let server = DnsServer::start().await;
     let hosts = [1, 2, 3, 4, 3, 2, 1, 1].map(|host| Ipv4Addr::new(10, 0, 0, host));
     server.set_a("web.svc.", 1, hosts);
@@ -396,7 +395,7 @@ async fn row_11_duplicates_and_shuffled_order() {
 }
 
 #[tokio::test]
-async fn row_24_a_pod_back_on_the_same_address() {
+async fn a_pod_back_at_its_address_gets_requests_again() {
     let cluster = Cluster::start(3).await;
     let balance = ready(&cluster).await;
     get_all(&balance, 6).await;
@@ -424,7 +423,7 @@ async fn row_24_a_pod_back_on_the_same_address() {
 }
 
 #[tokio::test]
-async fn row_26_the_last_handle_is_dropped() {
+async fn the_last_handle_dropped_leaves_no_socket_and_no_task() {
     let cluster = Cluster::start(3).await;
     let metrics = tokio::runtime::Handle::current().metrics();
     let before = metrics.num_alive_tasks();
@@ -441,7 +440,7 @@ async fn row_26_the_last_handle_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_27_cancelled_at_each_await() {
+async fn a_request_cancelled_at_any_await_is_no_longer_in_flight() {
     let on_the_way = [
         Behaviour::Pending,
         Behaviour::Hold,
@@ -472,7 +471,7 @@ async fn row_27_cancelled_at_each_await() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_28_the_inner_service_panics() {
+async fn a_service_that_panics_fails_its_own_request_alone() {
     for bug in [
         Behaviour::PanicInReady,
         Behaviour::PanicInCall,
@@ -501,7 +500,7 @@ async fn row_28_the_inner_service_panics() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_28_a_panic_of_a_probe_stays_there() {
+async fn a_probe_that_panics_leaves_the_background_task_alive() {
     let (script, source) = discovery();
     let pods = Pods::default();
     let mut balance = Balance::builder(source).build(pods.make());
@@ -582,7 +581,7 @@ async fn under_load<T>(
 }
 
 #[tokio::test]
-async fn row_32_the_whole_set_replaced_at_once() {
+async fn all_pods_replaced_at_once_fail_no_request() {
     let cluster = Cluster::start(6).await;
     cluster.set_ttl(30);
     let balance = balance(dns(&cluster), LeastConnections::new());
@@ -621,7 +620,7 @@ async fn row_32_the_whole_set_replaced_at_once() {
 }
 
 #[tokio::test]
-async fn row_32_all_pods_down_for_good() {
+async fn with_all_pods_down_the_first_calls_wait_and_later_ones_fail_at_once() {
     let cluster = Cluster::start(4).await;
     let bound = Duration::from_secs(2);
     let balance = Balance::builder(dns(&cluster))
@@ -676,7 +675,7 @@ async fn fetch(client: &http::Client, path: &str) -> Result<IpAddr, http::Error>
 }
 
 #[tokio::test]
-async fn row_13_ipv6_only() {
+async fn a_pod_with_ipv6_alone_is_reached() {
     let pod = Pod::start("[::1]:0".parse().expect("an address")).await;
     let pod = pod.expect("IPv6 on loopback");
     let server = DnsServer::start().await;
@@ -692,7 +691,7 @@ async fn row_13_ipv6_only() {
 /// Requests that the pod was executing are lost: safe ones go to another pod, the others fail with an error that says
 /// so.
 #[tokio::test]
-async fn row_15_a_pod_is_killed() {
+async fn a_killed_pod_s_safe_requests_go_elsewhere_and_the_others_fail_with_its_endpoint() {
     let cluster = Cluster::start(2).await;
     let client = client(&cluster).build().expect("a client");
     cluster.pod(0).set(Mode::Hung);
@@ -729,7 +728,7 @@ async fn row_15_a_pod_is_killed() {
 }
 
 #[tokio::test]
-async fn row_16_a_pod_is_terminated_gracefully() {
+async fn a_pod_that_terminates_gracefully_fails_no_request() {
     let cluster = Cluster::start(3).await;
     let client = client(&cluster).build().expect("a client");
     fetch(&client, "/").await.expect("an answer");
@@ -743,7 +742,7 @@ async fn row_16_a_pod_is_terminated_gracefully() {
 }
 
 #[tokio::test]
-async fn row_17_a_black_hole_for_syns() {
+async fn a_pod_that_answers_no_syn_fails_no_request() {
     let cluster = Cluster::start(2).await;
     let patience = Duration::from_millis(300);
     let client = client(&cluster)
@@ -770,7 +769,7 @@ async fn row_17_a_black_hole_for_syns() {
 /// Every pod answers 503: requests that may be sent again are, within the budget, and every caller gets a pod's own
 /// answer.
 #[tokio::test]
-async fn row_30_retry_storm_with_503_everywhere() {
+async fn with_503_everywhere_retries_keep_to_the_budget() {
     // Few enough to end within the budget's first ten seconds on any machine.
     const REQUESTS: usize = 3_000;
     const AT_ONCE: usize = 20;
@@ -808,7 +807,7 @@ async fn row_30_retry_storm_with_503_everywhere() {
 
 /// The retry storm with a hand-made client, and exact numbers.
 #[tokio::test]
-async fn row_30_retry_storm_over_the_generic_balancer() {
+async fn with_503_everywhere_a_retry_layer_keeps_to_its_budget() {
     const REQUESTS: usize = 2_000;
     let cluster = Cluster::start(4).await;
     let balance = ready(&cluster).await;

@@ -16,8 +16,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("endpoint", &[]),
     ("backoff", &[]),
     ("home", &[]),
-    ("error", &["endpoint"]),
-    ("logs", &["error", "logs"]),
+    ("error", &["endpoint", "sync"]),
+    ("logs", &["error", "logs", "sync"]),
     ("comparison", &["endpoint"]),
     ("latency", &[]),
     ("counters", &["sync"]),
@@ -26,16 +26,25 @@ const LAYERS: &[(&str, &[&str])] = &[
         "member",
         &["counters", "endpoint", "latency", "signals", "sync"],
     ),
-    ("attempts", &["counters", "endpoint", "error", "times"]),
+    (
+        "attempts",
+        &["counters", "endpoint", "error", "sync", "times"],
+    ),
     ("route", &["attempts", "endpoint", "member", "stable_hash"]),
     ("outcome", &["error"]),
     (
         "in_flight",
         &["counters", "endpoint", "error", "member", "outcome"],
     ),
-    ("outlier", &["backoff", "endpoint", "member"]),
-    ("check", &["backoff", "endpoint", "error", "member"]),
-    ("policy", &["endpoint", "member", "route", "stable_hash"]),
+    ("outlier", &["backoff", "endpoint", "member", "times"]),
+    (
+        "check",
+        &["backoff", "endpoint", "error", "member", "sync", "times"],
+    ),
+    (
+        "policy",
+        &["endpoint", "member", "route", "stable_hash", "times"],
+    ),
     ("locality", &["endpoint", "member", "policy", "route"]),
     (
         "snapshot",
@@ -55,9 +64,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "discovery",
-        &["backoff", "discovery", "endpoint", "error", "home", "logs"],
+        &[
+            "backoff",
+            "discovery",
+            "endpoint",
+            "error",
+            "home",
+            "logs",
+            "sync",
+            "times",
+        ],
     ),
-    ("subset", &["discovery", "endpoint", "stable_hash"]),
+    ("subset", &["discovery", "endpoint", "stable_hash", "sync"]),
     (
         "membership",
         &["comparison", "discovery", "endpoint", "logs"],
@@ -121,6 +139,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "outcome",
             "pinned",
             "route",
+            "sync",
         ],
     ),
     (
@@ -149,14 +168,19 @@ const LAYERS: &[(&str, &[&str])] = &[
             "retry",
             "route",
             "subset",
+            "sync",
+            "times",
         ],
     ),
-    ("metrics", &["counters", "explain"]),
-    ("inspect", &["explain"]),
+    ("metrics", &["counters", "explain", "sync"]),
+    ("inspect", &["explain", "sync"]),
     // Pages of the documentation.
     ("guide", &[]),
     // Its DNS server answers `discovery`, and a cluster builds an `http` client.
-    ("test_util", &["discovery", "error", "http", "test_util"]),
+    (
+        "test_util",
+        &["discovery", "error", "http", "sync", "test_util"],
+    ),
 ];
 
 /// Pairs of files of a room that may name each other, and why.

@@ -1,4 +1,4 @@
-//! Row 25 of the faults: endless churn leaves nothing behind: no sockets, tasks or memory.
+//! Endless churn leaves nothing behind: no sockets, tasks or memory.
 
 mod support;
 
@@ -126,7 +126,7 @@ fn churn(protocol: Protocol) {
 }
 
 #[test]
-fn row_25_a_thousand_replacements_leave_nothing_behind() {
+fn a_thousand_replacements_leave_nothing_behind() {
     churn(Protocol::Http1);
     churn(Protocol::Http2);
 }

@@ -33,6 +33,7 @@ fn documents() -> Vec<String> {
         "docs/README.md",
         "ARCHITECTURE.md",
         "BENCHMARKS.md",
+        "tests/faults.md",
     ];
     pages.chain(others.map(str::to_owned)).collect()
 }
@@ -245,6 +246,55 @@ fn examples_hide_nothing() {
     }
 }
 
+/// The names of the tests in all Rust files under `folder`.
+fn tests_in(folder: &Path) -> HashSet<String> {
+    let mut found = HashSet::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(tests_in(&path));
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            found.extend(test_names(&fs::read_to_string(path).expect("text")));
+        }
+    }
+    found
+}
+
+/// The functions that have an attribute of a test, such as `#[tokio::test]`.
+fn test_names(code: &str) -> Vec<String> {
+    let (mut names, mut is_test) = (Vec::new(), false);
+    for line in code.lines().map(str::trim) {
+        let function = line.trim_start_matches("async ").strip_prefix("fn ");
+        match function.and_then(|it| it.split_once('(')) {
+            Some((name, _)) if is_test => names.push(name.to_owned()),
+            _ if line.starts_with("#[") => is_test |= line.contains("test"),
+            _ => {}
+        }
+        is_test &= line.starts_with("#[");
+    }
+    names
+}
+
+#[test]
+fn each_fault_has_tests_that_exist() {
+    let text = read("tests/faults.md");
+    let rows = text.lines().filter(|line| line.starts_with("| "));
+    let is_head = |line: &str| line.starts_with("| fault |") || line.starts_with("| --- |");
+    let rows: Vec<_> = rows.filter(|line| !is_head(line)).collect();
+    assert!(rows.len() >= 44, "{} faults", rows.len());
+    let known = ["src", "tests"].map(|folder| tests_in(&root().join(folder)));
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next();
+        let tests: Vec<_> = tests.expect("a last column").split(", ").collect();
+        for test in tests {
+            let name = test.trim_matches('`');
+            assert_eq!(test, format!("`{name}`"), "{row}");
+            let is_known = known.iter().any(|known| known.contains(name));
+            assert!(is_known, "no test {name}: {row}");
+        }
+    }
+}
+
 #[test]
 fn words_are_plain() {
     let dropped = [
@@ -298,4 +348,6 @@ fn the_parser_sees_what_it_should() {
         ["y.md#z", "b.md"]
     );
     assert_eq!(anchor("## What `x` is: a-b"), "what-x-is-a-b");
+    let code = "#[test]\nfn a() {}\n#[tokio::test(x)]\n#[ignore]\nasync fn b() {}\nfn c() {}\n";
+    assert_eq!(test_names(code), ["a", "b"]);
 }

@@ -6,17 +6,12 @@
 //!      └────────────── one entry an attempt ────────────┘ dropped before its end: cancelled
 //! ```
 
-use std::{
-    error::Error as StdError,
-    fmt, mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{error::Error as StdError, fmt, mem, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{Attempt, AttemptCause, AttemptOutcome, AttemptWaits, Attempts, PickReason};
-use crate::{counters::WaitCause, endpoint::Endpoint, error::line};
+use crate::{counters::WaitCause, endpoint::Endpoint, error::line, sync::Mutex};
 
 /// A log of one request's attempts, for any protocol. The caller keeps this handle.
 ///
@@ -76,7 +71,7 @@ impl AttemptLog {
     /// The attempts so far.
     pub fn attempts(&self) -> Attempts {
         let now = Instant::now();
-        let log = self.lock();
+        let log = self.0.lock();
         let entries = log.entries.iter().filter(|entry| !entry.is_discarded);
         Attempts {
             policy: log.policy.map(str::to_owned),
@@ -89,27 +84,23 @@ impl AttemptLog {
     /// Notes that the request begins, unless it has begun.
     #[cfg(feature = "http")]
     pub(crate) fn begin(&self) {
-        self.lock().began.get_or_insert_with(Instant::now);
+        self.0.lock().began.get_or_insert_with(Instant::now);
     }
 
     /// Notes that another attempt was wanted, but the retry budget is spent.
     pub(crate) fn budget_is_spent(&self) {
-        self.lock().is_budget_spent = true;
+        self.0.lock().is_budget_spent = true;
     }
 
     /// Ends all attempts that are under way, because the request's time is up.
     #[cfg(feature = "http")]
     pub(crate) fn time_is_up(&self) {
         let now = Instant::now();
-        let mut log = self.lock();
+        let mut log = self.0.lock();
         let entries = log.entries.iter_mut();
         for entry in entries.filter(|it| it.attempt.outcome == AttemptOutcome::UnderWay) {
             entry.end(AttemptOutcome::TimedOut, now);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Log> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -196,7 +187,7 @@ impl Recording {
             return;
         }
         let now = Instant::now();
-        let mut log = self.recorded.log.lock();
+        let mut log = self.recorded.log.0.lock();
         let began = *log.began.get_or_insert(now);
         let cause = mem::replace(&mut self.recorded.why, AttemptCause::NotTaken);
         let is_another = cause == AttemptCause::First && !log.entries.is_empty();
@@ -284,7 +275,7 @@ impl Recording {
 
     fn with(&self, write: impl FnOnce(&mut Entry)) {
         if let Some(open) = self.open
-            && let Some(entry) = self.recorded.log.lock().entries.get_mut(open)
+            && let Some(entry) = self.recorded.log.0.lock().entries.get_mut(open)
         {
             write(entry);
         }

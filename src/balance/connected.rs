@@ -21,7 +21,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -39,6 +39,7 @@ use crate::{
     endpoint::Endpoint,
     error::{BoxError, Busy, NoRuntime},
     home::{Home, Timer},
+    sync::Mutex,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -426,7 +427,7 @@ where
         let Some(here) = Home::here() else {
             return Poll::Ready(Err(NoRuntime.into()));
         };
-        let stage = self.stage.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let stage = self.stage.get_mut();
         if !stage.goes_on_here() {
             *stage = Stage::New;
         }
@@ -441,7 +442,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let stage = self.stage.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let stage = self.stage.get_mut();
         let Stage::Has(mut lease, _) = std::mem::take(stage) else {
             return ConnectedFuture {
                 future: None,

@@ -1,12 +1,10 @@
 //! A balancer's source of random numbers: the thread's own generator, or one with a seed.
 
-use std::{
-    cell::RefCell,
-    convert::Infallible,
-    sync::{Mutex, PoisonError},
-};
+use std::{cell::RefCell, convert::Infallible};
 
 use rand::{Rng, SeedableRng, TryRng, rngs::SmallRng};
+
+use crate::sync::Mutex;
 
 thread_local! {
     /// A small, fast generator: picks need evenness, not secrecy.
@@ -38,7 +36,7 @@ impl Generator {
 
 #[cold]
 fn locked<T>(generator: &Mutex<SmallRng>, draw: impl FnOnce(&mut SmallRng) -> T) -> T {
-    draw(&mut generator.lock().unwrap_or_else(PoisonError::into_inner))
+    draw(&mut generator.lock())
 }
 
 impl TryRng for &Generator {

@@ -22,11 +22,6 @@ use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 
-/// The first pause before an endpoint that refused is tried again; it doubles up to [`MAX_PAUSE`].
-const MIN_PAUSE: Duration = Duration::from_millis(200);
-const MAX_PAUSE: Duration = Duration::from_secs(5);
-const JITTER: f64 = 0.2;
-
 /// The longest pause while requests wait for this endpoint, or for any: an endpoint that is back has to be found within
 /// a second.
 const MAX_HURRIED_PAUSE: Duration = Duration::from_millis(500);
@@ -68,7 +63,7 @@ impl Reconnect {
     pub(super) fn at_once(refusal: Refusal, now: Instant) -> Self {
         Self {
             refusal,
-            backoff: Backoff::new(MIN_PAUSE, 2.0, MAX_PAUSE, JITTER),
+            backoff: Backoff::of_reconnects(),
             since: now,
             due: now,
             wanted_until: None,

@@ -4,7 +4,8 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     error::Error as StdError,
     mem::take,
-    sync::{Arc, OnceLock, PoisonError, Weak},
+    ops::DerefMut,
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -30,7 +31,7 @@ use crate::{
     signals::{Attendant, Signals},
     snapshot::Current,
     sync::{
-        Mutex, MutexGuard, Step,
+        CheckedMutex, Step,
         atomic::{AtomicBool, AtomicU64, Ordering},
         step,
     },
@@ -109,9 +110,9 @@ pub(super) struct Shared<S> {
     closed: AtomicBool,
     /// How often the background task's runtime has ended before discovery had answered.
     cut_off: AtomicU64,
-    notes: Mutex<Notes>,
+    notes: CheckedMutex<Notes>,
     /// Kept only if requests are counted.
-    history: Option<Mutex<History>>,
+    history: Option<CheckedMutex<History>>,
     /// The policy's name.
     pub(super) policy: &'static str,
     starter: OnceLock<Weak<Starter>>,
@@ -140,7 +141,7 @@ impl<S> Shared<S> {
         ready_timeout: ReadyTimeout,
         events: mpsc::UnboundedSender<Event<S>>,
     ) -> Self {
-        let history = signals.tally().map(|_| Mutex::default());
+        let history = signals.tally().map(|_| CheckedMutex::default());
         Self {
             current: step(current),
             signals,
@@ -156,7 +157,7 @@ impl<S> Shared<S> {
             asked: Asked::new(Instant::now()),
             closed: AtomicBool::new(false),
             cut_off: AtomicU64::new(0),
-            notes: Mutex::default(),
+            notes: CheckedMutex::default(),
             history,
             policy: "custom",
             starter: OnceLock::new(),
@@ -265,9 +266,9 @@ impl<S> Shared<S> {
     }
 
     /// What has happened, if that is kept. No pick takes this lock.
-    pub(super) fn history(&self) -> Option<MutexGuard<'_, History>> {
+    pub(super) fn history(&self) -> Option<impl DerefMut<Target = History>> {
         let history = self.history.as_ref()?;
-        Some(history.lock().unwrap_or_else(PoisonError::into_inner))
+        Some(history.lock())
     }
 
     /// A request of `member` has failed with this. Not kept if the lock is taken, or if an error was kept just before.
@@ -280,7 +281,7 @@ impl<S> Shared<S> {
     /// the text is made only if it will be kept.
     fn keep_text(&self, id: MemberId, error: &(dyn StdError + 'static)) {
         let now = Instant::now();
-        let history = || self.history.as_ref()?.try_lock().ok();
+        let history = || self.history.as_ref()?.try_lock();
         if !history().is_some_and(|history| history.wants_error(id, now)) {
             return;
         }
@@ -383,8 +384,8 @@ impl<S> Shared<S> {
         Error::closed(last.map(|last| last.why))
     }
 
-    pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn notes(&self) -> impl DerefMut<Target = Notes> {
+        self.notes.lock()
     }
 
     /// An endpoint refused the request of `in_flight`. The request goes to another endpoint, unless it `is_lost`.

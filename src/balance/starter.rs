@@ -17,7 +17,7 @@ use std::{
     fmt,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, PoisonError, TryLockError, Weak},
+    sync::{Arc, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -28,7 +28,7 @@ use crate::{
     home::Home,
     logs::{ENDPOINTS, debug, error},
     signals::Attendant,
-    sync::{Mutex, MutexGuard},
+    sync::CheckedMutex,
 };
 
 /// How long the background task may stay unpolled after it was woken, before another runtime takes it over.
@@ -52,7 +52,7 @@ pub(super) trait Background: Send + 'static {
 
 /// Starts the background task when there is a runtime for it.
 pub(super) struct Starter {
-    place: Mutex<Place>,
+    place: CheckedMutex<Place>,
 }
 
 struct Place {
@@ -74,7 +74,7 @@ struct Place {
 impl Starter {
     pub(super) fn new(task: impl Background) -> Self {
         Self {
-            place: Mutex::new(Place {
+            place: CheckedMutex::new(Place {
                 task: Some(Box::new(task)),
                 home: None,
                 last: None,
@@ -86,24 +86,11 @@ impl Starter {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes the background task, for tests that run it themselves.
     #[cfg(all(test, tower_headless_shuttle))]
     pub(super) fn take(&self) -> Option<futures_util::future::BoxFuture<'static, ()>> {
-        let mut task = self.lock().task.take()?;
+        let mut task = self.place.lock().task.take()?;
         Some(Box::pin(poll_fn(move |cx| task.poll(cx))))
-    }
-
-    /// `None` while another caller holds the lock.
-    fn try_lock(&self) -> Option<MutexGuard<'_, Place>> {
-        match self.place.try_lock() {
-            Ok(place) => Some(place),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
     }
 
     /// Starts the background task if it doesn't run. False if there is no runtime here, or the one here is ending.
@@ -112,7 +99,7 @@ impl Starter {
             return false;
         };
         // If it is locked, it is being polled or started, perhaps by the caller itself.
-        let Some(mut place) = self.try_lock() else {
+        let Some(mut place) = self.place.try_lock() else {
             return true;
         };
         match place.home {
@@ -145,7 +132,7 @@ impl Starter {
     }
 
     fn is_at(&self, start: u64) -> bool {
-        let place = self.lock();
+        let place = self.place.lock();
         place.task.is_none() || (place.home.is_some() && place.starts == start)
     }
 
@@ -164,7 +151,7 @@ impl Starter {
     }
 
     fn take_over(self: &Arc<Self>, polls: u64) {
-        let (Some(here), Some(mut place)) = (Home::here(), self.try_lock()) else {
+        let (Some(here), Some(mut place)) = (Home::here(), self.place.try_lock()) else {
             return;
         };
         let stands_still = place.home.is_some() && place.polls == polls && place.task.is_some();
@@ -211,7 +198,7 @@ struct Shift {
 
 impl Shift {
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut place = self.starter.lock();
+        let mut place = self.starter.place.lock();
         let Place {
             task: Some(task),
             home,
@@ -260,7 +247,7 @@ impl Shift {
 /// Dropped when its runtime ends, or when the task has ended.
 impl Drop for Shift {
     fn drop(&mut self) {
-        let mut place = self.starter.lock();
+        let mut place = self.starter.place.lock();
         if place.starts != self.start {
             return;
         }
@@ -280,7 +267,7 @@ struct Watch(Weak<Starter>);
 impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(starter) = self.0.upgrade() {
-            starter.lock().is_watched = false;
+            starter.place.lock().is_watched = false;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The counters that requests write.
 
 use std::{
-    sync::{Arc, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use super::{
     latencies::Latencies,
 };
 use crate::sync::{
-    Mutex, MutexGuard,
+    CheckedMutex,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -244,7 +244,7 @@ impl EndpointTally {
 pub(crate) struct BalanceTally {
     /// When the balancer was built: its ages count from here.
     epoch: Instant,
-    endpoints: Mutex<Endpoints>,
+    endpoints: CheckedMutex<Endpoints>,
     unplaced: Count,
     waits: [WaitTally; 4],
     retries: [Count; 4],
@@ -337,7 +337,7 @@ impl BalanceTally {
     pub(crate) fn new(epoch: Instant) -> Self {
         Self {
             epoch,
-            endpoints: Mutex::default(),
+            endpoints: CheckedMutex::default(),
             unplaced: Count::default(),
             waits: Default::default(),
             retries: Default::default(),
@@ -353,7 +353,7 @@ impl BalanceTally {
     /// Makes the counters of an endpoint that joins.
     pub(crate) fn endpoint(&self) -> Arc<EndpointTally> {
         let tally = Arc::<EndpointTally>::default();
-        let mut endpoints = self.lock();
+        let mut endpoints = self.endpoints.lock();
         // Without this limit, each endpoint of a set that joins at once would walk all those before it.
         if endpoints.all.len() >= endpoints.enough {
             endpoints.forget_gone();
@@ -461,14 +461,8 @@ impl BalanceTally {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Endpoints> {
-        self.endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn sum(&self) -> EndpointCounts {
-        let mut endpoints = self.lock();
+        let mut endpoints = self.endpoints.lock();
         endpoints.forget_gone();
         let mut sum = endpoints.gone.clone();
         for tally in &endpoints.all {
@@ -552,7 +546,7 @@ mod tests {
             let sum = tally.counts().endpoints;
             assert_eq!((sum.requests, sum.successes, sum.trials), (2, 1, 1));
         }
-        let endpoints = tally.lock();
+        let endpoints = tally.endpoints.lock();
         assert_eq!(
             endpoints.all.len(),
             1,
@@ -564,7 +558,7 @@ mod tests {
     fn a_joining_set_costs_linear_time_to_count() {
         let tally = BalanceTally::new(Instant::now());
         let visited = |tally: &BalanceTally| {
-            let endpoints = tally.lock();
+            let endpoints = tally.endpoints.lock();
             (endpoints.visited, endpoints.all.len())
         };
         let all: Vec<_> = (0..5_000).map(|_| tally.endpoint()).collect();

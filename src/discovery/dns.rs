@@ -74,11 +74,10 @@ use std::{
 
 use self::{refresher::Refresher, resolver::Resolver, settings::Settings};
 use super::{Discovery, DiscoveryReport, schedule::OnEmpty, shared::Shared};
-use crate::{endpoint::Endpoint, error::BoxError, logs};
+use crate::{endpoint::Endpoint, error::BoxError, logs, times::DAY};
 
 /// Limits of both refresh settings: against a hot loop, and against a set that never changes.
 const SHORTEST: Duration = Duration::from_millis(10);
-const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// Discovery by DNS: the pods behind a headless Service's name.
 ///
@@ -246,7 +245,7 @@ impl Dns {
     /// Raise it to save queries. A shorter TTL is honoured. Values are clamped to 10 ms … one day.
     pub fn max_refresh(self, max: Duration) -> Self {
         self.set(|settings| {
-            settings.pace.max = max.clamp(SHORTEST, LONGEST);
+            settings.pace.max = max.clamp(SHORTEST, DAY);
             settings.pace.min = settings.pace.min.min(settings.pace.max);
         })
     }
@@ -256,7 +255,7 @@ impl Dns {
     /// Values are clamped to 10 ms … one day.
     pub fn min_refresh(self, min: Duration) -> Self {
         self.set(|settings| {
-            settings.pace.min = min.clamp(SHORTEST, LONGEST);
+            settings.pace.min = min.clamp(SHORTEST, DAY);
             settings.pace.max = settings.pace.max.max(settings.pace.min);
         })
     }

@@ -4,11 +4,14 @@ use std::{
     collections::{HashSet, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
-use crate::endpoint::Endpoint;
-use crate::logs::{DISCOVERY, here, warn};
+use crate::{
+    endpoint::Endpoint,
+    logs::{DISCOVERY, here, warn},
+    sync::Mutex,
+};
 
 /// The most endpoints taken from one answer of any source. One DNS message holds at most 4,091 A records.
 pub(crate) const CAP: usize = 4096;
@@ -82,7 +85,7 @@ impl Filter {
 
     /// Whether a pod can listen at `port`: not at 0. Warns once, however many endpoints have port 0.
     pub(crate) fn allows_port(&self, port: u16) -> bool {
-        if port == 0 && !std::mem::replace(&mut self.warned().port, true) {
+        if port == 0 && !std::mem::replace(&mut self.warned.lock().port, true) {
             warn!(
                 DISCOVERY,
                 here(),
@@ -93,14 +96,10 @@ impl Filter {
     }
 
     fn warn(&self, address: IpAddr, why: &str) {
-        let addresses = &mut self.warned().addresses;
+        let addresses = &mut self.warned.lock().addresses;
         if addresses.len() < WARNINGS && addresses.insert(address) {
             warn!(DISCOVERY, here(), %address, "no pod can have this address: it is {why}");
         }
-    }
-
-    fn warned(&self) -> std::sync::MutexGuard<'_, Warned> {
-        self.warned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

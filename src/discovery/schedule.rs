@@ -224,10 +224,7 @@ impl Schedule {
 
     /// The pause after a failure. Finagle, gRPC and resolvers back off too; 1.6 is their usual factor.
     fn pause_after_failure(&mut self, rng: &mut impl Rng) -> Duration {
-        let (min, max) = (Duration::from_secs(1), Duration::from_secs(30));
-        let failures = self
-            .failures
-            .get_or_insert_with(|| Backoff::new(min, 1.6, max, 0.2));
+        let failures = self.failures.get_or_insert_with(Backoff::of_discovery);
         failures.next(rng).max(self.pace.min)
     }
 }

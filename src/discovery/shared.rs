@@ -23,7 +23,7 @@ mod room;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -40,6 +40,7 @@ use crate::{
     endpoint::Endpoint,
     error::BoxError,
     home::{Home, Timer},
+    sync::Mutex,
 };
 
 /// How long a reader waits for an answer before it takes an old set: less than the 5 s that callers wait for the first
@@ -124,28 +125,28 @@ impl<S: Source> Discovery for Shared<S> {
 
     fn refresh(&mut self) {
         if let Some(place) = &self.place {
-            lock(&place.room.state).source.refresh();
+            place.room.state.lock().source.refresh();
         }
     }
 
     fn refused(&mut self, endpoint: &Endpoint) {
         if let Some(place) = &self.place {
-            lock(&place.room.state).source.refused(endpoint);
+            place.room.state.lock().source.refused(endpoint);
         }
     }
 
     fn accepted(&mut self, endpoint: &Endpoint) {
         if let Some(place) = &self.place {
-            lock(&place.room.state).source.accepted(endpoint);
+            place.room.state.lock().source.accepted(endpoint);
         }
     }
 
     /// Tells all rooms, and the template for later ones: a reader may enter another room.
     fn wanted(&mut self, pod: &str) -> bool {
-        let is_of_use = lock(&self.hub.template).wanted(pod);
-        let rooms: Vec<_> = lock(&self.hub.rooms).values().cloned().collect();
+        let is_of_use = self.hub.template.lock().wanted(pod);
+        let rooms: Vec<_> = self.hub.rooms.lock().values().cloned().collect();
         for room in rooms {
-            lock(&room.state).source.wanted(pod);
+            room.state.lock().source.wanted(pod);
         }
         is_of_use
     }
@@ -156,8 +157,8 @@ impl<S: Source> Discovery for Shared<S> {
 
     fn report(&self) -> DiscoveryReport {
         match &self.place {
-            Some(place) => lock(&place.room.state).source.report(),
-            None => lock(&self.hub.template).report(),
+            Some(place) => place.room.state.lock().source.report(),
+            None => self.hub.template.lock().report(),
         }
     }
 }
@@ -189,7 +190,7 @@ impl<S: Source> Place<S> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<News> {
         self.room.readers.wait(self.reader, cx.waker());
         let room = self.room.clone();
-        let mut state = lock(&room.state);
+        let mut state = room.state.lock();
         if let Some(news) = self.poll_news(&mut state, cx) {
             return Poll::Ready(news);
         }
@@ -199,7 +200,7 @@ impl<S: Source> Place<S> {
             return Poll::Pending;
         };
         state.answers.take(answer);
-        lock(&self.hub.last).clone_from(&state.answers);
+        self.hub.last.lock().clone_from(&state.answers);
         let news = self.poll_news(&mut state, cx);
         drop(state);
         all.wake();
@@ -231,12 +232,12 @@ impl<S: Source> Place<S> {
 impl<S: Source> Hub<S> {
     /// Enters the room of the runtime `home` as one more reader. A new room begins with the latest answers.
     fn enter(&self, home: Id) -> (Arc<Room<S>>, usize) {
-        let mut rooms = lock(&self.rooms);
+        let mut rooms = self.rooms.lock();
         // Rooms without readers are given up: what they have stored is old, even if it looks new when it is read.
         let left: Vec<_> = rooms.extract_if(|_, room| room.is_left()).collect();
         let room = rooms.entry(home).or_insert_with(|| {
-            let source = lock(&self.template).renewed();
-            Arc::new(Room::new(source, lock(&self.last).clone()))
+            let source = self.template.lock().renewed();
+            Arc::new(Room::new(source, self.last.lock().clone()))
         });
         let entered = (room.clone(), room.readers.enter());
         drop(rooms);
@@ -273,7 +274,7 @@ impl<S: Source> Left<S> {
     /// Whether the source has answered lately, so that keeping it helps the next reader.
     fn works(&self) -> bool {
         let room = self.room.upgrade();
-        room.is_some_and(|room| lock(&room.state).is_fresh())
+        room.is_some_and(|room| room.state.lock().is_fresh())
     }
 }
 
@@ -282,7 +283,7 @@ impl<S: Source> Drop for Left<S> {
         let (Some(hub), Some(room)) = (self.hub.upgrade(), self.room.upgrade()) else {
             return;
         };
-        let mut rooms = lock(&hub.rooms);
+        let mut rooms = hub.rooms.lock();
         let is_there = rooms
             .get(&self.home)
             .is_some_and(|it| Arc::ptr_eq(it, &room));
@@ -310,8 +311,4 @@ impl<S: Source> Drop for Place<S> {
             });
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

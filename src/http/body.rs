@@ -11,7 +11,7 @@ use std::{
     any::Any,
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -23,7 +23,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 
 use self::{begun::Begun, reading::Reader};
 use super::{measured::Measured, sync_body::SyncBody};
-use crate::error::BoxError;
+use crate::{error::BoxError, sync::Mutex};
 
 /// A request on its way to a pod.
 pub(super) type PodRequest = Request<RequestBody>;
@@ -108,9 +108,7 @@ impl RequestBody {
     ///
     /// If the body fails.
     pub async fn text(self) -> Result<String, BoxError> {
-        let bytes = Vec::from(self.bytes().await?);
-        Ok(String::from_utf8(bytes)
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+        Ok(lossy(self.bytes().await?))
     }
 
     /// No body.
@@ -266,7 +264,7 @@ impl RequestBody {
     /// Whether everything that was read of it has been recorded.
     pub(super) fn is_playable(&self) -> bool {
         match self.0.as_deref() {
-            Some(Kind::Recorded(replayed)) => !lock(&replayed.recording).overrun,
+            Some(Kind::Recorded(replayed)) => !replayed.recording.lock().overrun,
             Some(Kind::Begun(begun)) => begun.stream().is_playable(),
             Some(Kind::Watched { body, .. }) => body.is_playable(),
             _ => true,
@@ -419,7 +417,7 @@ impl ReplayBody {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut recording = lock(&self.recording);
+        let mut recording = self.recording.lock();
         let turn = *self.turn.get_or_insert_with(|| {
             recording.turns += 1;
             recording.turns
@@ -452,7 +450,7 @@ impl ReplayBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        let recording = lock(&self.recording);
+        let recording = self.recording.lock();
         self.at == recording.read && (recording.ended || recording.stream.is_end_stream())
     }
 }
@@ -474,8 +472,10 @@ impl Recording {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// As UTF-8; what is none becomes U+FFFD.
+pub(super) fn lossy(bytes: Bytes) -> String {
+    String::from_utf8(Vec::from(bytes))
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 #[cfg(test)]

@@ -56,16 +56,14 @@ impl<F: FnOnce()> Drop for Guard<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{
-        future::pending,
-        sync::{Mutex, PoisonError},
-    };
+    use crate::sync::Mutex;
+    use std::future::pending;
 
     struct OnDrop<'a>(&'static str, &'a Mutex<Vec<&'static str>>);
 
     impl Drop for OnDrop<'_> {
         fn drop(&mut self) {
-            let mut dropped = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut dropped = self.1.lock();
             dropped.push(self.0);
         }
     }
@@ -85,7 +83,7 @@ mod tests {
                 assert!(futures::poll!(&mut task).is_pending());
             }
             drop(task);
-            let dropped = dropped.into_inner().expect("no panic");
+            let dropped = dropped.into_inner();
             assert_eq!(dropped, ["cut off", "request"], "polled: {is_polled}");
         }
     }

@@ -210,10 +210,7 @@ impl AsyncWrite for Answered {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        collections::VecDeque,
-        sync::{Mutex, MutexGuard, PoisonError},
-    };
+    use std::collections::VecDeque;
 
     use bytes::Bytes;
     use http::StatusCode;
@@ -221,7 +218,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
-    use crate::http::cause::is_too_large;
+    use crate::{http::cause::is_too_large, sync::Mutex};
 
     /// A pod's stream: each piece is the result of one read, once the request has been written.
     struct Script {
@@ -230,19 +227,13 @@ mod tests {
         reader: Option<Waker>,
     }
 
-    impl Script {
-        fn written(&self) -> MutexGuard<'_, Vec<u8>> {
-            self.written.lock().unwrap_or_else(PoisonError::into_inner)
-        }
-    }
-
     impl AsyncRead for Script {
         fn poll_read(
             mut self: Pin<&mut Self>,
             cx: &mut Context<'_>,
             buffer: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            if self.written().is_empty() {
+            if self.written.lock().is_empty() {
                 self.reader = Some(cx.waker().clone());
                 return Poll::Pending;
             }
@@ -262,7 +253,7 @@ mod tests {
             _: &mut Context<'_>,
             data: &[u8],
         ) -> Poll<io::Result<usize>> {
-            self.written().extend(data);
+            self.written.lock().extend(data);
             if let Some(reader) = self.reader.take() {
                 reader.wake();
             }
@@ -306,7 +297,7 @@ mod tests {
             &SocketHints::default(),
         )
         .await;
-        let written = String::from_utf8(written.lock().expect("no panic").clone());
+        let written = String::from_utf8(written.lock().clone());
         let written = written.expect("text");
         assert!(
             written.ends_with("\r\n\r\nrequest"),

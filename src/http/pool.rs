@@ -39,7 +39,7 @@ pub(super) use wait::{DialError, Wait};
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU8, Ordering::Relaxed},
     },
     time::Duration,
@@ -74,6 +74,7 @@ use crate::{
     counters::{Closed, ConnectionTally, HasIdle, claim},
     endpoint::Endpoint,
     home::Home,
+    sync::Mutex,
 };
 
 /// What all pools of a client share.
@@ -149,13 +150,9 @@ impl Pool {
         pool
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// An existing connection, if one is free.
     pub(super) fn reserve(self: &Arc<Self>) -> Option<Reserved> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if self.spoken.load(Relaxed) != HTTP2
             && let Some(connection) = state.pop_idle()
         {
@@ -170,7 +167,7 @@ impl Pool {
 
     /// Begins to connect. If there is no room for another connection, waits for one.
     pub(super) fn connect(self: &Arc<Self>) -> Wait {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(settling) = self.settling(&mut state) {
             return Wait::Settling(settling);
         }
@@ -315,7 +312,7 @@ impl Pool {
                 self.spoken.store(HTTP2, Relaxed);
                 let connection = Http2::new(sender, http2, self.freed.clone(), age, room);
                 let due = connection.due(self.config.idle_timeout, Instant::now());
-                let mut state = self.lock();
+                let mut state = self.state.lock();
                 // It is outdated, or its dial has given up its room: those who wait make another.
                 if connection.is_over() || connection.room.is_vacant() {
                     return;
@@ -359,7 +356,7 @@ impl Pool {
             return;
         };
         let due = connection.due(pool.config.idle_timeout);
-        let mut state = pool.lock();
+        let mut state = pool.state.lock();
         // Checked under the lock, so that a renewal, or a request that takes over the room, can't slip in between.
         let is_over = connection.is_over() || connection.room.is_vacant();
         let is_kept = state.idle.len() < pool.config.max_idle && !is_over;
@@ -378,7 +375,7 @@ impl Pool {
     /// Closes all idle connections after one has broken: others are probably broken as well, and requests shouldn't
     /// find out one by one.
     pub(super) fn close_idle(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.end_all(Closed::Client, false);
         state.idle.clear();
     }
@@ -386,15 +383,13 @@ impl Pool {
 
 impl HasIdle for Pool {
     fn idle(&self) -> u64 {
-        self.lock().count_idle()
+        self.state.lock().count_idle()
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let state = self.state.get_mut();
-        let state = state.unwrap_or_else(PoisonError::into_inner);
-        state.end_all(Closed::Left, true);
+        self.state.get_mut().end_all(Closed::Left, true);
     }
 }
 

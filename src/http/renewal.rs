@@ -6,13 +6,15 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, MutexGuard,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use tokio::{sync::watch, time::Instant};
+
+use crate::sync::Mutex;
 
 /// How often settings have been renewed, and which connections that retires.
 #[derive(Debug)]
@@ -97,7 +99,7 @@ impl Renewals {
 
     /// Updates what is over by now.
     fn past(&self) -> MutexGuard<'_, Past> {
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut past = self.past.lock();
         let now = Instant::now();
         let over = past.recent.iter().filter(|it| it.end() <= now);
         let gone = over.map(|it| it.number).max();

@@ -10,7 +10,12 @@ use http::{Method, Request, uri::PathAndQuery};
 use http_body::Body;
 use http_body_util::BodyExt;
 
-use super::{body::RequestBody, defaults::RESPONSE_LIMIT, error::Error, response::ResponseBody};
+use super::{
+    body::{RequestBody, lossy},
+    defaults::RESPONSE_LIMIT,
+    error::Error,
+    response::ResponseBody,
+};
 use crate::{attempts::Attempts, endpoint::Endpoint};
 
 /// The response that [`RequestBuilder::send`](super::RequestBuilder::send) resolves to.
@@ -191,9 +196,7 @@ impl Response {
     ///
     /// If it can't be [read](Self#errors) to its end.
     pub async fn text(self) -> Result<String, Error> {
-        let bytes = Vec::from(self.bytes().await?);
-        Ok(String::from_utf8(bytes)
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+        Ok(lossy(self.bytes().await?))
     }
 
     /// Reads the whole body as JSON, up to the [response limit](super::ClientBuilder::response_limit). The status and

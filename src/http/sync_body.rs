@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 
@@ -10,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
-use crate::error::BoxError;
+use crate::{error::BoxError, sync::Mutex};
 
 /// A body of any type that is `Send`. The lock makes it `Sync`, too, so that a request or a response may be borrowed
 /// across an await; nobody ever waits for the lock.
@@ -23,10 +22,6 @@ impl SyncBody {
     {
         Self(Mutex::new(body.map_err(Into::into).boxed_unsync()))
     }
-
-    fn lock(&self) -> MutexGuard<'_, UnsyncBoxBody<Bytes, BoxError>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Body for SyncBody {
@@ -37,15 +32,15 @@ impl Body for SyncBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let body = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let body = self.0.get_mut();
         Pin::new(body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.lock().is_end_stream()
+        self.0.lock().is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.lock().size_hint()
+        self.0.lock().size_hint()
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{error::Error, pool::Lease, reclaim::Io};
-use crate::in_flight::InFlight;
+use crate::{in_flight::InFlight, sync::Mutex};
 
 type LeaseInFlight = Option<(Lease, InFlight)>;
 
@@ -36,7 +36,7 @@ impl OnUpgrade {
 pub async fn upgrade<B>(response: &mut Response<B>) -> Result<Upgraded, Error> {
     let coming = response.extensions_mut().remove::<OnUpgrade>();
     let coming = coming.and_then(|upgrade| {
-        let mut upgrade = upgrade.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut upgrade = upgrade.0.lock();
         upgrade.take()
     });
     let Some((upgrade, mut held)) = coming else {

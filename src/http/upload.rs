@@ -16,7 +16,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -28,7 +28,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use super::body::{RequestBody, panicked};
-use crate::error::BoxError;
+use crate::{error::BoxError, sync::Mutex};
 
 /// What an HTTP/2 request holds on its connection until both halves of its stream are done.
 pub(super) trait Place: Send + Sync + 'static {
@@ -48,10 +48,7 @@ pub(super) struct Fate {
 impl Fate {
     /// Why the request's own body failed, if it did.
     pub(super) fn take_body_error(&self) -> Option<BoxError> {
-        self.body_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.body_error.lock().take()
     }
 
     /// Notes that nothing of it was written, and nothing will be.
@@ -64,10 +61,7 @@ impl Fate {
     }
 
     fn body_failed(&self, error: BoxError) {
-        *self
-            .body_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(error);
+        *self.body_error.lock() = Some(error);
     }
 }
 

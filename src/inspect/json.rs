@@ -1,10 +1,6 @@
 //! The JSON, made once for all clients that ask at the same time.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{
@@ -17,7 +13,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::explain::Balancers;
+use crate::{explain::Balancers, sync::Mutex};
 
 /// How long an answer is reused. A page asks every 2 s: a longer time would show, a shorter one would cost.
 const FRESH: Duration = Duration::from_millis(250);
@@ -42,7 +38,7 @@ impl Json {
 
     /// The balancers' state as JSON, begun at most [`FRESH`] ago, or still in the making.
     pub(super) fn bytes(&self) -> Making {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         let now = Instant::now();
         if let Some((at, making)) = &*last {
             // A failure is not kept. A making that isn't done is joined, or more and more would run at once. It may be

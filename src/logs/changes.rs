@@ -4,12 +4,11 @@
 //! are logged as `info`, one by one. The others are logged as `debug`, counted, and summed up in one `info` line when
 //! the minute is over.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::sync::Mutex;
 
 const PERIOD: Duration = Duration::from_secs(60);
 
@@ -53,7 +52,7 @@ struct Period {
 impl Changes {
     /// Counts one more change. True if it is logged by itself, as `info`.
     pub(crate) fn is_told(&self, change: Change, now: Instant) -> bool {
-        let mut period = self.lock();
+        let mut period = self.0.lock();
         let is_over = period.due().is_none_or(|due| due <= now);
         // A period with untold changes goes on until these have been summed up.
         if is_over && period.untold == Untold::default() {
@@ -76,18 +75,14 @@ impl Changes {
 
     /// When to sum up the untold changes, if there are any.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let period = self.lock();
+        let period = self.0.lock();
         period.due().filter(|_| period.untold != Untold::default())
     }
 
     /// The untold changes, if they are due.
     pub(crate) fn take_due(&self, now: Instant) -> Option<Untold> {
         self.due().filter(|due| *due <= now)?;
-        Some(std::mem::take(&mut *self.lock()).untold)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Period> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        Some(std::mem::take(&mut *self.0.lock()).untold)
     }
 }
 

@@ -3,15 +3,11 @@
 //! The lowest free slot is taken first, so that the words in use stay together. A member gives its slot back when its
 //! last request has ended and no snapshot has it any more: only then does the last holder drop it.
 
-use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-    sync::{Arc, PoisonError},
-};
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 use super::flags::REMOVED;
 use crate::sync::{
-    Mutex, MutexGuard,
+    CheckedMutex,
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
@@ -52,7 +48,7 @@ pub(super) fn lane_of(slot: usize) -> usize {
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     lines: Arc<[Arc<Line>]>,
-    numbers: Arc<Mutex<Numbers>>,
+    numbers: Arc<CheckedMutex<Numbers>>,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +66,7 @@ impl Slots {
 
     /// Takes the lowest free slot.
     pub(crate) fn take(&mut self) -> Slot {
-        let number = lock(&self.numbers).take();
+        let number = self.numbers.lock().take();
         let line = line_of(number);
         if self.lines.len() <= line {
             let more = std::iter::repeat_with(|| Arc::new(Line::new())).take(LINES);
@@ -87,7 +83,7 @@ impl Slots {
     /// How many slots there are, and how many of them are free.
     #[cfg(test)]
     pub(crate) fn count(&self) -> (usize, usize) {
-        let numbers = lock(&self.numbers);
+        let numbers = self.numbers.lock();
         (numbers.all, numbers.free.len())
     }
 }
@@ -108,7 +104,7 @@ pub(crate) struct Slot {
     line: Arc<Line>,
     lane: usize,
     number: usize,
-    numbers: Arc<Mutex<Numbers>>,
+    numbers: Arc<CheckedMutex<Numbers>>,
 }
 
 impl Slot {
@@ -126,10 +122,6 @@ impl Drop for Slot {
     fn drop(&mut self) {
         // Scans skip the word until it is taken again.
         self.word().store(REMOVED, Relaxed);
-        lock(&self.numbers).free.push(Reverse(self.number));
+        self.numbers.lock().free.push(Reverse(self.number));
     }
-}
-
-fn lock(numbers: &Mutex<Numbers>) -> MutexGuard<'_, Numbers> {
-    numbers.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,6 @@
 //! Metrics through the facade of the crate `metrics`.
 
-use std::{
-    collections::HashSet,
-    fmt,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, fmt, time::Duration};
 
 use ::metrics::{Key, KeyName, Label, Level, Metadata, SharedString};
 use tokio::time::{MissedTickBehavior, interval};
@@ -17,6 +12,7 @@ use super::{
     sample::{Life, MetricsSink, Sample, Value},
     table::METRICS,
 };
+use crate::sync::Mutex;
 
 /// Writes metrics to the facade of the crate [`metrics`](::metrics), whatever exporter is behind it. Feature `metrics`.
 ///
@@ -95,7 +91,7 @@ impl Recorder {
     /// Writes all current values to this recorder, such as a `PrometheusRecorder` that isn't installed.
     pub fn record_to(&self, recorder: &dyn ::metrics::Recorder) {
         describe(recorder);
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written = self.written.lock();
         let mut writer = Writer {
             recorder,
             carried: &mut written.carried,

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use super::{
     sample::{Life, MetricsSink, Sample, Value},
     table::METRICS,
 };
+use crate::sync::Mutex;
 
 /// Lets a meter observe the metrics while the returned [`Observed`] is kept. Feature `otel`.
 ///
@@ -204,7 +205,7 @@ const OLD: Duration = Duration::from_secs(1);
 impl Reader {
     /// The points of one instrument, from a reading that it hasn't taken from yet.
     fn take(&self, at: usize) -> Points {
-        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reading = self.reading.lock();
         let now = Instant::now();
         let is_old = |read: Instant| now.saturating_duration_since(read) > OLD;
         let has_got = reading.points.get(at).is_none_or(Option::is_none);

@@ -9,15 +9,13 @@ use std::time::Duration;
 use rand::Rng;
 
 use super::{begin_or_any, pair::Pair, shares, weights::Weights};
-use crate::member::Members;
+use crate::{member::Members, times::DAY};
 
 const DECAY: Duration = Duration::from_secs(10);
 const MIN_DECAY: Duration = Duration::from_millis(1);
 
 /// The largest set in which every pair is compared for [`Picker::shares`], if some latencies are unknown.
 const COMPARED: usize = 256;
-
-const DAY: Duration = Duration::from_secs(86_400);
 
 /// Each request goes to the one of two random endpoints whose answer is likely to begin sooner.
 ///

@@ -1,16 +1,13 @@
 //! Endpoints that have asked for a pause in retries.
 
 use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use crate::{endpoint::Endpoint, route::Route};
+use crate::{endpoint::Endpoint, route::Route, sync::Mutex};
 
 /// The longest pause that is respected, whatever an endpoint asks for.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -27,13 +24,9 @@ pub(crate) struct Delays {
 }
 
 impl Delays {
-    fn lock(&self) -> MutexGuard<'_, Vec<(Endpoint, Instant)>> {
-        self.until.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Notes that `endpoint` wants no retries for `delay` from now on.
     pub(crate) fn note(&self, endpoint: &Endpoint, delay: Duration) {
-        let (now, mut all) = (Instant::now(), self.lock());
+        let (now, mut all) = (Instant::now(), self.until.lock());
         all.retain(|(other, until)| *until > now && !other.is_same_pod(endpoint));
         if delay.is_zero() {
             return;
@@ -52,7 +45,7 @@ impl Delays {
         if !self.any.load(Relaxed) || route.is_for_one() {
             return route;
         }
-        let (now, mut all) = (Instant::now(), self.lock());
+        let (now, mut all) = (Instant::now(), self.until.lock());
         all.retain(|(_, until)| *until > now);
         for (endpoint, _) in all.iter() {
             if !route.avoids(endpoint) {

@@ -4,13 +4,7 @@ pub(super) mod builder;
 mod member;
 mod network;
 
-use std::{
-    fmt, mem,
-    net::SocketAddr,
-    panic::Location,
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{fmt, mem, net::SocketAddr, panic::Location, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use http::Uri;
@@ -22,13 +16,13 @@ use self::{
 };
 use super::{
     dns::{DnsServer, record::Srv},
-    lock::lock,
     pod::Pod,
     within::within_at,
 };
 use crate::{
     discovery::dns::Dns,
     http::{Client, ClientBuilder},
+    sync::Mutex,
 };
 
 /// How long a removed pod may finish its requests (kubelet's grace period is 30 s).
@@ -97,7 +91,7 @@ impl Cluster {
 
     /// The port of every pod.
     pub fn port(&self) -> u16 {
-        self.lock().network.port
+        self.state.lock().network.port
     }
 
     /// The Service's URI for [`Client::builder`](crate::http::Client::builder): `http://<service>:<port>`, or `https`
@@ -137,7 +131,7 @@ impl Cluster {
 
     /// The pods that haven't been removed, ready or not, killed or not.
     pub fn pods(&self) -> Vec<Arc<Pod>> {
-        let state = self.lock();
+        let state = self.state.lock();
         let pods = state.members.iter().map(|it| Arc::clone(&it.pod));
         pods.collect()
     }
@@ -149,12 +143,12 @@ impl Cluster {
     /// If there are no more than `i` pods.
     #[track_caller]
     pub fn pod(&self, i: usize) -> Arc<Pod> {
-        Arc::clone(&self.lock().member(i).pod)
+        Arc::clone(&self.state.lock().member(i).pod)
     }
 
     /// Writes the addresses of the ready pods to DNS. If there are none, DNS answers NXDOMAIN, as CoreDNS does.
     pub fn publish(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let ready = || state.members.iter().filter(|member| member.ready);
         let name = |member: &Member| format!("{}.{}", member.hostname, self.service);
         let names: Vec<_> = ready().map(name).collect();
@@ -180,7 +174,7 @@ impl Cluster {
 
     /// Sets the records' TTL in seconds, 1 at first; publishes.
     pub fn set_ttl(&self, ttl: u32) {
-        self.lock().ttl = ttl;
+        self.state.lock().ttl = ttl;
         self.publish();
     }
 
@@ -188,7 +182,7 @@ impl Cluster {
     ///
     /// It is zero at first, so that tests are fast. Then clients that still use DNS's last answer are refused.
     pub fn set_drain(&self, drain: Duration) {
-        self.lock().drain = drain;
+        self.state.lock().drain = drain;
     }
 
     /// Sets whether pod `i` passes its readiness probe; publishes.
@@ -198,7 +192,7 @@ impl Cluster {
     /// If there are no more than `i` pods.
     #[track_caller]
     pub fn set_ready(&self, i: usize, ready: bool) {
-        self.lock().member(i).ready = ready;
+        self.state.lock().member(i).ready = ready;
         self.publish();
     }
 
@@ -211,12 +205,12 @@ impl Cluster {
     ///
     /// As [`start_pod`](Self::start_pod) does.
     pub async fn scale(&self, n: usize) {
-        while self.lock().members.len() < n {
+        while self.state.lock().members.len() < n {
             self.start_pod().await;
         }
         self.publish();
         let surplus = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let kept = n.min(state.members.len());
             state.members.split_off(kept)
         };
@@ -273,14 +267,15 @@ impl Cluster {
         let mut last = None;
         for _ in 0..Network::HOSTS {
             let (address, ordinal) = {
-                let mut state = self.lock();
+                let mut state = self.state.lock();
                 let ordinal = ordinal.unwrap_or_else(|| state.free_ordinal());
                 (state.next_address(left), ordinal)
             };
             match self.template.start(address, ordinal).await {
                 Ok(member) => {
                     let pod = Arc::clone(&member.pod);
-                    self.lock()
+                    self.state
+                        .lock()
                         .insert(member, self.template.stateful_set.is_some());
                     return pod;
                 }
@@ -321,7 +316,7 @@ impl Cluster {
     pub async fn replace(&self, i: usize) -> Arc<Pod> {
         let old = self.pod(i);
         old.kill().await;
-        let taken = self.lock().take(&old);
+        let taken = self.state.lock().take(&old);
         let ordinal = taken.first().map(|member| member.ordinal);
         let new = self.start_other(ordinal, &[old.addr()]).await;
         self.publish();
@@ -335,7 +330,7 @@ impl Cluster {
     /// If there are more than 127 pods, for which there are no other addresses, and as [`start_pod`](Self::start_pod) does.
     pub async fn replace_all(&self, dns_delay: Duration) {
         let old = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let (pods, most) = (state.members.len(), usize::from(Network::HOSTS / 2));
             assert!(
                 pods <= most,
@@ -360,7 +355,7 @@ impl Cluster {
     #[track_caller]
     pub fn wait_for_requests(&self, n: usize) -> impl Future<Output = ()> {
         let caller = Location::caller();
-        let mut joined = self.lock().joined.subscribe();
+        let mut joined = self.state.lock().joined.subscribe();
         async move {
             loop {
                 joined.mark_unchanged();
@@ -390,12 +385,12 @@ impl Cluster {
     ///
     /// If all 254 addresses of the cluster are in use.
     pub fn next_address(&self) -> SocketAddr {
-        self.lock().next_address(&[])
+        self.state.lock().next_address(&[])
     }
 
     /// Removes the pod, and returns its ordinal, which is then free.
     async fn remove(&self, pod: &Arc<Pod>) -> Option<usize> {
-        let leaving = self.lock().take(pod);
+        let leaving = self.state.lock().take(pod);
         let ordinal = leaving.first().map(|member| member.ordinal);
         self.terminate(leaving).await;
         ordinal
@@ -403,7 +398,7 @@ impl Cluster {
 
     async fn terminate(&self, leaving: Vec<Member>) {
         self.publish();
-        let drain = self.lock().drain;
+        let drain = self.state.lock().drain;
         tokio::time::sleep(drain).await;
         let stops = leaving.iter().map(async |member| {
             let finished = tokio::time::timeout(GRACE, member.pod.stop_gracefully()).await;
@@ -413,15 +408,11 @@ impl Cluster {
         });
         join_all(stops).await;
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for member in &self.lock().members {
+        for member in &self.state.lock().members {
             member.pod.abort();
         }
     }

@@ -14,7 +14,7 @@ mod zone;
 use std::{
     fmt,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use rand::{SeedableRng, rngs::StdRng};
@@ -29,7 +29,8 @@ use self::{
     record::{RecordData, RecordType, Srv},
     zone::Zone,
 };
-use super::{lock::lock, within::within};
+use super::within::within;
+use crate::sync::Mutex;
 
 /// A DNS server on a loopback address, with UDP and TCP on one port.
 ///
@@ -112,7 +113,7 @@ impl DnsServer {
     ///
     /// Records, faults and the log are kept. The port stays reserved, for [`restart`](Self::restart).
     pub async fn stop(&self) {
-        let running = lock(&self.running).take();
+        let running = self.running.lock().take();
         if let Some(Running { stop, task }) = running {
             drop(stop);
             // It ends by itself, or with its runtime.
@@ -133,7 +134,7 @@ impl DnsServer {
             .unwrap_or_else(|error| panic!("the port is reserved: {error}"));
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(serve::serve(udp, tcp, Arc::clone(&self.zone), stopped));
-        *lock(&self.running) = Some(Running { stop, task });
+        *self.running.lock() = Some(Running { stop, task });
     }
 
     /// Replaces the name's A records, keeping order and duplicates. With no addresses, it removes them.
@@ -181,24 +182,24 @@ impl DnsServer {
 
     /// Removes all of the name's records.
     pub fn remove(&self, name: &str) {
-        self.zone.lock().records.remove(&normal(name));
+        self.zone.state.lock().records.remove(&normal(name));
     }
 
     /// Sets the TTL of NXDOMAIN and NODATA, in seconds (the SOA's minimum); 5 at first.
     pub fn set_negative_ttl(&self, ttl: u32) {
-        self.zone.lock().negative_ttl = ttl;
+        self.zone.state.lock().negative_ttl = ttl;
     }
 
     /// Sets which glue goes with SRV records; [`Glue::Whole`] at first.
     pub fn set_glue(&self, glue: Glue) {
-        self.zone.lock().glue = glue;
+        self.zone.state.lock().glue = glue;
     }
 
     /// Sets whether each answer's records, and its glue, are shuffled, as CoreDNS's `loadbalance` does. Off at first.
     ///
     /// The orders are the same in every run.
     pub fn shuffle(&self, on: bool) {
-        self.zone.lock().shuffle = on.then(|| StdRng::seed_from_u64(1));
+        self.zone.state.lock().shuffle = on.then(|| StdRng::seed_from_u64(1));
     }
 
     /// Sets a fault for queries for `name` (`"*"` is any) and `record_type` ([`ANY`](RecordType::ANY) is any) from now
@@ -213,6 +214,7 @@ impl DnsServer {
     pub fn fault(&self, name: &str, record_type: impl Into<u16>, fault: Fault) {
         let record_type = RecordType::from(record_type.into());
         self.zone
+            .state
             .lock()
             .faults
             .add(normal(name), record_type, fault);
@@ -220,22 +222,22 @@ impl DnsServer {
 
     /// Ends all faults: queries get their right answers again.
     pub fn clear_faults(&self) {
-        self.zone.lock().faults = Faults::default();
+        self.zone.state.lock().faults = Faults::default();
     }
 
     /// All queries since the start, or since [`forget`](Self::forget), oldest first.
     pub fn queries(&self) -> Vec<LoggedQuery> {
-        self.zone.lock().log.clone()
+        self.zone.state.lock().log.clone()
     }
 
     /// How many queries the log holds, over UDP and TCP, answered or not.
     pub fn exchanges(&self) -> usize {
-        self.zone.lock().log.len()
+        self.zone.state.lock().log.len()
     }
 
     /// Empties the log, so that everything that counts or returns queries begins anew.
     pub fn forget(&self) {
-        self.zone.lock().forget();
+        self.zone.state.lock().forget();
     }
 
     /// How many queries for `name` and `record_type` the log holds.
@@ -243,7 +245,7 @@ impl DnsServer {
         let (name, record_type) = (normal(name), RecordType::from(record_type.into()));
         let asked =
             |query: &&LoggedQuery| normal(&query.name) == name && query.record_type == record_type;
-        self.zone.lock().log.iter().filter(asked).count()
+        self.zone.state.lock().log.iter().filter(asked).count()
     }
 
     /// Waits until the log holds at least `n` queries.
@@ -286,7 +288,7 @@ impl DnsServer {
         let event = async {
             let mut logged = self.zone.logged.subscribe();
             loop {
-                if let Some(query) = self.zone.lock().next_logged() {
+                if let Some(query) = self.zone.state.lock().next_logged() {
                     return query;
                 }
                 logged.changed().await.expect("the zone holds the sender");

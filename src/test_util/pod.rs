@@ -11,7 +11,7 @@ pub(super) mod tls;
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,7 +29,8 @@ use self::{
     serve::Command,
     tls::Tls,
 };
-use super::{lock::lock, within::within};
+use super::within::within;
+use crate::sync::Mutex;
 
 /// An HTTP server on one address that behaves as a test says. It speaks HTTP/1.1 and HTTP/2 (by ALPN over TLS, with
 /// prior knowledge in clear), so gRPC as well.
@@ -129,7 +130,7 @@ impl Pod {
     ///
     /// It also waits for a request that never finishes: put a timeout around it, then [`kill`](Self::kill).
     pub async fn stop_gracefully(&self) {
-        let commands = match &*self.lock() {
+        let commands = match &*self.state.lock() {
             State::Running(commands) => Arc::clone(commands),
             _ => return,
         };
@@ -244,11 +245,7 @@ impl Pod {
     }
 
     fn replace(&self, state: State) -> State {
-        std::mem::replace(&mut *self.lock(), state)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        std::mem::replace(&mut *self.state.lock(), state)
     }
 }
 

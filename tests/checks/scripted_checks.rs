@@ -7,14 +7,16 @@ use std::{
     collections::HashMap,
     future::pending,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use tokio::time::{Instant, sleep};
 use tower_headless::{BoxError, Endpoint, HealthCheck};
 
-/// How a check ends.
+use crate::support::lock;
+
+/// What a check answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Answer {
     #[default]
@@ -44,15 +46,11 @@ struct Running(ScriptedChecks);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.lock().running -= 1;
+        lock(&self.0.0).running -= 1;
     }
 }
 
 impl ScriptedChecks {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub fn check(&self) -> HealthCheck {
         let checks = self.clone();
         HealthCheck::by(move |endpoint: Endpoint| {
@@ -78,7 +76,7 @@ impl ScriptedChecks {
             IpAddr::V4(address) => address.octets()[3],
             IpAddr::V6(_) => unreachable!("the pods are IPv4"),
         };
-        let mut state = self.lock();
+        let mut state = lock(&self.0);
         state.begun.push((Instant::now(), host));
         state.running += 1;
         state.most = state.most.max(state.running);
@@ -88,17 +86,17 @@ impl ScriptedChecks {
 
     pub fn set(&self, hosts: impl IntoIterator<Item = u8>, answer: Answer) {
         let hosts = hosts.into_iter().map(|host| (host, answer));
-        self.lock().answers.extend(hosts);
+        lock(&self.0).answers.extend(hosts);
     }
 
     /// When checks began, and of which pods.
     pub fn all(&self) -> Vec<(Instant, u8)> {
-        self.lock().begun.clone()
+        lock(&self.0).begun.clone()
     }
 
     /// How many checks of the pod have begun.
     pub fn begun(&self, host: u8) -> usize {
-        let all = &self.lock().begun;
+        let all = &lock(&self.0).begun;
         all.iter().filter(|(_, it)| *it == host).count()
     }
 
@@ -111,12 +109,12 @@ impl ScriptedChecks {
     }
 
     pub fn running(&self) -> usize {
-        self.lock().running
+        lock(&self.0).running
     }
 
     /// The most that ran at the same time.
     pub fn most(&self) -> usize {
-        self.lock().most
+        lock(&self.0).most
     }
 
     /// How many references to the checks there are: each user and each running check has one.

@@ -75,7 +75,7 @@ async fn a_pod_without_http2_is_passed_over_if_http2_is_required() {
 
 /// A pod's address has gone to another service's pod.
 #[tokio::test]
-async fn row_12_a_pod_of_another_service_is_passed_over_and_gets_no_request() {
+async fn a_pod_of_another_service_is_passed_over_and_gets_no_request() {
     let authority = Authority::new();
     let other = ["db.default.svc.cluster.local"];
     let (stranger, seen) = secure(authority.server(&other, &[H2, H1], false)).await;

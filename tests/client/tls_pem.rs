@@ -28,7 +28,7 @@ fn refusals(pem: impl AsRef<[u8]>) -> [String; 3] {
 }
 
 #[test]
-fn row_h10_what_has_no_certificate_is_an_error_that_tells_what_it_is() {
+fn what_has_no_certificate_is_an_error_that_tells_what_it_is() {
     let authority = Authority::new();
     let der = authority.sign(&["web"]).0.der().to_vec();
     let utf16: Vec<u8> = "-----BEGIN"
@@ -67,7 +67,7 @@ fn row_h10_what_has_no_certificate_is_an_error_that_tells_what_it_is() {
 }
 
 #[test]
-fn row_h10_a_private_key_is_no_authority_and_no_chain() {
+fn a_private_key_is_no_authority_and_no_chain() {
     let (_, key, _) = Authority::new().client();
     let [trusted, chained, _] = refusals(&key);
     assert_eq!(trusted, "no certificate: it has PRIVATE KEY");

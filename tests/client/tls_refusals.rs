@@ -49,7 +49,7 @@ async fn post(client: &Client, body: &'static str) -> Result<String, Error> {
 }
 
 #[tokio::test]
-async fn row_h5_posts_go_elsewhere_when_a_pod_refuses_the_client_after_the_handshake() {
+async fn posts_go_elsewhere_when_a_pod_refuses_the_client_after_the_handshake() {
     let authority = Authority::new();
     let pods = pods(&authority, 1).await;
     let client = http1(&authority, pods.iter().map(|(address, _)| *address));
@@ -66,7 +66,7 @@ async fn row_h5_posts_go_elsewhere_when_a_pod_refuses_the_client_after_the_hands
 }
 
 #[tokio::test]
-async fn row_h5_where_all_pods_refuse_the_client_every_post_is_known_to_be_unexecuted() {
+async fn where_all_pods_refuse_the_client_every_post_is_known_to_be_unexecuted() {
     let authority = Authority::new();
     let pods = pods(&authority, 4).await;
     let client = http1(&authority, pods.iter().map(|(address, _)| *address));

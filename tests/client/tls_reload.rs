@@ -517,11 +517,11 @@ async fn rotate_under_load(protocol: Protocol, offered: &[u8]) {
 }
 
 #[tokio::test]
-async fn row_36_an_authority_is_rotated_under_load_and_no_request_fails_http1() {
+async fn an_authority_is_rotated_under_load_and_no_request_fails_http1() {
     rotate_under_load(Protocol::Http1, H1).await;
 }
 
 #[tokio::test]
-async fn row_36_an_authority_is_rotated_under_load_and_no_request_fails_http2() {
+async fn an_authority_is_rotated_under_load_and_no_request_fails_http2() {
     rotate_under_load(Protocol::Http2, H2).await;
 }

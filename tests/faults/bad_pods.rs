@@ -72,7 +72,7 @@ async fn share_of_the_first<P: Policy>(cluster: &Cluster, policy: P, mode: Mode)
 }
 
 #[tokio::test]
-async fn row_19_a_slow_pod() {
+async fn least_connections_avoids_a_slow_pod_and_round_robin_does_not() {
     let cluster = Cluster::start(5).await;
     let slow = Mode::Slow(Duration::from_millis(200));
     let share = share_of_the_first(&cluster, LeastConnections::new(), slow).await;
@@ -98,7 +98,7 @@ async fn is_not_attracted<P: Policy + Clone>(policy: P, most: f64) {
 }
 
 #[tokio::test]
-async fn row_20_an_instant_503_or_429_attracts_nothing() {
+async fn an_instant_503_or_429_attracts_nothing() {
     // A fifth, plus what closing idle connections may add. For Random, 400 ± 18 of 2,000: five standard deviations.
     let fair = 0.205;
     is_not_attracted(RoundRobin::new(), fair).await;
@@ -124,14 +124,14 @@ async fn an_instant_503_is_ejected<P: Policy>(policy: P) {
 }
 
 #[tokio::test]
-async fn row_20_an_instant_503_is_ejected() {
+async fn a_pod_that_answers_503_at_once_is_ejected() {
     an_instant_503_is_ejected(RoundRobin::new()).await;
     an_instant_503_is_ejected(Random::new()).await;
     an_instant_503_is_ejected(LeastConnections::new()).await;
 }
 
 #[tokio::test]
-async fn row_21_all_pods_bad() {
+async fn with_all_pods_bad_requests_reach_them_all_the_same() {
     let cluster = Cluster::start(4).await;
     let client = client(&cluster, RoundRobin::new(), OutlierDetection::new());
     for pod in cluster.pods() {
@@ -166,7 +166,7 @@ async fn row_21_all_pods_bad() {
 }
 
 #[tokio::test]
-async fn row_22_no_herd_on_a_new_pod() {
+async fn a_new_pod_gets_no_herd() {
     let cluster = Cluster::start(4).await;
     for pod in cluster.pods() {
         pod.set(Mode::Slow(Duration::from_millis(20)));
@@ -203,7 +203,7 @@ async fn row_22_no_herd_on_a_new_pod() {
 }
 
 #[tokio::test]
-async fn row_23_a_flapping_pod() {
+async fn a_flapping_pod_fails_ever_fewer_requests() {
     let cluster = Cluster::start(4).await;
     let health =
         OutlierDetection::new().ejection_time(Duration::from_millis(100), Duration::from_secs(10));

@@ -14,7 +14,8 @@ use tower_headless::{Endpoint, Error};
 use crate::{
     cluster::{Cluster, Told, host},
     failures::{Case, Facts},
-    life::{Life, lock},
+    life::Life,
+    lock::lock,
     plan::{BROADCAST_TIMEOUT, Config},
     pod::{PodError, Request, Sent, ServedBy},
     promises::{BACK_OFF, ready_timeout},

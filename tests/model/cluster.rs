@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use tower_headless::{BoxError, Discovery, Endpoint, EndpointStatus};
 
 use crate::{
-    life::{Life, lock},
+    life::Life,
+    lock::lock,
     plan::{By, Config, Hosts, Locality, Mood, Names},
     pod::Pod,
 };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     cluster::Cluster,
-    life::lock,
+    lock::lock,
     plan::{BOUND, Config, Locality, PolicyName},
     users::{Answer, User},
     view::{Seen, View},

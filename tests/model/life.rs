@@ -3,7 +3,7 @@
 use std::{
     panic::resume_unwind,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
@@ -11,11 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::plan::Mood;
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::{lock::lock, plan::Mood};
 
 /// A pod's life: from when it joins to when it leaves.
 pub(crate) struct Life {

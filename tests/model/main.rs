@@ -40,6 +40,8 @@ mod generate;
 mod kept;
 mod keys;
 mod life;
+#[path = "../support/lock.rs"]
+mod lock;
 mod plan;
 mod pod;
 mod promises;

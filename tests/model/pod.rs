@@ -18,7 +18,8 @@ use tower::Service;
 use tower_headless::{BoxError, Unsent};
 
 use crate::{
-    life::{Life, Log, lock},
+    life::{Life, Log},
+    lock::lock,
     plan::Mood,
 };
 

@@ -16,7 +16,7 @@ use crate::{
     cluster::Cluster,
     failures::{self, Facts},
     keys::{self, Preferences},
-    life::lock,
+    lock::lock,
     plan::{CHECK_INTERVAL, Checks, Config, Ready},
     pod::Receiver,
     states,

@@ -7,7 +7,7 @@ use tower_headless::{EndpointState, Proximity};
 
 use crate::{
     cluster::host,
-    life::lock,
+    lock::lock,
     plan::{By, Config, Hosts, KEYS, Locality, Mood, PolicyName, Ready, Take, hosts},
     promises::{ATTEMPT, BACK_OFF, CHECKED},
     users::{Answer, Stage, User, Wish},

@@ -7,7 +7,8 @@ use tower_headless::{EjectionReason, EndpointState};
 
 use crate::{
     cluster::Cluster,
-    life::{Log, lock},
+    life::Log,
+    lock::lock,
     plan::{CHECK_FAILURES, Checks, Config},
     promises::{ATTEMPT, BACK_OFF, ready_timeout},
     users::User,

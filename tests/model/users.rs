@@ -15,7 +15,7 @@ use tower_headless::{Endpoint, Error, PodId, Route};
 
 use crate::{
     cluster::{Wanted, address, name},
-    life::lock,
+    lock::lock,
     plan::{By, Hosts, Take},
     pod::{Request, Sent, ServedBy},
     subject::{PodResponse, Subject},

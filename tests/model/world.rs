@@ -16,7 +16,7 @@ use tower_headless::EndpointStatus;
 use crate::{
     broadcasts::Broadcast,
     cluster::{Change, Cluster, host},
-    life::lock,
+    lock::lock,
     plan::{Config, Ending, Step, Take},
     promises::Promises,
     subject::{self, Subject},

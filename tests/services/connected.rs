@@ -6,7 +6,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll},
@@ -22,7 +22,10 @@ use tower_headless::{
     RetryPolicy, Route, StaticEndpoints, Unsent,
 };
 
-use crate::support::scripted::{discovery, endpoint, settle};
+use crate::support::{
+    lock,
+    scripted::{discovery, endpoint, settle},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -69,7 +72,7 @@ struct Pods(Arc<Mutex<HashMap<u8, Arc<Pod>>>>);
 
 impl Pods {
     fn pod(&self, host: u8) -> Arc<Pod> {
-        let mut pods: MutexGuard<'_, _> = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pods = lock(&self.0);
         pods.entry(host).or_default().clone()
     }
 

@@ -6,7 +6,7 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
@@ -27,7 +27,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-use super::{tls::Identity, within};
+use super::{lock, tls::Identity, within};
 
 /// What the server does instead of answering.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -462,8 +462,4 @@ fn event(kind: &str, object: Value) -> Value {
 
 fn line(event: &Value) -> Bytes {
     Bytes::from(format!("{event}\n"))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@
 use std::{
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -22,6 +22,8 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
 use tower::{BoxError, Service};
 use tower_headless::Unsent;
+
+use super::lock;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -41,24 +43,21 @@ struct Idle<B>(Mutex<Vec<SendRequest<B>>>);
 impl<B> Idle<B> {
     /// The last used connection that is free. One that is still writing a request that was answered early isn't.
     fn pop(&self) -> Option<SendRequest<B>> {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.0);
         idle.retain(|connection| !connection.is_closed());
         let free = idle.iter().rposition(SendRequest::is_ready)?;
         Some(idle.remove(free))
     }
 
     fn push(&self, connection: SendRequest<B>) {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.0);
         if !connection.is_closed() {
             idle.push(connection);
         }
     }
 
     fn clear(&self) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        lock(&self.0).clear();
     }
 }
 

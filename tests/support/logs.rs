@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use tracing::{
@@ -18,6 +18,8 @@ use tracing_subscriber::{
     registry,
     registry::LookupSpan,
 };
+
+use super::lock;
 
 /// The fields of an event or a span, as text.
 pub type Fields = BTreeMap<String, String>;
@@ -79,29 +81,23 @@ impl Logs {
     }
 
     pub fn events(&self) -> Vec<Event> {
-        self.log.lock().events.clone()
+        lock(&self.log.0).events.clone()
     }
 
     /// How many events have this text, at this level.
     pub fn count(&self, level: Level, text: &str) -> usize {
-        let events = &self.log.lock().events;
+        let events = &lock(&self.log.0).events;
         let is_it = |it: &&Event| it.level == level && it.message().contains(text);
         events.iter().filter(is_it).count()
     }
 
     pub fn spans(&self) -> Vec<Span> {
-        self.log.lock().spans.clone()
+        lock(&self.log.0).spans.clone()
     }
 
     pub fn of_name(&self, name: &str) -> Vec<Span> {
         let is_it = |span: &Span| span.name == name;
         self.spans().into_iter().filter(is_it).collect()
-    }
-}
-
-impl Log {
-    fn lock(&self) -> MutexGuard<'_, Recorded> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,7 +125,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
         }
         let mut fields = Fields::new();
         event.record(&mut Texts(&mut fields));
-        self.lock().events.push(Event {
+        lock(&self.0).events.push(Event {
             level: *metadata.level(),
             target: metadata.target().to_owned(),
             fields,
@@ -144,7 +140,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
         attributes.record(&mut Texts(&mut fields));
         let parent = context.span(id).and_then(|span| span.parent());
         let parent = parent.map(|parent| parent.id().into_u64());
-        let mut recorded = self.lock();
+        let mut recorded = lock(&self.0);
         let span = Span {
             name: attributes.metadata().name().to_owned(),
             fields,
@@ -157,14 +153,14 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
-        let mut recorded = self.lock();
+        let mut recorded = lock(&self.0);
         if let Some(&place) = recorded.open.get(&id.into_u64()) {
             values.record(&mut Texts(&mut recorded.spans[place].fields));
         }
     }
 
     fn on_close(&self, id: Id, _: Context<'_, S>) {
-        let mut recorded = self.lock();
+        let mut recorded = lock(&self.0);
         if let Some(place) = recorded.open.remove(&id.into_u64()) {
             recorded.spans[place].is_closed = true;
         }

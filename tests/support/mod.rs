@@ -21,6 +21,7 @@ pub mod example;
 pub mod http;
 #[cfg(feature = "http")]
 pub mod load;
+mod lock;
 pub mod logs;
 pub mod pod;
 pub mod process;
@@ -29,6 +30,7 @@ pub mod servers;
 pub mod terminal;
 pub mod tls;
 
+pub(crate) use lock::lock;
 pub use tower_headless::test_util::{PATIENCE, within};
 
 /// Refuses connections at an address where nobody listens. The address stays bound, or another test could get it.

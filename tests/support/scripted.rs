@@ -5,7 +5,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,6 +15,8 @@ use tokio::{
     time::sleep,
 };
 use tower_headless::{Balance, BalanceBuilder, BoxError, Discovery, Endpoint, Unsent};
+
+use super::lock;
 
 /// The endpoint of pod number `host`.
 pub fn endpoint(host: u8) -> Endpoint {
@@ -58,10 +60,6 @@ pub async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 type Answer = Result<Vec<Endpoint>, BoxError>;

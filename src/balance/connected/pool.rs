@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{endpoint::Endpoint, error::BoxError, home::Home};
+use crate::{endpoint::Endpoint, error::BoxError, home::Home, sync::Mutex};
 
 /// How many runtimes may have a shared connection each. Later ones push out those of runtimes that have ended.
 const MOST_RUNTIMES: usize = 64;
@@ -87,7 +87,7 @@ impl<S> Pool<S> {
     /// A clone of the shared connection of the runtime `here`.
     pub(super) fn shared(&self, here: Home) -> Option<Connection<S>> {
         let share = self.settings.share?;
-        let open = self.lock();
+        let open = self.open.lock();
         let shared = open.connections.iter().find(|it| it.home == here)?;
         Some(Connection {
             service: share(&shared.service),
@@ -99,7 +99,7 @@ impl<S> Pool<S> {
     /// Takes an idle connection of the runtime `here`, for a request that has a place. If there is none, and no room
     /// for a new one, closes one of another runtime to make room.
     pub(super) fn idle(&self, place: &mut Place, here: Home) -> Option<Connection<S>> {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let at = open.connections.iter().rposition(|it| it.home == here);
         place.count(&self.taken);
         // Includes the connection that is about to be made.
@@ -118,14 +118,14 @@ impl<S> Pool<S> {
 
     /// A new connection's number.
     pub(super) fn number(&self) -> u64 {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         open.made += 1;
         open.made
     }
 
     /// Keeps a connection for the next request, or for all, then frees its place.
     pub(super) fn put(&self, connection: Connection<S>, place: Option<Place>) {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         // Counted out first: if it counted twice, a good connection of another runtime might be closed for it.
         let place = place.map(Place::uncounted);
         open.connections.push_back(connection);
@@ -137,15 +137,11 @@ impl<S> Pool<S> {
 
     /// Removes a shared connection, so that no more requests use it.
     pub(super) fn forget(&self, id: u64) {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let at = open.connections.iter().position(|it| it.id == id);
         let forgotten = at.and_then(|at| open.connections.remove(at));
         drop(open);
         drop(forgotten);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Open<S>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -16,7 +16,7 @@ use tower::{Service, ServiceExt};
 
 use crate::{
     Balance, BoxError, EjectionReason, Endpoint, EndpointState, OutlierDetection, Route,
-    StaticEndpoints, Subset,
+    StaticEndpoints, Subset, sync::Mutex,
 };
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -40,12 +40,12 @@ struct Pods {
 
 impl Pods {
     fn set(&self, host: u8, mood: Mood) {
-        let mut moods = self.moods.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut moods = self.moods.lock();
         moods.insert(host, mood);
     }
 
     fn mood(&self, host: u8) -> Mood {
-        let moods = self.moods.lock().unwrap_or_else(PoisonError::into_inner);
+        let moods = self.moods.lock();
         moods.get(&host).copied().unwrap_or(Mood::Well)
     }
 

@@ -4,9 +4,9 @@
 //! answers only without an OPT record is asked without one for a while, then with one again, because it may have been
 //! replaced.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use tokio::time::{Duration, Instant};
+
+use crate::sync::Mutex;
 
 /// How long a server is asked without an OPT record. A wrong guess costs little: answers above 512 bytes go over TCP.
 /// Trying again costs little too: a packet if the server refuses, half of its time if it is silent.
@@ -21,23 +21,17 @@ pub(super) struct Edns {
 impl Edns {
     /// Whether to send an OPT record now.
     pub(super) fn is_tried(&self, now: Instant) -> bool {
-        self.lock().is_none_or(|until| now >= until)
+        self.without_until.lock().is_none_or(|until| now >= until)
     }
 
     /// Notes that the server answers without an OPT record, and didn't with one.
     pub(super) fn is_missing(&self, now: Instant) {
-        *self.lock() = Some(now + WITHOUT);
+        *self.without_until.lock() = Some(now + WITHOUT);
     }
 
     /// Notes that the server answers with an OPT record.
     pub(super) fn is_there(&self) {
-        *self.lock() = None;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.without_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.without_until.lock() = None;
     }
 }
 

@@ -1,9 +1,6 @@
 //! DNS and resolv.conf for the fuzz targets: bytes in, endpoints out. Only builds with `--cfg fuzzing` have it.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
@@ -17,7 +14,10 @@ use super::{
     resolution::{self, Resolution},
     system_conf::ResolvConf,
 };
-use crate::discovery::{Discovery, shared::Shared};
+use crate::{
+    discovery::{Discovery, shared::Shared},
+    sync::Mutex,
+};
 
 /// Answers a question (a full name, and `A`, `AAAA` or `SRV`) with the bytes of a message, or not at all.
 pub type NameServer = Box<dyn FnMut(&str, &str) -> Option<Vec<u8>> + Send>;
@@ -65,10 +65,6 @@ impl Wire {
             server: Arc::new(Mutex::new(server)),
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, NameServer> {
-        self.server.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Resolve for Wire {
@@ -78,7 +74,7 @@ impl Resolve for Wire {
     }
 
     fn ask(&self, query: Query, transport: Transport, _: Instant) -> BoxFuture<'static, Answer> {
-        let bytes = self.lock()(&query.name, &query.record_type.to_string());
+        let bytes = self.server.lock()(&query.name, &query.record_type.to_string());
         let via = Via {
             name_server: ([10, 96, 0, 10], 53).into(),
             transport,

@@ -16,7 +16,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -28,7 +28,10 @@ use super::{
     lookup::{Family, Found, Resolve, Transport},
 };
 
-use crate::logs::{DISCOVERY, Line, debug, here, warn};
+use crate::{
+    logs::{DISCOVERY, Line, debug, here, warn},
+    sync::Mutex,
+};
 
 /// The most names that are looked up.
 const MOST: usize = 64;
@@ -73,12 +76,12 @@ impl PodNames {
     /// Notes that requests ask for the pod of this name. Returns true if it is looked up from now on and wasn't
     /// before.
     pub(super) fn want(&self, pod: &str, now: Instant) -> bool {
-        is_hostname(pod) && self.lock().want(pod, now)
+        is_hostname(pod) && self.0.lock().want(pod, now)
     }
 
     /// The wanted names, beginning with those that have waited longest for their turn in a look of this family.
     fn wanted(&self, family: Family, now: Instant) -> Vec<Arc<str>> {
-        let mut wanted = self.lock();
+        let mut wanted = self.0.lock();
         wanted.names.retain(|_, entry| now < entry.wanted_at + KEPT);
         wanted.take_in(now);
         let mut names: Vec<_> = wanted.names.iter().collect();
@@ -88,30 +91,26 @@ impl PodNames {
 
     /// Takes in waiting names for which there is room now, and returns them.
     fn taken_in(&self, now: Instant) -> Vec<Arc<str>> {
-        self.lock().take_in(now)
+        self.0.lock().take_in(now)
     }
 
     /// Notes that a name got its turn in a look.
     fn asked(&self, pod: &str, family: Family, now: Instant) {
-        if let Some(entry) = self.lock().names.get_mut(pod) {
+        if let Some(entry) = self.0.lock().names.get_mut(pod) {
             entry.asked[family as usize] = Some(now);
         }
     }
 
     /// Notes that a name belongs to a pod of the Service.
     fn is_real(&self, pod: &str) {
-        if let Some(entry) = self.lock().names.get_mut(pod) {
+        if let Some(entry) = self.0.lock().names.get_mut(pod) {
             entry.is_real = true;
         }
     }
 
     /// An independent copy.
     pub(super) fn copied(&self) -> Self {
-        Self(Arc::new(Mutex::new(self.lock().clone())))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Wanted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        Self(Arc::new(Mutex::new(self.0.lock().clone())))
     }
 }
 
@@ -332,7 +331,7 @@ mod tests {
             assert!(!names.want(&format!("more-{pod}"), now));
         }
         assert!(!names.want("more-0", now + SECOND));
-        assert_eq!(names.lock().waiting.len(), MOST);
+        assert_eq!(names.0.lock().waiting.len(), MOST);
         let later = now + IN_USE - SECOND;
         for pod in 2..MOST {
             assert!(!names.want(&format!("web-{pod}"), later));
@@ -343,7 +342,7 @@ mod tests {
         assert!(wanted.contains(&"more-0".into()));
         assert_eq!(wanted.len(), MOST);
         assert_eq!(names.taken_in(now + IN_USE).len(), 0);
-        assert_eq!(names.lock().waiting.len(), 0);
+        assert_eq!(names.0.lock().waiting.len(), 0);
     }
 
     #[test]

@@ -439,10 +439,10 @@ mod tests {
         }
     }
 
-    /// Row 14 of the faults: a suspended machine's clock jumps. With monotonic time that causes one late question, not
+    /// A suspended machine's clock jumps. With monotonic time that causes one late question, not
     /// a burst.
     #[tokio::test(start_paused = true)]
-    async fn row_14_a_suspend_costs_one_question() {
+    async fn a_suspend_costs_one_question() {
         let mut question = question();
         let asked = Cell::new(0);
         drain(&mut question, &asked).await;

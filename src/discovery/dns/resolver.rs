@@ -2,12 +2,7 @@
 //! SERVFAIL, REFUSED, silence or nonsense, and after a negative answer that isn't believed (`trust.rs`). A server that
 //! has failed is asked last for a while (`trouble.rs`). The servers not yet asked share the question's remaining time.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
@@ -21,7 +16,10 @@ use super::{
     trust::{Absence, Trust},
 };
 
-use crate::logs::{DISCOVERY, Line, debug, here};
+use crate::{
+    logs::{DISCOVERY, Line, debug, here},
+    sync::Mutex,
+};
 
 /// At most this many name servers share the remaining time. With more servers, the others get their turn once the first
 /// ones have failed and are asked last.
@@ -64,15 +62,11 @@ impl Resolver {
             state: Arc::new(Mutex::new(state)),
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Resolve for Resolver {
     fn candidates(&self, name: &Name) -> Result<Vec<Arc<str>>, LookupError> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let given = !state.given.is_empty();
         let candidates = match state.file.read() {
             Ok(ResolvConf { search, ndots, .. }) => name.candidates(search, *ndots),
@@ -88,7 +82,7 @@ impl Resolve for Resolver {
     }
 
     fn ask(&self, query: Query, over: Transport, deadline: Instant) -> BoxFuture<'static, Answer> {
-        let servers = self.lock().servers();
+        let servers = self.state.lock().servers();
         Box::pin(async move {
             let reason = |error: std::io::Error| Reason::Configuration(error.to_string());
             let servers = servers.map_err(|error| LookupError::new(&query, reason(error)))?;
@@ -98,7 +92,7 @@ impl Resolve for Resolver {
 
     /// Makes servers without TCP connections, because those belong to a runtime. Trust in servers is shared.
     fn renewed(&self) -> Self {
-        let state = self.lock();
+        let state = self.state.lock();
         let Servers { options, trust, .. } = &*state.servers;
         let addresses: Vec<_> = state.servers.servers.iter().map(Server::address).collect();
         let state = State {

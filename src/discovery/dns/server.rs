@@ -16,10 +16,7 @@ use std::{
     collections::HashSet,
     io,
     net::SocketAddr,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -36,6 +33,7 @@ use super::{
     tcp::Connections,
     udp,
 };
+use crate::sync::Mutex;
 
 /// How many times a question is sent over UDP within its time, unless resolv.conf says otherwise (`attempts`).
 const SENDS: u32 = 4;
@@ -113,7 +111,7 @@ impl Server {
         if self.options.use_tcp {
             let response = self.exchange_tcp(query, budget / 2).await?;
             Ok((response, Transport::Tcp))
-        } else if over == Transport::Tcp || self.large().contains(query) {
+        } else if over == Transport::Tcp || self.large.lock().contains(query) {
             self.tcp_first(query, budget).await
         } else {
             self.udp_first(query, budget).await
@@ -156,7 +154,7 @@ impl Server {
         }
         match self.exchange_udp(query, budget / 3).await {
             Ok(packet) if !packet.is_truncated() && !packet.is_unreadable() => {
-                self.large().remove(query);
+                self.large.lock().remove(query);
                 Ok((packet, Transport::Udp))
             }
             _ => result.map(|response| (response, Transport::Tcp)),
@@ -172,7 +170,7 @@ impl Server {
         self.responds.store(true, Relaxed);
         if !response.is_unreadable() {
             let fits = response.fits_a_packet(self.edns.is_tried(Instant::now()));
-            let mut large = self.large();
+            let mut large = self.large.lock();
             if fits {
                 large.remove(query);
             } else if large.len() < LARGE {
@@ -251,10 +249,6 @@ impl Server {
             | io::ErrorKind::AddrNotAvailable => Reason::Closed(self.address, error.to_string()),
             _ => Reason::Other(self.address, error.to_string()),
         }
-    }
-
-    fn large(&self) -> MutexGuard<'_, HashSet<Query>> {
-        self.large.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,18 +1,15 @@
 //! Questions over TCP: one at a time on each connection, and connections are kept for later questions (RFC 7766
 //! §6.2.1).
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
+
+use crate::sync::Mutex;
 
 /// How many idle connections are kept: two, because A and AAAA are asked for at the same time.
 const KEPT: usize = 2;
@@ -38,12 +35,12 @@ impl Connections {
         attempt: Duration,
         accept: impl Fn(&[u8]) -> Option<T>,
     ) -> io::Result<T> {
-        let kept = self.lock().pop();
+        let kept = self.idle.lock().pop();
         if let Some(stream) = kept {
             match timeout(attempt, self.exchange(stream, message, &accept)).await {
                 Ok(Ok(accepted)) => return Ok(accepted),
                 // The other idle ones are likely dead too: the server was away, or closes idle connections.
-                Ok(Err(_)) | Err(_) => self.lock().clear(),
+                Ok(Err(_)) | Err(_) => self.idle.lock().clear(),
             }
         }
         let exchange = async {
@@ -80,13 +77,9 @@ impl Connections {
     }
 
     fn keep(&self, stream: TcpStream) {
-        let mut idle = self.lock();
+        let mut idle = self.idle.lock();
         if idle.len() < KEPT {
             idle.push(stream);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<TcpStream>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,16 +3,12 @@
 //!
 //! It goes by type because some servers answer A and never AAAA.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 
 use super::lookup::RecordType;
+use crate::sync::Mutex;
 
 /// How long a server is asked last after a failure: the first figure, doubled each time up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
@@ -37,7 +33,7 @@ struct Trouble {
 impl Troubles {
     /// Whether to ask a server after the others.
     pub(super) fn is_late(&self, server: SocketAddr, asked: RecordType, now: Instant) -> bool {
-        let trouble = self.lock().get(&(server, asked)).copied();
+        let trouble = self.0.lock().get(&(server, asked)).copied();
         trouble.is_some_and(|trouble| now < trouble.until)
     }
 
@@ -50,7 +46,7 @@ impl Troubles {
         now: Instant,
         is_closed: bool,
     ) {
-        let mut troubles = self.lock();
+        let mut troubles = self.0.lock();
         let trouble = troubles.entry((server, asked)).or_insert(Trouble {
             since,
             is_closed,
@@ -66,23 +62,19 @@ impl Troubles {
     }
 
     pub(super) fn answered(&self, server: SocketAddr, asked: RecordType) {
-        self.lock().remove(&(server, asked));
+        self.0.lock().remove(&(server, asked));
     }
 
     /// Whether a server has given no answer for [`AWAY`].
     pub(super) fn is_away(&self, server: SocketAddr, asked: RecordType, now: Instant) -> bool {
-        let trouble = self.lock().get(&(server, asked)).copied();
+        let trouble = self.0.lock().get(&(server, asked)).copied();
         trouble.is_some_and(|trouble| now >= trouble.since + AWAY)
     }
 
     /// Whether a server's port was closed, or unreachable, when it was last asked.
     pub(super) fn is_closed(&self, server: SocketAddr, asked: RecordType) -> bool {
-        let trouble = self.lock().get(&(server, asked)).copied();
+        let trouble = self.0.lock().get(&(server, asked)).copied();
         trouble.is_some_and(|trouble| trouble.is_closed)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<(SocketAddr, RecordType), Trouble>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -21,10 +21,11 @@
 use std::{
     collections::{BTreeSet, HashMap},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use super::lookup::{Answer, LookupError, Nothing};
+use crate::sync::Mutex;
 
 /// How many names are remembered. A target needs a handful.
 const NAMES: usize = 1024;
@@ -73,17 +74,17 @@ struct Denial {
 impl Trust {
     /// Notes that a server has sent something.
     pub(super) fn responded(&self, server: SocketAddr) {
-        self.lock().alive.insert(server);
+        self.0.lock().alive.insert(server);
     }
 
     /// Whether anything has ever come from a server.
     pub(super) fn is_alive(&self, server: SocketAddr) -> bool {
-        self.lock().alive.contains(&server)
+        self.0.lock().alive.contains(&server)
     }
 
     /// Notes that a server has returned records for `name`.
     pub(super) fn named(&self, name: &Arc<str>, server: SocketAddr) {
-        let names = &mut self.lock().namers;
+        let names = &mut self.0.lock().namers;
         if let Some(namers) = names.get_mut(name) {
             namers.insert(server);
         } else if names.len() < NAMES {
@@ -93,7 +94,7 @@ impl Trust {
 
     /// Begins a question about `name`. Servers that are no longer among `servers` don't count.
     pub(super) fn hear(&self, name: &Arc<str>, servers: &[SocketAddr]) -> Hearing {
-        let mut namers = self.lock().namers.get(name).cloned().unwrap_or_default();
+        let mut namers = self.0.lock().namers.get(name).cloned().unwrap_or_default();
         namers.retain(|namer| servers.contains(namer));
         let mut in_order = servers.iter();
         let first_namer = in_order.find(|server| namers.contains(*server));
@@ -104,10 +105,6 @@ impl Trust {
             failed: Vec::new(),
             failure: None,
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

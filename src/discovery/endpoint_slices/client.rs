@@ -1,6 +1,6 @@
 //! Asks the API server with kube's client.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt, TryFutureExt, future::BoxFuture};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -19,7 +19,7 @@ use super::{
     rbac::Forbidden,
     settings::{Access, Settings},
 };
-use crate::error::chain;
+use crate::{error::chain, sync::Mutex};
 
 /// How long a watch lasts, in seconds, until the API server ends it. kube allows at most 295. It is random, so that
 /// clients started together don't reopen together.
@@ -61,25 +61,21 @@ impl ApiServer {
         if let Access::Client(client) = &self.settings.access {
             return Ok(client.clone());
         }
-        if let Some(made) = &*self.held()
+        if let Some(made) = &*self.made.lock()
             && made.good_until.is_none_or(|until| Instant::now() < until)
         {
             return Ok(made.client.clone());
         }
         let made = config::client(&self.settings.access).await?;
-        *lock(&self.server) = made.server.clone();
-        *self.held() = Some(made.clone());
+        *self.server.lock() = made.server.clone();
+        *self.made.lock() = Some(made.clone());
         Ok(made.client)
-    }
-
-    fn held(&self) -> MutexGuard<'_, Option<Made>> {
-        lock(&self.made)
     }
 
     /// Drops the client if its credentials were rejected, so that the next one reads them anew.
     fn drop_rejected(&self, reason: &Reason) {
         if matches!(reason, Reason::Unauthorized(_)) {
-            *self.held() = None;
+            *self.made.lock() = None;
         }
     }
 }
@@ -103,7 +99,7 @@ impl Api for ApiServer {
     }
 
     fn server(&self) -> Option<Arc<str>> {
-        lock(&self.server).clone()
+        self.server.lock().clone()
     }
 
     /// Drops the client, because kube's client has a task and connections in the runtime that it was made in.
@@ -114,10 +110,6 @@ impl Api for ApiServer {
             server: Arc::default(),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The slices of one Service, as kube asks for them.

@@ -167,7 +167,7 @@ impl<A: Api> Watcher<A> {
         let pause = match self.backoff {
             Some(_) => self.pause(),
             None => {
-                self.backoff = Some(new_backoff());
+                self.backoff = Some(Backoff::of_discovery());
                 Duration::ZERO
             }
         };
@@ -182,7 +182,7 @@ impl<A: Api> Watcher<A> {
     }
 
     fn pause(&mut self) -> Duration {
-        let backoff = self.backoff.get_or_insert_with(new_backoff);
+        let backoff = self.backoff.get_or_insert_with(Backoff::of_discovery);
         backoff.next(&mut rand::rng())
     }
 
@@ -271,10 +271,4 @@ impl<A: Api> Source for Watcher<A> {
 fn bounded<T: 'static>(asked: Asked<T>) -> Asked<T> {
     let answer = timeout(ANSWER, asked);
     Box::pin(answer.map(|answer| answer.unwrap_or(Err(Reason::Timeout(ANSWER)))))
-}
-
-/// The same back-off as for DNS.
-fn new_backoff() -> Backoff {
-    let (min, max) = (Duration::from_secs(1), Duration::from_secs(30));
-    Backoff::new(min, 1.6, max, 0.2)
 }

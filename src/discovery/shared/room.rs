@@ -2,14 +2,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use crate::{discovery::DiscoveryReport, endpoint::Endpoint, error::BoxError};
+use crate::{discovery::DiscoveryReport, endpoint::Endpoint, error::BoxError, sync::Mutex};
 
 /// What [`Shared`](super::Shared) reads from: like [`Discovery`](crate::Discovery), but its errors can be cloned for
 /// several readers.
@@ -109,7 +109,7 @@ impl<S: Source> Room<S> {
 
     /// Whether it has no readers, and its last answer is no longer fresh.
     pub(super) fn is_left(&self) -> bool {
-        let state = || self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = || self.state.lock();
         self.readers.is_empty() && !state().is_fresh()
     }
 }
@@ -192,7 +192,7 @@ fn age(at: Instant) -> Option<Duration> {
 
 impl Readers {
     pub(super) fn enter(&self) -> usize {
-        let mut waiting = self.lock();
+        let mut waiting = self.0.lock();
         waiting.next += 1;
         waiting.inside += 1;
         waiting.next
@@ -200,7 +200,7 @@ impl Readers {
 
     /// Removes a reader. If it was the last one inside, returns how many have ever entered.
     pub(super) fn leave(&self, reader: usize) -> Option<usize> {
-        let mut waiting = self.lock();
+        let mut waiting = self.0.lock();
         waiting.inside -= 1;
         let waker = waiting.wakers.remove(&reader);
         let came = (waiting.inside == 0).then_some(waiting.next);
@@ -211,15 +211,15 @@ impl Readers {
 
     /// How many readers have ever entered.
     pub(super) fn came(&self) -> usize {
-        self.lock().next
+        self.0.lock().next
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().inside == 0
+        self.0.lock().inside == 0
     }
 
     pub(super) fn wait(&self, reader: usize, waker: &Waker) {
-        let mut waiting = self.lock();
+        let mut waiting = self.0.lock();
         let known = waiting.wakers.entry(reader);
         known
             .and_modify(|known| known.clone_from(waker))
@@ -227,12 +227,8 @@ impl Readers {
     }
 
     fn wake_all(&self) {
-        let wakers: Vec<_> = self.lock().wakers.values().cloned().collect();
+        let wakers: Vec<_> = self.0.lock().wakers.values().cloned().collect();
         wakers.into_iter().for_each(Waker::wake);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,11 +1,11 @@
 //! Whether hyper still reads a request's body, and why the body has failed.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc,
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use crate::error::BoxError;
+use crate::{error::BoxError, sync::Mutex};
 
 /// Whether there may be more to read of a request's body. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -33,8 +33,7 @@ impl Reading {
 
     /// Why the body failed, if it has.
     pub(in crate::http) fn take_error(&self) -> Option<BoxError> {
-        let error = self.0.error.lock();
-        error.unwrap_or_else(PoisonError::into_inner).take()
+        self.0.error.lock().take()
     }
 }
 
@@ -42,7 +41,7 @@ impl Reader {
     /// Notes that the body has failed. Returns the error for hyper.
     pub(super) fn failed(&self, error: BoxError) -> BoxError {
         let state = &self.0.0;
-        *state.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        *state.error.lock() = Some(error);
         "the request's own body failed".into()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::http::pool::AgeLimits;
+use crate::{http::pool::AgeLimits, times::DAY};
 
 /// A task that wakes this often costs next to nothing, and nobody needs it more often.
 pub(super) const SHORTEST: Duration = Duration::from_millis(10);
@@ -12,9 +12,6 @@ pub(super) const MOST_PINGS: Duration = Duration::from_millis(100);
 /// Bounds of TCP keep-alive and user timeout, which the system counts in whole seconds.
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOURS: Duration = Duration::from_secs(32_000);
-
-/// Far from where adding it to a clock would overflow.
-const DAY: Duration = Duration::from_secs(86_400);
 
 /// Keeps `time` between `least` and a day.
 pub(super) fn bounded(time: Duration, least: Duration) -> Duration {

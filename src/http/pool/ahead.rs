@@ -14,12 +14,10 @@ use tokio::{
 };
 
 use super::{Pool, keeper::OnEnd, wait::Wait};
-use crate::{backoff::Backoff, error::BoxError};
-
-/// The pauses with which the balancer tries refusing pods again.
-const MIN_PAUSE: Duration = Duration::from_millis(200);
-const MAX_PAUSE: Duration = Duration::from_secs(5);
-const JITTER: f64 = 0.2;
+use crate::{
+    backoff::{Backoff, LONGEST_RECONNECT},
+    error::BoxError,
+};
 
 impl Pool {
     /// What a connection holds from its dial on, to report its end.
@@ -74,14 +72,14 @@ impl Drop for Keeps {
 /// Connects again whenever the last connection is lost, until the pool is dropped.
 async fn keep(keeps: Keeps, ended: Arc<Notify>) {
     let pool = keeps.0.clone();
-    let new = || Backoff::new(MIN_PAUSE, 2.0, MAX_PAUSE, JITTER);
+    let new = Backoff::of_reconnects;
     let (mut backoff, mut made) = (new(), Instant::now());
     loop {
         ended.notified().await;
         let Some(misses_one) = pool.upgrade().map(|pool| pool.misses_one()) else {
             return;
         };
-        if made.elapsed() > MAX_PAUSE {
+        if made.elapsed() > LONGEST_RECONNECT {
             backoff = new();
         }
         let mut tries = misses_one;

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -35,6 +35,7 @@ use crate::{
         upload::{Fate, Place, Upload},
         wire_limits::WireLimits,
     },
+    sync::Mutex,
 };
 
 /// How long a connection may take to finish its request after the response has ended. A request that fits into the
@@ -334,7 +335,7 @@ impl Http2 {
     /// Since when it has had no request; none if it has one.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let is_idle = self.places.streams.load(Relaxed) == 0;
-        is_idle.then(|| *self.places.lock())
+        is_idle.then(|| *self.places.idle_since.lock())
     }
 
     /// Makes it take no more requests. It no longer counts against the limit, because its requests may be long.
@@ -378,13 +379,7 @@ impl Drop for Http2 {
     }
 }
 
-impl Places {
-    fn lock(&self) -> MutexGuard<'_, Instant> {
-        self.idle_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Places {}
 
 impl Stream {
     /// Begins one more request, if the pod allows it.
@@ -456,7 +451,7 @@ impl Drop for Taken {
         let places = &self.places;
         places.http2.ending().request_ends();
         if places.streams.fetch_sub(1, Relaxed) == 1 {
-            *places.lock() = Instant::now();
+            *places.idle_since.lock() = Instant::now();
         }
         places.freed.tell_one();
     }

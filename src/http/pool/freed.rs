@@ -7,7 +7,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{
             AtomicUsize,
             Ordering::{Relaxed, SeqCst},
@@ -21,6 +21,8 @@ use tokio::{
     runtime::Id,
     sync::{Notify, futures::OwnedNotified},
 };
+
+use crate::sync::Mutex;
 
 #[derive(Default)]
 pub(super) struct Freed {
@@ -46,7 +48,7 @@ pub(in crate::http) struct NextFreed {
 impl Freed {
     /// Queues a request of this runtime. A caller that checks for a free connection afterwards misses nothing.
     pub(super) fn next(self: &Arc<Self>, home: Id) -> NextFreed {
-        let mut lines = self.lock();
+        let mut lines = self.lines.lock();
         let at = lines.iter().position(|line| line.home == home);
         let at = at.unwrap_or_else(|| {
             lines.push(Line {
@@ -93,15 +95,11 @@ impl Freed {
     fn tell_lines(&self, which: impl Fn(&Line) -> bool, tell: impl Fn(&Notify)) {
         fence(SeqCst);
         if self.waiting.load(Relaxed) > 0 {
-            let lines = self.lock();
+            let lines = self.lines.lock();
             let lines = lines.iter().filter(|line| which(line));
             let lines: Vec<_> = lines.map(|line| line.told.clone()).collect();
             lines.iter().for_each(|line| tell(line));
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Line>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -115,7 +113,7 @@ impl Future for NextFreed {
 
 impl Drop for NextFreed {
     fn drop(&mut self) {
-        let mut lines = self.freed.lock();
+        let mut lines = self.freed.lines.lock();
         if let Some(line) = lines.iter_mut().find(|line| line.home == self.home) {
             line.waiting -= 1;
         }

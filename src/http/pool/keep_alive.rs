@@ -8,13 +8,12 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
+use crate::times::DAY;
+
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// A connection isn't used in the last second before its announced end: the pod might be closing it.
 const MARGIN: Duration = Duration::from_secs(1);
-
-/// A longer time is as good as none, and would overflow a clock.
-const DAY: u64 = 86_400;
 
 /// What a pod has announced for one connection.
 #[derive(Debug, Default)]
@@ -38,7 +37,8 @@ impl KeepAlive {
     pub(in crate::http) fn heed(&mut self, headers: &HeaderMap) {
         let announced = Announced::of(headers);
         if let Some(seconds) = announced.timeout {
-            self.timeout = (seconds <= DAY).then(|| Duration::from_secs(seconds));
+            // A longer time is as good as no announcement.
+            self.timeout = Some(Duration::from_secs(seconds)).filter(|time| *time <= DAY);
         }
         self.until = (self.timeout).map(|time| Instant::now() + time.saturating_sub(MARGIN));
         self.left = (announced.max).or_else(|| self.left.map(|left| left.saturating_sub(1)));

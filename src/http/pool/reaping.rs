@@ -68,7 +68,7 @@ impl Pool {
 
     /// Returns whether anything is left to check later.
     fn reap(self: &Arc<Self>) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let reaped = state.reap(self.config.idle_timeout, self.config.ahead);
         let (closed, Origin { pod, service }) = (reaped.closed, &*self.named.origin);
         if closed > 0 {
@@ -115,16 +115,16 @@ mod tests {
 
     /// When the pool is checked next.
     fn due(pool: &Pool) -> Option<Instant> {
-        pool.lock().reaper.as_ref().map(|reaper| reaper.due)
+        pool.state.lock().reaper.as_ref().map(|reaper| reaper.due)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_new_reaper_takes_over_what_was_due_with_an_ended_one() {
         let (pool, now) = (idle(), Instant::now());
         let (first, here) = (runtime(), Handle::current());
-        pool.reap_later(&mut pool.lock(), now + 10 * SECOND, first.handle());
+        pool.reap_later(&mut pool.state.lock(), now + 10 * SECOND, first.handle());
         first.shutdown_background();
-        pool.reap_later(&mut pool.lock(), now + 60 * SECOND, &here);
+        pool.reap_later(&mut pool.state.lock(), now + 60 * SECOND, &here);
         assert_eq!(due(&pool), Some(now + 10 * SECOND));
     }
 
@@ -133,13 +133,13 @@ mod tests {
     async fn a_reaper_of_another_runtime_is_replaced_only_when_it_is_late() {
         let (pool, now) = (idle(), Instant::now());
         let (other, here) = (runtime(), Handle::current());
-        pool.reap_later(&mut pool.lock(), now + 10 * SECOND, other.handle());
+        pool.reap_later(&mut pool.state.lock(), now + 10 * SECOND, other.handle());
         let tasks = || here.metrics().num_alive_tasks();
         let before = tasks();
-        pool.reap_later(&mut pool.lock(), now + 60 * SECOND, &here);
+        pool.reap_later(&mut pool.state.lock(), now + 60 * SECOND, &here);
         assert_eq!(tasks(), before, "it may be driven");
         tokio::time::advance(12 * SECOND).await;
-        pool.reap_later(&mut pool.lock(), now + 60 * SECOND, &here);
+        pool.reap_later(&mut pool.state.lock(), now + 60 * SECOND, &here);
         assert_eq!(tasks(), before + 1);
         other.shutdown_background();
     }

@@ -10,7 +10,7 @@
 //! for in its own runtime. The connection of that room is forgotten, and closes when its runtime runs again.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc,
     atomic::{
         AtomicBool, AtomicUsize,
         Ordering::{AcqRel, Acquire, Relaxed, Release},
@@ -18,7 +18,7 @@ use std::sync::{
 };
 
 use super::freed::{Freed, NextFreed};
-use crate::home::Home;
+use crate::{home::Home, sync::Mutex};
 
 /// All rooms of a pool.
 pub(super) struct Rooms {
@@ -69,7 +69,7 @@ impl Rooms {
     pub(super) fn take(self: &Arc<Self>, home: Home) -> Result<(Tenancy, Option<Room>), NextFreed> {
         // Listens before it checks, so that nothing freed in between is missed.
         let next = self.freed.next(home.id);
-        let mut taken = self.lock();
+        let mut taken = self.taken.lock();
         let evicted = if taken.len() < self.most {
             None
         } else {
@@ -89,11 +89,7 @@ impl Rooms {
 
     /// Whether there is no connection, and none being made.
     pub(super) fn are_free(&self) -> bool {
-        self.lock().is_empty()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Room>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock().is_empty()
     }
 }
 
@@ -127,7 +123,7 @@ impl Room {
         let RoomState {
             rooms, is_vacant, ..
         } = &*self.0;
-        let mut taken = rooms.lock();
+        let mut taken = rooms.taken.lock();
         if let Some(at) = taken.iter().position(|it| it == self) {
             taken.swap_remove(at);
             is_vacant.store(true, Release);

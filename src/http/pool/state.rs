@@ -10,7 +10,7 @@ use super::{
     room::Room,
     wait::Wait,
 };
-use crate::{counters::Closed, home::Home};
+use crate::{counters::Closed, home::Home, times::DAY};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -26,7 +26,7 @@ pub(super) struct State {
 }
 
 /// How long a kept connection may be idle before it is checked: a day.
-const NEVER: Duration = Duration::from_secs(86_400);
+const NEVER: Duration = DAY;
 
 /// The task that waits for the next connection to grow too old. It ends when this is dropped.
 pub(super) struct Reaper {

@@ -45,7 +45,7 @@ impl Pool {
         if let Some(old) = &old {
             old.retire();
         }
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let ended = task::try_id();
         state.dialing.retain(|it| Some(it.dial.task()) != ended);
         if old.is_some() {

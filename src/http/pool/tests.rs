@@ -46,7 +46,7 @@ async fn a_connection_whose_room_was_taken_over_is_not_kept() {
                 ..Connector::default()
             };
             let pool = pool(listener.local_addr().expect("an address"), connector);
-            let tenancy = pool.take_room(&mut pool.lock());
+            let tenancy = pool.take_room(&mut pool.state.lock());
             let tenancy = tenancy.unwrap_or_else(|_full| panic!("there is room"));
             let room = tenancy.room();
             let connector = &pool.config.connector;
@@ -66,13 +66,13 @@ async fn a_connection_whose_room_was_taken_over_is_not_kept() {
                 let elsewhere = || {
                     let runtime = runtime();
                     let _entered = runtime.enter();
-                    pool.take_room(&mut pool.lock()).is_ok()
+                    pool.take_room(&mut pool.state.lock()).is_ok()
                 };
                 let taken = thread::scope(|scope| scope.spawn(elsewhere).join());
                 assert!(taken.expect("no panic"), "nobody uses it");
             }
             pool.add(connection.expect("a connection"), None, room);
-            assert_eq!(pool.lock().is_empty(), is_taken_over, "{protocol:?}");
+            assert_eq!(pool.state.lock().is_empty(), is_taken_over, "{protocol:?}");
         }
     }
 }

@@ -9,7 +9,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -26,6 +26,7 @@ use crate::{
     error::BoxError,
     http::{protocol::Protocol, renewal::Renewals},
     logs::{CONNECTIONS, Line, info, warn},
+    sync::Mutex,
 };
 
 /// How soon files are read again that have changed, or can't be used.
@@ -85,7 +86,7 @@ impl Live {
     }
 
     pub(super) fn current(&self) -> Arc<Current> {
-        lock(&self.current).clone()
+        self.current.lock().clone()
     }
 
     pub(super) fn renewals(&self) -> Arc<Renewals> {
@@ -97,7 +98,7 @@ impl Live {
     pub(super) fn replace(&self, before: &Arc<Current>, next: Tls) -> Result<bool, BoxError> {
         let retirement = next.retirement();
         let next = Arc::new(Current::new(next, self.protocol)?);
-        let mut current = lock(&self.current);
+        let mut current = self.current.lock();
         if !Arc::ptr_eq(&current, before) {
             return Ok(false);
         }
@@ -148,13 +149,13 @@ impl Live {
         let _ = timeout(LOOK, self.look(false)).await;
         if !self.is_watched.swap(true, Relaxed) {
             let (alive, gone) = oneshot::channel();
-            *lock(&self.watcher) = Some(alive);
+            *self.watcher.lock() = Some(alive);
             tokio::spawn(watch(Watching(Arc::downgrade(self)), gone, interval));
         }
     }
 
     fn is_fresh(&self, interval: Duration) -> bool {
-        let looked_at = lock(&self.notes).looked_at;
+        let looked_at = self.notes.lock().looked_at;
         self.is_watched.load(Relaxed) && Instant::now() < looked_at + 2 * interval
     }
 
@@ -164,7 +165,7 @@ impl Live {
         let before = self.current();
         let settings = before.settings.clone();
         let interval = settings.interval()?;
-        lock(&self.notes).looked_at = Instant::now();
+        self.notes.lock().looked_at = Instant::now();
         let read = spawn_blocking(move || settings.read_again()).await;
         let read = read.unwrap_or_else(|ended| Err(ended.into()));
         let soon = Some(interval.min(SETTLED));
@@ -180,7 +181,7 @@ impl Live {
             }
         };
         if must_settle && !self.has_seen(&next) {
-            lock(&self.notes).unsettled = Some(next);
+            self.notes.lock().unsettled = Some(next);
             return soon;
         }
         if let Err(error) = self.replace(&before, next.clone()) {
@@ -196,7 +197,7 @@ impl Live {
     }
 
     fn has_seen(&self, next: &Tls) -> bool {
-        let notes = lock(&self.notes);
+        let notes = self.notes.lock();
         let seen = notes.unsettled.as_ref();
         seen.is_some_and(|seen| seen.has_files_of(next))
     }
@@ -204,7 +205,7 @@ impl Live {
     /// Warns of what is wrong, once.
     fn note(&self, unsettled: Option<Tls>, trouble: Option<&BoxError>) {
         let trouble = trouble.map(|trouble| Line(&**trouble).to_string());
-        let mut notes = lock(&self.notes);
+        let mut notes = self.notes.lock();
         notes.unsettled = unsettled;
         if let Some(trouble) = &trouble
             && notes.trouble.as_ref() != Some(trouble)
@@ -234,8 +235,4 @@ async fn watch(live: Watching, mut gone: oneshot::Receiver<()>, mut pause: Durat
         };
         pause = next;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

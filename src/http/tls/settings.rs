@@ -8,7 +8,7 @@ use rustls::{
 };
 
 use super::{file::File, identity::Identity, pem, provider::provider};
-use crate::error::BoxError;
+use crate::{error::BoxError, times::DAY};
 
 /// TLS settings: which authorities to trust, and which identity to show.
 ///
@@ -57,7 +57,6 @@ enum Own {
     Resolver(Arc<dyn ResolvesClientCert>),
 }
 
-const DAY: Duration = Duration::from_secs(86_400);
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Default for Tls {

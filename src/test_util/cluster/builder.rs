@@ -1,6 +1,6 @@
 //! The settings of a cluster, before it starts.
 
-use std::{fmt, net::IpAddr, sync::Mutex, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, Uri};
@@ -16,7 +16,7 @@ use super::{
     member::{Member, Template},
     network::Network,
 };
-use crate::{discovery::dns::Target, error::BoxError};
+use crate::{discovery::dns::Target, error::BoxError, sync::Mutex};
 
 /// The name of the Service unless a test chooses another.
 const SERVICE: &str = "web.default.svc.cluster.local";

@@ -1,15 +1,11 @@
 //! The DNS server's records, and how it answers a query.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::{Mutex, MutexGuard},
-};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rand::{rngs::StdRng, seq::SliceRandom};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    super::lock::lock,
     fault::{Fault, Faults},
     glue::Glue,
     log::LoggedQuery,
@@ -17,14 +13,14 @@ use super::{
     record::{Record, RecordData, RecordType},
     wire::{Delivery, NO_ERROR, NX_DOMAIN, Query, Reply},
 };
-use crate::discovery::dns::Transport;
+use crate::{discovery::dns::Transport, sync::Mutex};
 
 /// How many CNAMEs of a chain one reply holds, because a chain may be circular.
 const ALIASES: usize = 8;
 
 /// The server's state, shared with its tasks. Its lock is never held across an await.
 pub(super) struct Zone {
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Bumped after each new entry of the log.
     pub(super) logged: watch::Sender<usize>,
 }
@@ -64,12 +60,8 @@ impl Default for Zone {
 }
 
 impl Zone {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
     pub(super) fn set(&self, name: &str, record_type: RecordType, ttl: u32, data: Vec<RecordData>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let types = state.records.entry(normal(name)).or_default();
         if data.is_empty() {
             types.remove(&record_type);
@@ -81,7 +73,7 @@ impl Zone {
     /// Logs the query, and decides on the reply; `None` for no reply.
     pub(super) fn answer(&self, packet: &[u8], transport: Transport) -> Option<Delivery> {
         let query = Query::parse(packet)?;
-        let delivery = self.lock().answer(&query, transport);
+        let delivery = self.state.lock().answer(&query, transport);
         self.logged.send_modify(|count| *count += 1);
         delivery
     }

@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,11 +18,10 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::watch;
 
 use super::{
-    super::lock::lock,
     handler::{Answer, Handler},
     mode::{Mode, Stats},
 };
-use crate::error::BoxError;
+use crate::{error::BoxError, sync::Mutex};
 
 /// The part of a pod that its connections share.
 pub(super) struct Behaviour {
@@ -48,11 +47,11 @@ impl Behaviour {
     }
 
     pub(super) fn set(&self, mode: Mode) {
-        *lock(&self.mode) = mode;
+        *self.mode.lock() = mode;
     }
 
     fn mode(&self) -> Mode {
-        *lock(&self.mode)
+        *self.mode.lock()
     }
 
     pub(super) fn connection_opened(self: &Arc<Self>) -> Counted {

@@ -20,7 +20,7 @@ use kube::{
 use tokio::{sync::OnceCell, time::sleep};
 
 use crate::support::{
-    PATIENCE,
+    PATIENCE, lock,
     servers::{Process, TempDir},
 };
 pub(crate) use component::Component;
@@ -84,7 +84,7 @@ impl ControlPlane {
         let log = super::log_file(&format!("{}.log", component.name()));
         let process = Process::spawn(command, &log);
         let process = process.unwrap_or_else(|error| panic!("{component:?}: {error}"));
-        self.lock().insert(component, process);
+        lock(&self.running).insert(component, process);
         let ready = async {
             while !component.is_ready(self).await {
                 self.assert_runs(component);
@@ -99,13 +99,13 @@ impl ControlPlane {
 
     /// Kills a component.
     pub(crate) fn stop_component(&self, component: Component) {
-        let process = self.lock().remove(&component);
+        let process = lock(&self.running).remove(&component);
         drop(process.expect("a component that runs"));
     }
 
     /// A component's process ID, to measure its processor time.
     pub(crate) fn process_id(&self, component: Component) -> Option<u32> {
-        self.lock().get(&component).map(Process::id)
+        lock(&self.running).get(&component).map(Process::id)
     }
 
     /// A kubeconfig with the token in a file, for the API server or a relay at `server`.
@@ -142,14 +142,9 @@ impl ControlPlane {
     }
 
     fn assert_runs(&self, component: Component) {
-        let mut running = self.lock();
+        let mut running = lock(&self.running);
         let process = running.get_mut(&component).expect("it was started");
         assert!(!process.has_exited(), "{component:?}:\n{}", process.log());
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Component, Process>> {
-        let running = self.running.lock();
-        running.unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -23,13 +23,13 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use kube::Client;
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::support::servers::TempDir;
+use crate::support::{lock, servers::TempDir};
 use addresses::Addresses;
 
 use super::control_plane::ControlPlane;
@@ -158,17 +158,17 @@ impl Nodes {
 
     /// Sets how deleted pods end from now on.
     pub(crate) fn set_end(&self, end: End) {
-        self.state.lock().end = end;
+        lock(&self.state.shared).end = end;
     }
 
     /// The next pod of this name gets this address.
     pub(crate) fn reserve(&self, pod: &str, address: IpAddr) {
-        self.state.lock().addresses.reserve(pod, address);
+        lock(&self.state.shared).addresses.reserve(pod, address);
     }
 
     /// The addresses of the latest pod of this name, IPv4 first.
     pub(crate) fn addresses_of(&self, pod: &str) -> Vec<IpAddr> {
-        let shared = self.state.lock();
+        let shared = lock(&self.state.shared);
         let running = shared.pods.values().find(|running| running.name == pod);
         let running = running.unwrap_or_else(|| panic!("no pod {pod} runs here"));
         running.addresses.clone()
@@ -176,21 +176,21 @@ impl Nodes {
 
     /// The names of the pods that run on a node.
     pub(crate) fn on(&self, node: &str) -> Vec<String> {
-        let shared = self.state.lock();
+        let shared = lock(&self.state.shared);
         let there = shared.pods.values().filter(|running| running.node == node);
         there.map(|running| running.name.clone()).collect()
     }
 
     /// The names of the pods whose processes haven't ended.
     pub(crate) fn running(&self) -> Vec<String> {
-        let shared = self.state.lock();
+        let shared = lock(&self.state.shared);
         let names = shared.pods.values().map(|running| running.name.clone());
         names.collect()
     }
 
     /// Tells a pod to misbehave, or to behave again.
     pub(crate) fn order(&self, pod: &str, order: Order) {
-        let shared = self.state.lock();
+        let shared = lock(&self.state.shared);
         let running = shared.pods.values().find(|running| running.name == pod);
         let running = running.unwrap_or_else(|| panic!("no pod {pod} runs here"));
         // This fails if the pod is just ending.
@@ -202,7 +202,7 @@ impl Nodes {
     /// The API server goes on believing that the pods are ready, until [`report_lost`](Self::report_lost).
     pub(crate) async fn lose(&self, node: &str) {
         let addresses = {
-            let mut shared = self.state.lock();
+            let mut shared = lock(&self.state.shared);
             shared.lost.push(node.to_owned());
             let there = shared.pods.values().filter(|running| running.node == node);
             let mut addresses = Vec::new();
@@ -230,12 +230,8 @@ impl Nodes {
 }
 
 impl State {
-    fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn update(&self, uid: &str, change: impl FnOnce(&mut Running)) {
-        if let Some(running) = self.lock().pods.get_mut(uid) {
+        if let Some(running) = lock(&self.shared).pods.get_mut(uid) {
             change(running);
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -13,6 +13,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
+
+use crate::support::lock;
 
 /// Forwards connections to the API server until it is dropped.
 pub(crate) struct Relay {
@@ -38,7 +40,7 @@ impl Relay {
         task.spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let connection = pass(client, shared.clone());
-                shared.connections().spawn(connection);
+                lock(&shared.connections).spawn(connection);
             }
         });
         Self {
@@ -50,19 +52,12 @@ impl Relay {
 
     /// Cuts all current connections.
     pub(crate) fn cut(&self) {
-        self.state.connections().abort_all();
+        lock(&self.state.connections).abort_all();
     }
 
     /// The bytes forwarded so far, both ways.
     pub(crate) fn passed(&self) -> u64 {
         self.state.passed.load(Ordering::Relaxed)
-    }
-}
-
-impl State {
-    fn connections(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
-        let connections = self.connections.lock();
-        connections.unwrap_or_else(PoisonError::into_inner)
     }
 }
 

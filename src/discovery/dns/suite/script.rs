@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use crate::{
         name::Name,
     },
     endpoint::Endpoint,
+    sync::Mutex,
 };
 
 /// How long a name server takes to answer.
@@ -87,26 +88,32 @@ impl Script {
         let names = domains
             .iter()
             .map(|domain| Name::parse(domain).expect("a name"));
-        self.lock().search = names.collect();
+        self.0.lock().search = names.collect();
     }
 
     pub(super) fn ttl(&self, seconds: u64) {
-        self.lock().ttl = Duration::from_secs(seconds);
+        self.0.lock().ttl = Duration::from_secs(seconds);
     }
 
     pub(super) fn say(&self, name: &str, record_type: RecordType, say: Say) {
-        self.lock().zone.insert((name.to_owned(), record_type), say);
+        self.0
+            .lock()
+            .zone
+            .insert((name.to_owned(), record_type), say);
     }
 
     /// Makes `name` an alias of `owner`, which has the SRV records.
     pub(super) fn owner(&self, name: &str, owner: &str) {
-        self.lock().owners.insert(name.to_owned(), owner.to_owned());
+        self.0
+            .lock()
+            .owners
+            .insert(name.to_owned(), owner.to_owned());
     }
 
     /// Adds an alias to what comes along with SRV records: `name` for `target`.
     pub(super) fn alias(&self, name: &str, target: &str) {
         let alias = (name.to_owned(), target.to_owned());
-        self.lock().aliases.push(alias);
+        self.0.lock().aliases.push(alias);
     }
 
     /// Sets the A records of `name`.
@@ -116,32 +123,32 @@ impl Script {
     }
 
     pub(super) fn forget(&self, name: &str) {
-        self.lock().zone.retain(|(known, _), _| known != name);
+        self.0.lock().zone.retain(|(known, _), _| known != name);
     }
 
     /// Answers every question with this, until `None`.
     pub(super) fn instead(&self, say: Option<Say>) {
-        self.lock().instead = say;
+        self.0.lock().instead = say;
     }
 
     /// Answers every question of a type with this.
     pub(super) fn fails(&self, record_type: RecordType, say: Say) {
-        self.lock().failing.insert(record_type, say);
+        self.0.lock().failing.insert(record_type, say);
     }
 
     /// Answers every question over TCP with this.
     pub(super) fn fails_over_tcp(&self, say: Say) {
-        self.lock().over_tcp = Some(say);
+        self.0.lock().over_tcp = Some(say);
     }
 
     /// Delays answers to every question of a type by `time`.
     pub(super) fn slow(&self, record_type: RecordType, time: Duration) {
-        self.lock().slow.insert(record_type, time);
+        self.0.lock().slow.insert(record_type, time);
     }
 
     /// Answers every question for a name with this, until `None`.
     pub(super) fn fails_name(&self, name: &str, say: Option<Say>) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         match say {
             Some(say) => state.failing_names.insert(name.to_owned(), say),
             None => state.failing_names.remove(name),
@@ -151,14 +158,14 @@ impl Script {
     /// Empties the zone until the result is dropped: every answer is NXDOMAIN.
     pub(super) fn blank(&self) -> Blank<'_> {
         Blank {
-            zone: std::mem::take(&mut self.lock().zone),
+            zone: std::mem::take(&mut self.0.lock().zone),
             script: self,
         }
     }
 
     /// The questions since the last call.
     pub(super) fn take_asked(&self) -> Vec<(String, RecordType)> {
-        let asked = std::mem::take(&mut self.lock().asked);
+        let asked = std::mem::take(&mut self.0.lock().asked);
         asked
             .into_iter()
             .map(|(name, record_type, _)| (name, record_type))
@@ -167,16 +174,12 @@ impl Script {
 
     /// When each question of a type came.
     pub(super) fn times(&self, record_type: RecordType) -> Vec<Instant> {
-        let state = self.lock();
+        let state = self.0.lock();
         let asked = state.asked.iter();
         asked
             .filter(|(_, asked, _)| *asked == record_type)
             .map(|(_, _, at)| *at)
             .collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -188,7 +191,7 @@ pub(super) struct Blank<'a> {
 
 impl Drop for Blank<'_> {
     fn drop(&mut self) {
-        self.script.lock().zone = std::mem::take(&mut self.zone);
+        self.script.0.lock().zone = std::mem::take(&mut self.zone);
     }
 }
 
@@ -258,7 +261,7 @@ impl State {
 
 impl Resolve for Script {
     fn candidates(&self, name: &Name) -> Result<Vec<Arc<str>>, LookupError> {
-        let candidates = name.candidates(&self.lock().search, 5);
+        let candidates = name.candidates(&self.0.lock().search, 5);
         Ok(candidates.iter().map(|name| name.text().into()).collect())
     }
 
@@ -266,12 +269,12 @@ impl Resolve for Script {
         let script = self.clone();
         let name = query.name.to_string();
         let asked = (name, query.record_type, Instant::now());
-        script.lock().asked.push(asked);
+        script.0.lock().asked.push(asked);
         Box::pin(async move {
             // The zone counts as it is when the question arrives, not when the answer leaves.
-            let answer = script.lock().answer(&query, over);
+            let answer = script.0.lock().answer(&query, over);
             let silent = matches!(&answer, Err(error) if error.is_timeout());
-            let slow = script.lock().slow.get(&query.record_type).copied();
+            let slow = script.0.lock().slow.get(&query.record_type).copied();
             let latency = slow.unwrap_or(LATENCY);
             let answered = sleep(if silent { SILENCE } else { latency });
             match timeout_at(deadline, answered).await {

@@ -9,7 +9,7 @@ use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tracing::Level;
 
 use super::{logs::logged, *};
-use crate::{Balance, discovery::dns::lookup::RecordType};
+use crate::{Balance, discovery::dns::lookup::RecordType, times::DAY};
 
 const NAME: &str = "web.default.svc.cluster.local.:80";
 const WEB: &str = "web.default.svc.cluster.local";
@@ -261,7 +261,7 @@ async fn a_failure_is_warned_about_once_with_what_becomes_of_the_endpoints() {
 
 #[tokio::test(start_paused = true)]
 async fn absurd_intervals_are_clamped() {
-    let (shortest, longest) = (Duration::from_millis(10), Duration::from_secs(86_400));
+    let (shortest, longest) = (Duration::from_millis(10), DAY);
     let dns = || Dns::new(NAME.parse().expect("a target"));
     let bounds = |dns: &Dns| (dns.settings.pace.min, dns.settings.pace.max);
     for zero in [Duration::ZERO, Duration::from_nanos(1)] {

@@ -1,10 +1,6 @@
 //! A scripted API server.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::unfold};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -20,6 +16,7 @@ use crate::{
         error::Reason,
     },
     endpoint::Endpoint,
+    sync::Mutex,
 };
 
 /// How long the server takes to answer.
@@ -68,7 +65,7 @@ fn slice(name: &str, hosts: impl IntoIterator<Item = u8>, version: u64) -> Endpo
 impl Script {
     /// Gives a slice these pods, and tells the watch.
     pub(super) fn slice(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.version += 1;
         let slice = slice(name, hosts, state.version);
         state.slices.insert(name.to_owned(), slice.clone());
@@ -77,48 +74,48 @@ impl Script {
 
     /// Gives a slice these pods, without telling the watch.
     pub(super) fn slice_unheard(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
-        let watch = self.lock().watch.take();
+        let watch = self.0.lock().watch.take();
         self.slice(name, hosts);
-        self.lock().watch = watch;
+        self.0.lock().watch = watch;
     }
 
     pub(super) fn delete(&self, name: &str) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.version += 1;
         let slice = state.slices.remove(name).expect("such a slice");
         state.tell(What::Deleted(slice));
     }
 
     pub(super) fn bookmark(&self) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.version += 10;
         state.tell(What::Bookmark);
     }
 
     /// Makes every list fail from now on, or none.
     pub(super) fn refuse_lists(&self, reason: Option<Reason>) {
-        self.lock().refuse_list = reason;
+        self.0.lock().refuse_list = reason;
     }
 
     /// Makes every watch fail to open from now on, or none.
     pub(super) fn refuse_watches(&self, reason: Option<Reason>) {
-        self.lock().refuse_watch = reason;
+        self.0.lock().refuse_watch = reason;
     }
 
     /// Makes the server answer nothing any more, or everything.
     pub(super) fn silent(&self, silent: bool) {
-        self.lock().silent = silent;
+        self.0.lock().silent = silent;
     }
 
     /// Makes the open watch fail.
     pub(super) fn fail(&self, reason: Reason) {
-        let watch = self.lock().watch.take().expect("a watch");
+        let watch = self.0.lock().watch.take().expect("a watch");
         watch.send(Err(reason)).expect("somebody watches");
     }
 
     /// Ends the open watch.
     pub(super) fn end(&self) {
-        assert!(self.lock().watch.take().is_some(), "a watch");
+        assert!(self.0.lock().watch.take().is_some(), "a watch");
     }
 
     /// The requests since the last call.
@@ -128,11 +125,7 @@ impl Script {
     }
 
     pub(super) fn asked_at(&self) -> Vec<(Asked, Instant)> {
-        std::mem::take(&mut self.lock().asked)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        std::mem::take(&mut self.0.lock().asked)
     }
 
     /// Answers a request after the latency, unless the server is silent.
@@ -141,14 +134,14 @@ impl Script {
         answer: impl FnOnce(&mut State) -> Result<T, Reason>,
     ) -> Result<T, Reason> {
         sleep(LATENCY).await;
-        if self.lock().silent {
+        if self.0.lock().silent {
             std::future::pending::<()>().await;
         }
-        answer(&mut self.lock())
+        answer(&mut self.0.lock())
     }
 
     fn ask(&self, asked: Asked) {
-        self.lock().asked.push((asked, Instant::now()));
+        self.0.lock().asked.push((asked, Instant::now()));
     }
 }
 

@@ -12,6 +12,8 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
+use crate::support::lock;
+
 use super::{
     Notice, Running, State, kubelet,
     persistence::{PAUSE, is_heard},
@@ -85,7 +87,7 @@ impl Agent {
 
     /// Ends pods that disappeared while there was no watch.
     fn forget_others(&self) {
-        let known: Vec<_> = self.state.lock().pods.keys().cloned().collect();
+        let known: Vec<_> = lock(&self.state.shared).pods.keys().cloned().collect();
         for uid in known.iter().filter(|uid| !self.listed.contains(*uid)) {
             self.notify(uid, Notice::Forgotten);
         }
@@ -93,7 +95,7 @@ impl Agent {
 
     /// Binds a pod to the next node that isn't lost.
     async fn bind(&mut self, pod: &Pod) {
-        let lost = self.state.lock().lost.clone();
+        let lost = lock(&self.state.shared).lost.clone();
         let nodes = self.state.nodes.iter();
         let nodes: Vec<_> = nodes.filter(|node| !lost.contains(&node.name)).collect();
         let node = nodes[self.next % nodes.len()];
@@ -117,7 +119,7 @@ impl Agent {
     }
 
     fn start_once(&mut self, pod: Pod, node: String) {
-        let mut shared = self.state.lock();
+        let mut shared = lock(&self.state.shared);
         if shared.pods.contains_key(&uid(&pod)) {
             return;
         }
@@ -139,7 +141,7 @@ impl Agent {
     }
 
     fn notify(&self, uid: &str, notice: Notice) {
-        if let Some(running) = self.state.lock().pods.get(uid) {
+        if let Some(running) = lock(&self.state.shared).pods.get(uid) {
             // This fails if the pod has just ended.
             let _ = running.notices.send(notice);
         }

@@ -13,6 +13,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
+use crate::support::lock;
+
 use super::{
     End, Notice, Order, State,
     agent::uid,
@@ -51,7 +53,7 @@ pub(super) async fn run(
         notices,
     };
     kubelet.live().await;
-    kubelet.state.lock().pods.remove(&uid);
+    lock(&kubelet.state.shared).pods.remove(&uid);
 }
 
 struct Kubelet {
@@ -223,7 +225,7 @@ impl Kubelet {
 
     /// Ends the container of a pod that is deleted.
     async fn terminate(&mut self, mut container: Container, stop_signal: &str, grace: Duration) {
-        if self.state.lock().end == End::Killed {
+        if lock(&self.state.shared).end == End::Killed {
             container.kill();
         }
         let hook = sleep(hook::pre_stop(&self.pod));

@@ -11,6 +11,8 @@ use tokio::{
     time::sleep,
 };
 
+use crate::support::lock;
+
 use super::State;
 
 /// How often to check for more output.
@@ -40,7 +42,7 @@ pub(super) async fn read(
     part: Part,
 ) -> Option<io::Result<impl Stream<Item = io::Result<Frame<Bytes>>> + use<>>> {
     let (uid, begin) = {
-        let shared = state.lock();
+        let shared = lock(&state.shared);
         let found = shared.pods.iter().find(|(_, running)| running.name == pod);
         let (uid, running) = found?;
         (uid.clone(), running.log_begins)
@@ -95,7 +97,7 @@ async fn next(mut reading: Reading) -> io::Result<Option<(Frame<Bytes>, Reading)
 
 impl Reading {
     fn is_over(&self) -> bool {
-        let shared = self.state.lock();
+        let shared = lock(&self.state.shared);
         shared
             .pods
             .get(&self.uid)
