@@ -130,7 +130,7 @@ pub struct DiscoveryExplanation {
         feature = "serde",
         serde(rename = "next_look_unix_ms", with = "times::maybe_unix_ms", default)
     )]
-    pub next_look: Option<SystemTime>,
+    pub next_refresh: Option<SystemTime>,
     /// Whether the last lookup failed.
     #[cfg_attr(feature = "serde", serde(default))]
     pub is_failing: bool,

@@ -510,7 +510,7 @@ async fn explain_shows_an_unreachable_api_server_and_the_next_attempt() {
     assert_eq!(it.discovery.kind.as_deref(), Some("endpoint_slices"));
     assert_eq!(it.discovery.server, Some(cluster.api.url()));
     assert_eq!(
-        (it.discovery.next_look, it.trouble.len()),
+        (it.discovery.next_refresh, it.trouble.len()),
         (None, 0),
         "{it}"
     );
@@ -522,7 +522,7 @@ async fn explain_shows_an_unreachable_api_server_and_the_next_attempt() {
         error.is_some_and(|error| error.text.contains("refused"))
     };
     let it = until("a refusal", &|it| is_refused(it) && is(it, "waits")).await;
-    assert!(it.discovery.next_look > Some(it.at), "{it}");
+    assert!(it.discovery.next_refresh > Some(it.at), "{it}");
     assert_eq!(it.discovery.server, Some(cluster.api.url()));
     let error = it.discovery.last_error.as_ref().expect("it has failed");
     assert!(error.at <= it.at && error.text.contains("refused"), "{it}");
@@ -535,7 +535,7 @@ async fn explain_shows_an_unreachable_api_server_and_the_next_attempt() {
 
     cluster.api.restart().await;
     let it = until("a watch again", &|it| !it.is_failing && is(it, "watches")).await;
-    assert_eq!(it.discovery.next_look, None);
+    assert_eq!(it.discovery.next_refresh, None);
     assert!(
         it.discovery.last_error.is_some() && it.trouble.is_empty(),
         "{it}"

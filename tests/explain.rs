@@ -113,7 +113,7 @@ async fn without_faults_there_is_no_trouble_and_requests_are_counted() {
     assert_eq!(it.discovery.kind.as_deref(), Some("dns"));
     let server = cluster.dns().addr().to_string();
     assert_eq!(it.discovery.server.as_deref(), Some(&*server));
-    assert!(it.discovery.ttl.is_some() && it.discovery.next_look.is_some());
+    assert!(it.discovery.ttl.is_some() && it.discovery.next_refresh.is_some());
     says(
         it.discovery.name.as_deref().expect("found"),
         &["web.default"],

@@ -122,8 +122,8 @@ impl<S> Explainer<'_, S> {
             ttl: report.and_then(|report| report.ttl),
             staleness: last_answer.map(age),
             last_answer: last_answer.map(|at| self.clock.wall(at)),
-            next_look: report
-                .and_then(|report| report.next_look)
+            next_refresh: report
+                .and_then(|report| report.next_refresh)
                 .map(|at| self.clock.wall(at)),
             is_failing: last_error.is_some(),
             // If no history is kept, the error's time is unknown, and shown as now.

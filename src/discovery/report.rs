@@ -20,7 +20,7 @@ pub struct DiscoveryReport {
     /// again.
     pub activity: Option<Cow<'static, str>>,
     /// When the source asks next; none if it doesn't ask, because changes are pushed to it.
-    pub next_look: Option<Instant>,
+    pub next_refresh: Option<Instant>,
     /// Whether this is the fallback of a [`Fallback`](crate::Fallback), in use because the primary fails.
     pub is_fallback: bool,
 }
@@ -34,7 +34,7 @@ impl DiscoveryReport {
             server: None,
             ttl: None,
             activity: None,
-            next_look: None,
+            next_refresh: None,
             is_fallback: false,
         }
     }

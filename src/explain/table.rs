@@ -72,7 +72,10 @@ fn discovery(f: &mut Formatter<'_>, it: &DiscoveryExplanation, at: SystemTime) -
     if let Some(ttl) = it.ttl {
         add(format!(", TTL {}", short(ttl)));
     }
-    if let Some(next) = it.next_look.and_then(|next| next.duration_since(at).ok()) {
+    if let Some(next) = it
+        .next_refresh
+        .and_then(|next| next.duration_since(at).ok())
+    {
         add(format!(", asked again in {}", short(next)));
     }
     wrapped(f, "discovery: ", &text)

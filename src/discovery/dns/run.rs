@@ -120,7 +120,7 @@ impl<R: Resolve> Run<R> {
             report.server = via.map(|via| via.name_server.to_string().into());
             report.ttl = Some(ttl);
         }
-        report.next_look = self.questions.iter().map(Question::due).min();
+        report.next_refresh = self.questions.iter().map(Question::due).min();
     }
 
     /// Reacts to a sign of change: asks all questions again soon.

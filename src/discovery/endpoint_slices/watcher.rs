@@ -247,13 +247,13 @@ impl<A: Api> Source for Watcher<A> {
     fn report(&self) -> DiscoveryReport {
         let mut report = DiscoveryReport::new("endpoint_slices");
         report.server = self.api.server();
-        let (activity, next_look) = match &self.state {
+        let (activity, next_refresh) = match &self.state {
             State::Idle | State::Listing(_) => ("lists", None),
             State::Opening(_) | State::Open(_) => ("watches", None),
             State::Pausing { timer, .. } => ("waits", Some(timer.deadline())),
         };
         report.activity = Some(activity.into());
-        report.next_look = next_look;
+        report.next_refresh = next_refresh;
         report
     }
 

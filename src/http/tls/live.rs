@@ -184,11 +184,15 @@ impl Live {
             self.notes.lock().unsettled = Some(next);
             return soon;
         }
-        if let Err(error) = self.replace(&before, next.clone()) {
-            self.note(Some(next), Some(&error));
-            return soon;
+        match self.replace(&before, next.clone()) {
+            Ok(true) => self.note(None, None),
+            // A reload came first, so these settings are out of date.
+            Ok(false) => return soon,
+            Err(error) => {
+                self.note(Some(next), Some(&error));
+                return soon;
+            }
         }
-        self.note(None, None);
         info!(
             CONNECTIONS,
             self.service, "TLS: the files have changed; the next handshake uses them"
