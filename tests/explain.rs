@@ -373,7 +373,7 @@ async fn a_name_that_does_not_exist_is_named_as_the_cause() {
 }
 
 #[tokio::test]
-async fn where_every_pod_refuses_the_requests_that_wait_are_counted() {
+async fn waiting_requests_are_counted_if_every_pod_refuses() {
     let cluster = Cluster::start(2).await;
     let client = client(&cluster, |builder| builder);
     get(&client, 2).await;
@@ -426,7 +426,7 @@ async fn a_certificate_that_is_refused_is_named() {
 }
 
 #[tokio::test]
-async fn where_a_pod_s_connections_are_all_in_use_the_requests_that_wait_are_counted() {
+async fn waiting_requests_are_counted_if_a_pod_s_connections_are_all_in_use() {
     let cluster = Cluster::start(1).await;
     let client = client(&cluster, |builder| {
         builder.protocol(Protocol::Http1).max_connections(1)

@@ -424,7 +424,7 @@ async fn a_hedge_that_fails_does_not_harm_its_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_the_first_one_fails_after_the_hedge_began_the_hedge_s_answer_counts() {
+async fn if_the_first_try_fails_after_the_hedge_began_the_hedge_s_answer_counts() {
     let change = |layer: RetryLayer<Even>| layer.retries(0).hedge(Hedge::after(50 * MILLI));
     let (pods, service) = layered(2, change, OutlierDetection::new()).await;
     pods.set([1], Behaviour::FailAfter(60 * MILLI));
@@ -437,7 +437,7 @@ async fn where_the_first_one_fails_after_the_hedge_began_the_hedge_s_answer_coun
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_both_fail_the_request_is_sent_again_to_a_third_one() {
+async fn if_both_tries_fail_the_request_is_sent_again_to_a_third_pod() {
     let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::after(50 * MILLI).share(1.0));
     let (pods, service) = layered(3, change, OutlierDetection::off()).await;
     pods.set([1, 2], Behaviour::FailAfter(60 * MILLI));
@@ -997,7 +997,7 @@ async fn a_slow_pod_is_not_back_by_a_late_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_outlier_detection_is_off_no_pod_is_passed_over_and_hedges_go() {
+async fn with_outlier_detection_off_requests_are_hedged_and_no_pod_is_passed_over() {
     let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::new().share(1.0));
     let (pods, service) = layered(4, change, OutlierDetection::off()).await;
     pods.set(1..=4, Behaviour::After(5 * MILLI));

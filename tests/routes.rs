@@ -272,7 +272,7 @@ impl Picker for ByKey {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_reaches_a_policy_of_ones_own() {
+async fn a_key_reaches_a_custom_policy() {
     let (_script, pods, balance) = stateful(|builder| builder.policy(ByKey)).await;
     for _ in 0..5 {
         for (host, route) in [
