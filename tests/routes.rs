@@ -49,7 +49,7 @@ async fn ask(balance: &Balance<PodService>, pod: &str) -> Result<SocketAddr, Err
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_is_named_gets_the_request_and_no_other_one() {
+async fn only_the_named_pod_gets_the_request() {
     let (script, pods, balance) = stateful(|builder| builder).await;
     for _ in 0..20 {
         let answered = ask(&balance, "kv-1").await.expect("it is there");
