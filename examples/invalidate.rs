@@ -34,8 +34,8 @@ const PODS: usize = 5;
 async fn main() -> Result<(), BoxError> {
     Command::new("invalidate")
         .about(
-            "A broadcast drops an entry from the caches of five pods, of which one hangs: who\n\
-             is stale after it, and what a second one, or a majority of answers, makes of it.",
+            "A broadcast drops an entry from the caches of five pods, of which one hangs:\n\
+             which pods are stale after it, and after a second broadcast; and a majority.",
         )
         .override_usage("cargo run --features http --example invalidate")
         .get_matches();

@@ -70,8 +70,8 @@ async fn main() -> Result<(), BoxError> {
     let policy = Arg::new("POLICY").value_parser(str::parse::<BuiltInPolicy>);
     let args = Command::new("policy")
         .about(
-            "A policy of one's own over three pods: canaries get a twentieth of 10,000\n\
-             requests, and a built-in policy picks who gets the others.",
+            "A policy of your own over three pods: canaries get a twentieth of 10,000\n\
+             requests, and a built-in policy picks the pods for the others.",
         )
         .override_usage("cargo run --example policy -- [POLICY]")
         .arg(policy.help("That of the others, such as random [default: power-of-two]"))

@@ -198,7 +198,7 @@ async fn pods_that_fail_their_checks_are_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_refuses_holds_up_nobody_and_is_an_error_after_the_ready_timeout() {
+async fn a_pod_that_refuses_holds_up_no_other_and_is_an_error_after_the_ready_timeout() {
     for refuses in [Behaviour::NotReady, Behaviour::HandBack] {
         let story = story(1..=3).await;
         story.pods.set([2], refuses);
@@ -416,7 +416,7 @@ async fn without_another_pod_than_the_one_that_is_left_out_nobody_is_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_but_one_of_all_pods_are_asked_where_the_set_is_a_subset() {
+async fn all_but_one_of_all_pods_are_asked_if_the_set_is_a_subset() {
     let part = |builder: BalanceBuilder<Scripted>| builder.subset(Subset::of(2));
     let story = story_with(1..=6, part).await;
     let collected = story.broadcast().leave_out("10.0.0.4").all().await;
@@ -450,7 +450,7 @@ async fn sixty_four_are_asked_at_once_by_default() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_pods_hold_up_nobody() {
+async fn slow_pods_hold_up_no_others() {
     let story = story(1..=100).await;
     story.pods.set([1, 2], Behaviour::Hold);
     let mut answers = story.broadcast().concurrency(3).await.expect("endpoints");
@@ -482,7 +482,7 @@ async fn a_pod_that_does_not_answer_in_its_time_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn out_of_time_a_pod_that_has_not_got_the_request_cannot_have_executed_it() {
+async fn a_pod_that_timed_out_without_the_request_cannot_have_executed_it() {
     let each = |broadcast: Broadcast<Answer>| broadcast.endpoint_timeout(SECOND);
     let all = |broadcast: Broadcast<Answer>| broadcast.deadline(SECOND);
     for bound in [each, all] {
@@ -502,7 +502,7 @@ async fn out_of_time_a_pod_that_has_not_got_the_request_cannot_have_executed_it(
 }
 
 #[tokio::test(start_paused = true)]
-async fn out_of_time_pods_that_refuse_are_errors_that_say_so_each_for_itself() {
+async fn pods_that_refuse_until_the_timeout_have_errors_that_say_so() {
     let each = |broadcast: Broadcast<Answer>| broadcast.endpoint_timeout(SECOND);
     let all = |broadcast: Broadcast<Answer>| broadcast.deadline(SECOND);
     for bound in [each, all] {
@@ -662,7 +662,7 @@ async fn a_broadcast_that_is_dropped_midway_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broadcast_keeps_its_balancer_and_no_longer() {
+async fn a_broadcast_keeps_its_balancer_alive_until_it_ends() {
     let Story {
         script,
         pods,
@@ -703,7 +703,7 @@ async fn the_first_successes_are_enough_and_the_rest_is_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quorum_is_there_as_soon_as_so_many_have_answered() {
+async fn a_quorum_succeeds_as_soon_as_enough_pods_have_answered() {
     let story = story(1..=5).await;
     story.pods.set([1], Behaviour::Hold);
     story.pods.set([2], Behaviour::Fail);
@@ -741,7 +741,7 @@ async fn a_quorum_fails_as_soon_as_it_cannot_be_reached() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quorum_of_more_than_there_are_asks_nobody() {
+async fn a_quorum_larger_than_the_set_asks_nobody() {
     let story = story(1..=3).await;
     let error = story.broadcast().quorum(4).await.expect_err("three");
     assert!(error.failed().is_empty() && error.answered().is_empty());
@@ -749,7 +749,7 @@ async fn a_quorum_of_more_than_there_are_asks_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quorum_that_runs_out_of_time_tells_of_each_pod() {
+async fn the_error_of_a_quorum_that_timed_out_names_each_pod() {
     let story = story(1..=5).await;
     story.pods.set([1, 2, 3], Behaviour::Hold);
     let broadcast = story.broadcast().deadline(SECOND).quorum(3);
@@ -800,7 +800,7 @@ async fn without_endpoints_a_broadcast_fails_as_a_request_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_broadcasts_at_once_do_not_meet() {
+async fn two_broadcasts_at_once_do_not_affect_each_other() {
     let story = story(1..=100).await;
     story.pods.set([50], Behaviour::Hold);
     let numbered = |number| {

@@ -10,8 +10,9 @@ use std::{
 
 use support::example;
 
-/// The most lines of a `--help`: a screen, with room for the prompt.
+/// The most lines of `http_client --help`: a screen, with room for the prompt.
 const SCREEN: usize = 23;
+/// The most lines of the other examples' `--help`.
 const SHORT: usize = 15;
 
 /// All examples, as cargo finds them: files, and folders with a main.rs.

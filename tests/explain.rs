@@ -336,7 +336,7 @@ async fn a_flapping_pod_shows_by_its_events() {
 }
 
 #[tokio::test]
-async fn dns_that_is_down_is_named_with_its_error_and_the_age_of_the_set() {
+async fn a_dns_outage_is_named_with_its_error_and_the_age_of_the_set() {
     let cluster = Cluster::start(2).await;
     let client = client(&cluster, |builder| builder);
     get(&client, 1).await;
@@ -373,7 +373,7 @@ async fn a_name_that_does_not_exist_is_named_as_the_cause() {
 }
 
 #[tokio::test]
-async fn where_every_pod_refuses_the_requests_that_wait_are_counted() {
+async fn waiting_requests_are_counted_if_every_pod_refuses() {
     let cluster = Cluster::start(2).await;
     let client = client(&cluster, |builder| builder);
     get(&client, 2).await;
@@ -426,7 +426,7 @@ async fn a_certificate_that_is_refused_is_named() {
 }
 
 #[tokio::test]
-async fn where_a_pod_s_connections_are_all_in_use_the_requests_that_wait_are_counted() {
+async fn waiting_requests_are_counted_if_a_pod_s_connections_are_all_in_use() {
     let cluster = Cluster::start(1).await;
     let client = client(&cluster, |builder| {
         builder.protocol(Protocol::Http1).max_connections(1)
@@ -536,7 +536,7 @@ async fn a_connection_that_is_made_is_trouble_only_if_it_takes_long_or_many_wait
 }
 
 #[tokio::test]
-async fn a_new_pod_that_is_being_connected_to_refuses_nothing() {
+async fn a_new_pod_that_is_being_connected_to_does_not_count_as_refusing() {
     let cluster = Cluster::start(1).await;
     let old = Endpoint::new(cluster.pod(0).addr());
     let listener = TcpListener::bind("127.0.0.1:0").await;
@@ -700,7 +700,7 @@ async fn a_fallback_in_use_is_named_with_what_failed() {
 /// The names of JSON fields don't change, and JSON can be read back.
 #[cfg(feature = "serde")]
 #[tokio::test]
-async fn as_json_its_names_are_stable() {
+async fn the_names_in_json_are_stable() {
     let cluster = Cluster::start(1).await;
     let client = client(&cluster, |builder| builder);
     get(&client, 1).await;

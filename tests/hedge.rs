@@ -148,7 +148,7 @@ async fn first_to_one(pods: &Pods, service: &Hedged) -> Result<Endpoint, Error> 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_answer_is_asked_of_another_pod_and_the_first_one_counts() {
+async fn a_late_request_is_hedged_to_another_pod_and_the_first_answer_counts() {
     let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
     pods.set([1], Behaviour::After(SECOND));
     let begun = Instant::now();
@@ -424,7 +424,7 @@ async fn a_hedge_that_fails_does_not_harm_its_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_the_first_one_fails_after_the_hedge_began_the_hedge_s_answer_counts() {
+async fn if_the_first_try_fails_after_the_hedge_began_the_hedge_s_answer_counts() {
     let change = |layer: RetryLayer<Even>| layer.retries(0).hedge(Hedge::after(50 * MILLI));
     let (pods, service) = layered(2, change, OutlierDetection::new()).await;
     pods.set([1], Behaviour::FailAfter(60 * MILLI));
@@ -437,7 +437,7 @@ async fn where_the_first_one_fails_after_the_hedge_began_the_hedge_s_answer_coun
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_both_fail_the_request_is_sent_again_to_a_third_one() {
+async fn if_both_tries_fail_the_request_is_sent_again_to_a_third_pod() {
     let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::after(50 * MILLI).share(1.0));
     let (pods, service) = layered(3, change, OutlierDetection::off()).await;
     pods.set([1, 2], Behaviour::FailAfter(60 * MILLI));
@@ -529,7 +529,7 @@ async fn hedged_from_one(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_that_was_set_aside_counts_where_the_hedge_hangs() {
+async fn a_result_that_was_set_aside_counts_if_the_hedge_hangs() {
     let first = Behaviour::FailAfter(60 * MILLI);
     let (pods, service, mut request) = hedged_from_one(first, Behaviour::Hold).await;
     let before = calls(&pods, [2]);
@@ -572,7 +572,7 @@ impl RetryPolicy<Request, (Endpoint, u32)> for NotOfTwo {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_no_good_neither_wins_nor_speaks_against_the_other_pod() {
+async fn an_answer_that_is_not_good_neither_wins_nor_counts_against_the_other_pod() {
     let pods = Pods::default();
     let endpoints: StaticEndpoints = (1..=2).map(web).collect();
     let mut balance = Balance::builder(endpoints).build(pods.make());
@@ -630,7 +630,7 @@ async fn a_retry_that_is_late_is_hedged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_nobody_had_when_it_was_late_is_hedged_later() {
+async fn a_request_that_no_pod_had_when_it_was_late_is_hedged_later() {
     let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
     pods.set([1, 2], Behaviour::NotReady);
     let request = spawn(&service);
@@ -692,7 +692,7 @@ async fn hedges_that_no_pod_takes_use_up_no_share() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hedge_that_no_pod_takes_is_no_request_that_failed() {
+async fn a_hedge_that_no_pod_takes_does_not_count_as_a_failed_request() {
     let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
     pods.set([1], Behaviour::After(5 * SECOND));
     let prefer = Route::new().prefer(endpoint(1).address());
@@ -728,7 +728,7 @@ async fn a_hedge_that_is_refused_counts_once_however_often_it_is_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_is_back_after_long_is_asked_soon() {
+async fn a_pod_that_is_back_after_a_long_time_is_hedged_to_soon() {
     let (pods, service) = hedged(2, Hedge::after(50 * MILLI)).await;
     pods.set([1], Behaviour::After(24 * SECOND));
     pods.set([2], Behaviour::NotReady);
@@ -740,7 +740,7 @@ async fn a_pod_that_is_back_after_long_is_asked_soon() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_hedged_that_began_before_it_was_known_what_is_late() {
+async fn a_request_that_began_before_the_usual_p95_was_known_is_hedged() {
     let (pods, service) = hedged(2, Hedge::new()).await;
     pods.set([1], Behaviour::After(5 * SECOND));
     let prefer = Route::new().prefer(endpoint(1).address());
@@ -779,7 +779,7 @@ async fn a_first_try_that_its_pod_refuses_goes_to_another_one_than_its_hedge() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_time_at_all_is_no_endless_loop_where_there_is_no_other_pod() {
+async fn a_hedge_time_of_zero_without_another_pod_does_not_loop_endlessly() {
     let (pods, service) = hedged(1, Hedge::after(Duration::ZERO)).await;
     pods.set([1], Behaviour::After(SECOND));
     send(&service).await.expect("an answer");
@@ -788,7 +788,7 @@ async fn no_time_at_all_is_no_endless_loop_where_there_is_no_other_pod() {
 
 /// A hedge that no pod took says nothing about the request's fate.
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_not_hidden_by_a_hedge_that_nobody_took() {
+async fn a_failure_is_not_hidden_by_a_hedge_that_no_pod_took() {
     let change = |layer: RetryLayer<Even>| layer.retries(0).hedge(Hedge::after(50 * MILLI));
     let (pods, service) = layered(2, change, OutlierDetection::new()).await;
     loop {
@@ -904,12 +904,12 @@ async fn good_times_leave_some_for_a_bad_moment(millis: impl Distribution<f64>) 
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_good_times_some_hedges_are_saved_up_where_times_are_exponential() {
+async fn in_good_times_some_hedges_are_saved_up_with_exponential_times() {
     good_times_leave_some_for_a_bad_moment(Exp::new(0.1).expect("a rate")).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_good_times_some_hedges_are_saved_up_where_times_are_lognormal() {
+async fn in_good_times_some_hedges_are_saved_up_with_lognormal_times() {
     let median = 10_f64.ln();
     good_times_leave_some_for_a_bad_moment(LogNormal::new(median, 1.0).expect("a spread")).await;
 }
@@ -934,7 +934,7 @@ async fn one_slow_pod_of_ten_costs_few_hedges_and_hardly_any_time() {
 
 /// A tenth of all answers is slow, so the 95th percentile of all answers is that of the slow pod.
 #[tokio::test(start_paused = true)]
-async fn a_slow_pod_is_no_excuse_for_itself_though_it_was_never_otherwise() {
+async fn a_pod_that_was_always_slow_does_not_raise_the_usual_p95() {
     let (pods, service) = hedged(10, Hedge::new()).await;
     pods.set(2..=10, Behaviour::After(5 * MILLI));
     pods.set([1], Behaviour::After(200 * MILLI));
@@ -983,7 +983,7 @@ async fn a_pod_that_is_slow_now_and_then_is_not_passed_over() {
 
 /// A trial that isn't hedged can only be judged by its time.
 #[tokio::test(start_paused = true)]
-async fn a_slow_pod_is_not_back_by_a_late_answer() {
+async fn a_late_answer_does_not_bring_a_slow_pod_back() {
     let (pods, service) = hedged(4, Hedge::new()).await;
     pods.set(1..=4, Behaviour::After(5 * MILLI));
     load(&service, 400, MILLI).await;
@@ -997,7 +997,7 @@ async fn a_slow_pod_is_not_back_by_a_late_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_outlier_detection_is_off_no_pod_is_passed_over_and_hedges_go() {
+async fn with_outlier_detection_off_requests_are_hedged_and_no_pod_is_passed_over() {
     let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::new().share(1.0));
     let (pods, service) = layered(4, change, OutlierDetection::off()).await;
     pods.set(1..=4, Behaviour::After(5 * MILLI));
@@ -1012,7 +1012,7 @@ async fn where_outlier_detection_is_off_no_pod_is_passed_over_and_hedges_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_pod_serves_where_the_other_one_fails() {
+async fn a_slow_pod_serves_if_the_other_one_fails() {
     let (pods, service) = hedged(2, Hedge::new()).await;
     pods.set([1, 2], Behaviour::After(5 * MILLI));
     load(&service, 400, MILLI).await;
@@ -1034,7 +1034,7 @@ async fn a_slow_pod_serves_where_the_other_one_fails() {
 
 /// For example, a session's pod hangs just when the other one has been slow for a while.
 #[tokio::test(start_paused = true)]
-async fn a_slow_pod_gets_the_hedge_where_there_is_no_other() {
+async fn a_slow_pod_gets_the_hedge_if_there_is_no_other() {
     for policy in [false, true] {
         // Before and after a trial is due.
         for pause in [Duration::ZERO, 10 * SECOND] {
@@ -1070,7 +1070,7 @@ async fn a_slow_pod_gets_the_hedge_where_there_is_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_is_due_to_be_tried_gets_the_hedge_where_there_is_no_other() {
+async fn a_pod_that_is_due_to_be_tried_gets_the_hedge_if_there_is_no_other() {
     let detection = OutlierDetection::new().consecutive_failures(1);
     let change = |layer: RetryLayer<Even>| layer.hedge(Hedge::after(50 * MILLI));
     let (pods, service) = layered(2, change, detection).await;
@@ -1142,7 +1142,7 @@ async fn an_ejected_pod_whose_trial_loses_to_its_hedge_is_tried_again_within_sec
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trial_that_is_overtaken_while_it_dials_is_not_followed_by_the_very_next() {
+async fn a_trial_that_is_overtaken_while_it_connects_is_not_repeated_at_once() {
     let (pods, service) = with_one_ejected().await;
     pods.set([1], Behaviour::Pending);
     sleep(2 * SECOND).await;
@@ -1157,7 +1157,7 @@ async fn a_trial_that_is_overtaken_while_it_dials_is_not_followed_by_the_very_ne
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hedge_that_is_sent_before_an_answer_is_late_says_nothing_of_the_pod() {
+async fn a_hedge_before_the_usual_p95_does_not_count_against_the_pod() {
     let (pods, service) = hedged(2, Hedge::after(5 * MILLI).share(1.0)).await;
     pods.set([1, 2], Behaviour::After(20 * MILLI));
     load_of(3, &service, 100, MILLI).await;

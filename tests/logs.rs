@@ -526,7 +526,7 @@ async fn by_default_there_are_no_spans() {
 }
 
 #[tokio::test]
-async fn a_request_for_another_service_has_that_one_s_name_in_its_span() {
+async fn the_span_of_a_request_for_another_service_names_that_service() {
     let logs = Logs::new();
     let client = builder([]).build().expect("a client");
     let client = client.layer(ServiceBuilder::new());

@@ -103,7 +103,7 @@ async fn a_pod_is_followed_and_no_other_pod_gets_its_requests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_is_away_for_longer_is_an_error_that_says_what_is_known_of_it() {
+async fn a_pod_that_stays_away_is_an_error_that_says_what_is_known_of_it() {
     let story = story().await;
     let pod = story.balance.pod("web-3");
     story.set(set([1, 2, 3, 0, 5])).await;
@@ -202,7 +202,7 @@ async fn a_pod_that_refuses_is_an_error_that_has_its_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_pods_that_swap_addresses_between_two_looks_get_their_own_requests() {
+async fn two_pods_that_swap_addresses_between_two_lookups_get_their_own_requests() {
     let story = story().await;
     let pods = [story.balance.pod("web-0"), story.balance.pod("web-1")];
     let ask_both = || async {
@@ -263,7 +263,7 @@ async fn a_pod_s_successor_gets_its_requests_before_the_terminating_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ordinal_is_that_pod_of_the_stateful_set() {
+async fn an_ordinal_names_that_pod_of_the_stateful_set() {
     let story = story().await;
     let pod = story.balance.pod_at(3);
     assert_eq!(ask(&pod).await.expect("there"), at(4));
@@ -487,7 +487,7 @@ async fn a_request_that_is_dropped_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn others_are_all_but_one_under_any_policy() {
+async fn others_asks_any_pod_but_one_under_every_policy() {
     for name in [
         "round-robin",
         "random",

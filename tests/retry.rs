@@ -157,7 +157,7 @@ async fn an_unsent_request_s_error_passes_through() {
 
 /// The first attempt may have been executed, so the request may have been, too.
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_not_hidden_by_a_later_attempt_that_nobody_took() {
+async fn a_failure_is_not_hidden_by_a_later_attempt_that_no_pod_took() {
     let (script, pods, balance) = balance([1]).await;
     let service = RetryLayer::new(Leaving(Arc::new(Mutex::new(Some((script, pods.clone()))))));
     let service = service.layer(balance);
@@ -261,7 +261,7 @@ async fn the_second_attempt_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_under_way_keep_the_balancer() {
+async fn requests_under_way_keep_the_balancer_alive() {
     let (_script, pods, service) = retried([1]).await;
     pods.set([1], Behaviour::Pending);
     let mut request = task::spawn(service.oneshot(Request(2)));

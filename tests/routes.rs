@@ -49,7 +49,7 @@ async fn ask(balance: &Balance<PodService>, pod: &str) -> Result<SocketAddr, Err
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_is_named_gets_the_request_and_no_other_one() {
+async fn only_the_named_pod_gets_the_request() {
     let (script, pods, balance) = stateful(|builder| builder).await;
     for _ in 0..20 {
         let answered = ask(&balance, "kv-1").await.expect("it is there");
@@ -272,7 +272,7 @@ impl Picker for ByKey {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_reaches_a_policy_of_ones_own() {
+async fn a_key_reaches_a_custom_policy() {
     let (_script, pods, balance) = stateful(|builder| builder.policy(ByKey)).await;
     for _ in 0..5 {
         for (host, route) in [

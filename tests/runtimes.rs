@@ -352,7 +352,7 @@ fn a_request_whose_connections_runtime_ends_is_lost_and_no_pod_is_blamed() {
 }
 
 #[test]
-fn a_connection_that_was_being_made_in_another_runtime_is_made_here() {
+fn a_connection_that_another_runtime_was_making_is_made_in_this_one() {
     protocols(|protocol| {
         let world = World::new(1);
         let client = world.builder().protocol(protocol).build();
@@ -725,7 +725,7 @@ fn a_dial_of_another_runtime_that_ends_is_made_here_and_blames_no_pod() {
 }
 
 #[test]
-fn checks_begin_another_connection_where_their_runtime_stands_still() {
+fn checks_open_another_connection_if_their_runtime_stands_still() {
     let world = World::new(2);
     let check = HealthCheck::http("/").expect("a path").interval(MOMENT);
     // A check over a connection that stands still would never end.

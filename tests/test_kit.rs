@@ -230,7 +230,7 @@ async fn srv_targets_are_whole_names_and_the_owners_of_glue_point_to_them() {
 }
 
 #[tokio::test]
-async fn glue_is_what_the_zone_has_of_each_target() {
+async fn glue_has_the_zone_s_records_of_each_target() {
     let dns = DnsServer::start().await;
     let named = ["a.svc", "B.svc.", "none.svc", "b.svc"];
     dns.set_srv(SRV_NAME, 5, named.map(|target| Srv::new(80, target)));
@@ -268,7 +268,7 @@ async fn glue_is_what_the_zone_has_of_each_target() {
 }
 
 #[tokio::test]
-async fn a_lack_of_glue_truncates_only_where_the_glue_must_be_whole() {
+async fn missing_glue_truncates_only_if_the_glue_must_be_whole() {
     let dns = DnsServer::start().await;
     publish_srv(&dns, 10);
     // 58 bytes of header and question and 11 of OPT, 57 an SRV and 16 an address.
@@ -359,7 +359,7 @@ async fn an_alias_answers_with_its_target() {
 }
 
 #[tokio::test]
-async fn an_alias_of_nothing_is_a_bare_cname_and_a_circle_ends() {
+async fn an_alias_of_nothing_is_a_bare_cname_and_a_circular_alias_ends() {
     let dns = DnsServer::start().await;
     dns.set_cname("alias.svc", 9, NAME);
     dns.set_aaaa(NAME, 5, [Ipv6Addr::LOCALHOST]);
@@ -418,7 +418,7 @@ async fn faults_that_answer_have_their_code_and_no_records() {
 }
 
 #[tokio::test]
-async fn a_silent_server_says_nothing() {
+async fn a_silent_server_sends_no_reply() {
     let dns = DnsServer::start().await;
     dns.set_a(NAME, 5, [v4(1)]);
     dns.fault("*", RecordType::ANY, Fault::Silent);
@@ -486,7 +486,7 @@ async fn garbage_is_no_message() {
 }
 
 #[tokio::test]
-async fn hickory_takes_garbage_for_an_error_or_for_silence() {
+async fn hickory_treats_garbage_as_an_error_or_as_silence() {
     let dns = DnsServer::start().await;
     dns.set_a(NAME, 5, [v4(1)]);
     dns.fault(NAME, RecordType::A, Fault::Garbage { right_id: true });

@@ -28,7 +28,7 @@ const ABOUT: &str = "\
 Shows the balancers of a process, live: which pods get requests, which don't and
 why. The process serves the crate's page (feature inspect) at the URL.
 
-Keys: arrows, Page Up and Down choose a pod, Enter tells all of it, Tab shows
+Keys: arrows, Page Up and Down select a pod, Enter shows all of it, Tab shows
 the next balancer, q ends.";
 
 /// How soon a key, or a reading, shows.

@@ -51,7 +51,7 @@ metrics! {
     HEDGES_WON: Counter, Requests, "tower_headless.hedges.won", &[],
         "hedges that were answered first";
     HEDGES_REFUSED: Counter, Requests, "tower_headless.hedges.refused", &[],
-        "late requests that were not hedged, because the budget was spent";
+        "late requests that were not hedged, because the share or the budget was spent";
     OVERTAKEN: Counter, Requests, "tower_headless.requests.overtaken", &[],
         "requests whose hedge was answered first";
     ENDPOINTS: Gauge, Endpoints, "tower_headless.endpoints", &["state"],

@@ -265,7 +265,7 @@ async fn an_idempotent_call_goes_from_an_unavailable_pod_to_another() {
 }
 
 #[tokio::test]
-async fn a_status_arrives_and_so_do_trailers() {
+async fn statuses_and_trailers_arrive() {
     let pods = pods::<1>().await;
     let client = client(&pods);
     let mut health = HealthClient::new(client.clone());
@@ -411,7 +411,7 @@ async fn a_cancelled_call_is_no_longer_in_flight() {
 }
 
 #[tokio::test]
-async fn a_deadline_of_tonics_own_is_kept() {
+async fn tonic_s_own_deadline_is_kept() {
     let pods = pods::<1>().await;
     let client = client(&pods);
     let mut health = HealthClient::new(client.clone());
