@@ -183,7 +183,7 @@ pub(crate) const KEPT: &[Kept] = &[
     },
     // The model was wrong: there was no other pod when the request was sent.
     Kept {
-        name: "who is avoided has the request, and another one joins before the answer",
+        name: "an avoided pod has the request, and another one joins before the answer",
         config: Config::PLAIN,
         steps: &[
             Step::Set(hosts(&[2])),
@@ -208,7 +208,7 @@ pub(crate) const KEPT: &[Kept] = &[
         ],
     },
     Kept {
-        name: "all of the subset refuse but the one that is left out, and nobody takes its place",
+        name: "all of the subset refuse but the one that is left out, and no pod takes its place",
         config: Config {
             seed: 271,
             subset: 2,
