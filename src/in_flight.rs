@@ -19,7 +19,7 @@ use crate::{
     counters::{EndpointTally, Failed, TurnedDown},
     endpoint::Endpoint,
     error::BoxError,
-    member::{EjectionReason, Member, MemberRef, OVERTAKEN, Verdict},
+    member::{EjectionReason, Member, MemberRef, OVERTAKEN, TrialVerdict},
     outcome::{ByResult, Classify, Outcome},
 };
 
@@ -72,14 +72,14 @@ impl InFlight {
     #[cold]
     fn judge_half_open(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::Success | Outcome::Overload => self.judge(Verdict::Answered),
+            Outcome::Success | Outcome::Overload => self.judge(TrialVerdict::Answered),
             Outcome::Failure => {
                 self.state.end_half_open();
-                self.judge(Verdict::Failed);
+                self.judge(TrialVerdict::Failed);
             }
             Outcome::Ignored => {
                 self.state.end_half_open();
-                self.judge(Verdict::GivenUp);
+                self.judge(TrialVerdict::GivenUp);
             }
         }
     }
@@ -134,7 +134,7 @@ impl InFlight {
         }
         if self.state.is_half_open() {
             // Good so far. The completion may still report otherwise.
-            self.judge(Verdict::Answered);
+            self.judge(TrialVerdict::Answered);
         }
     }
 
@@ -149,7 +149,7 @@ impl InFlight {
             && self.state.end_half_open()
         {
             // The endpoint is still slow.
-            self.judge(Verdict::Late);
+            self.judge(TrialVerdict::Late);
         }
     }
 
@@ -183,7 +183,7 @@ impl InFlight {
         }
         self.state.end_wait();
         if self.state.end_half_open() {
-            self.judge(Verdict::Failed);
+            self.judge(TrialVerdict::Failed);
         }
     }
 
@@ -203,7 +203,7 @@ impl InFlight {
         self.report(Outcome::Ignored);
         // Given up, not cancelled, even after a short wait: the next trial would be withdrawn as soon.
         if self.member.is_unreachable() && self.state.end_trial() {
-            self.member.stats().end_trial(Verdict::GivenUp);
+            self.member.stats().end_trial(TrialVerdict::GivenUp);
             self.member.signals().review.notify_one();
         }
     }
@@ -212,7 +212,7 @@ impl InFlight {
     pub(crate) fn lose(&mut self) {
         if self.state.end_half_open() {
             // Late, even if the hedge was sent early: as given up, the pauses between trials would keep growing.
-            self.judge(Verdict::Late);
+            self.judge(TrialVerdict::Late);
         }
         self.withdraw();
         if let Some(tally) = self.member.tally() {
@@ -227,7 +227,7 @@ impl InFlight {
     }
 
     #[cold]
-    fn judge(&self, verdict: Verdict) {
+    fn judge(&self, verdict: TrialVerdict) {
         self.member.stats().judge(verdict);
         self.member.signals().review.notify_one();
     }
@@ -337,18 +337,18 @@ impl InFlight {
         }
         if self.state.is_half_open() {
             self.judge(match outcome {
-                Outcome::Success | Outcome::Overload => Verdict::Passed,
-                Outcome::Failure => Verdict::Failed,
+                Outcome::Success | Outcome::Overload => TrialVerdict::Passed,
+                Outcome::Failure => TrialVerdict::Failed,
                 Outcome::Ignored => self.given_up(outcome),
             });
         }
     }
 
     /// The verdict of a trial that ends before anything is known of the endpoint.
-    fn given_up(&self, outcome: Outcome) -> Verdict {
+    fn given_up(&self, outcome: Outcome) -> TrialVerdict {
         match outcome {
-            Outcome::Ignored if self.waited_without_answer() < SOON => Verdict::Cancelled,
-            _ => Verdict::GivenUp,
+            Outcome::Ignored if self.waited_without_answer() < SOON => TrialVerdict::Cancelled,
+            _ => TrialVerdict::GivenUp,
         }
     }
 }

@@ -58,7 +58,7 @@
 //! | `http-body` | yes | [`OnBodyEnd`]: HTTP requests count as in flight to the end of the response's body |
 //! | `http` | no | [`http::Client`]: HTTP/1.1 and HTTP/2, on hyper, over the pods that `dns`, or any other discovery, finds; [`HealthCheck::http`] and [`HealthCheck::grpc`] |
 //! | `json` | no | JSON in requests and responses: [`http::RequestBuilder::json`], [`http::Response::json`] |
-//! | `inspect` | no | [`inspect`]: a page that shows all balancers of a process, and JSON beside it |
+//! | `inspect` | no | [`inspect`]: a page that shows all balancers of a process, also as JSON |
 //! | `metrics`, `otel` | no | [`metrics`]: what is counted, on the facade of that name, or on OpenTelemetry's API |
 //! | `serde` | no | [`Explanation`], [`Attempts`] and [`BalanceCounts`] can be written and read, as JSON and the like |
 //! | `sessions` | no | [`http::Sessions`]: sticky sessions by cookie or header, on cookie |

@@ -18,7 +18,7 @@ mod status_word;
 pub(crate) use flags::FLAGGED;
 pub use members::Members;
 pub use request_stats::EjectionReason;
-pub(crate) use request_stats::{Checked, Counts, News, OVERTAKEN, RequestStats, Verdict};
+pub(crate) use request_stats::{Checked, Counts, News, OVERTAKEN, RequestStats, TrialVerdict};
 pub(crate) use slots::{Slot, Slots};
 
 use std::{

@@ -59,7 +59,7 @@ use crate::{member::EjectionReason, times::DAY};
 /// | --- | --- | --- |
 /// | [`consecutive_failures`](Self::consecutive_failures) | 5 | Finagle |
 /// | [`success_rate`](Self::success_rate) | 80 % over 30 s, with 5 requests or more | Finagle |
-/// | [`eject_slow`](Self::eject_slow) | three lost [hedges](crate::Hedge) in a row, where requests are hedged | |
+/// | [`eject_slow`](Self::eject_slow) | three lost [hedges](crate::Hedge) in a row, if requests are hedged | |
 /// | [`ejection_time`](Self::ejection_time) | 5 s, doubling to 300 s, ± 10 % | Finagle |
 /// | [`max_ejection_ratio`](Self::max_ejection_ratio) | half of the endpoints | |
 /// | [`panic_threshold`](Self::panic_threshold) | half of the endpoints | Envoy |

@@ -17,13 +17,13 @@ use rand::Rng;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    reconnect::{Reconnect, Refusal, Running},
+    reconnect::{Reconnect, RefusalKind, Running},
     registry::{Life, Lives},
     shared::ReadyFn,
 };
 use crate::{
     error::BoxError,
-    member::{Member, MemberId, Verdict},
+    member::{Member, MemberId, TrialVerdict},
 };
 
 /// How long an endpoint's service may take to become ready in an attempt. The service should have its own, shorter
@@ -33,8 +33,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The most attempts at the same time. An attempt at a black hole takes up its place until the timeout.
 const MAX_RUNNING: usize = 256;
 
-/// The attempts of a balancer.
-pub(super) struct Attempts<S> {
+/// A balancer's attempts to reach endpoints that refuse requests.
+pub(super) struct Reconnects<S> {
     /// The members that refuse requests, by when they are due, except those with an attempt or a trial under way.
     queue: BTreeSet<Due>,
     /// These members by when they are due during an outage, when no member accepts requests.
@@ -43,7 +43,7 @@ pub(super) struct Attempts<S> {
     refusing: BTreeMap<MemberId, Option<(Due, Due)>>,
     /// New members to make ready ahead that may get requests meanwhile.
     ahead: VecDeque<Due>,
-    running: FuturesUnordered<BoxFuture<'static, Option<Attempt>>>,
+    running: FuturesUnordered<BoxFuture<'static, Option<ReconnectAttempt>>>,
     /// Waits until a service is ready; `None` before the first refusal.
     ready: Option<ReadyFn<S>>,
 }
@@ -51,12 +51,12 @@ pub(super) struct Attempts<S> {
 type Due = (Instant, MemberId);
 
 /// The result of an attempt.
-pub(super) struct Attempt {
+pub(super) struct ReconnectAttempt {
     pub(super) id: MemberId,
     pub(super) result: Result<(), BoxError>,
 }
 
-impl<S: Clone + Send + 'static> Attempts<S> {
+impl<S: Clone + Send + 'static> Reconnects<S> {
     pub(super) fn new() -> Self {
         Self {
             queue: BTreeSet::new(),
@@ -98,7 +98,7 @@ impl<S: Clone + Send + 'static> Attempts<S> {
     pub(super) fn join(&mut self, life: &mut Life<S>, ready: ReadyFn<S>, now: Instant) {
         self.ready = Some(ready);
         if life.member.is_unreachable() {
-            life.reconnect = Some(Reconnect::at_once(Refusal::NotReady, now));
+            life.reconnect = Some(Reconnect::at_once(RefusalKind::NotReady, now));
             self.place(life);
         } else {
             self.ahead.push_back((now, life.member.id()));
@@ -111,7 +111,7 @@ impl<S: Clone + Send + 'static> Attempts<S> {
         &mut self,
         lives: &mut Lives<S>,
         member: &Member,
-        refusal: Refusal,
+        refusal: RefusalKind,
         now: Instant,
         rng: &mut impl Rng,
     ) {
@@ -177,7 +177,7 @@ impl<S: Clone + Send + 'static> Attempts<S> {
     }
 
     /// The members whose trial requests have ended without an answer, and how.
-    pub(super) fn ended_trials(&self, lives: &Lives<S>) -> Vec<(Arc<Member>, Verdict)> {
+    pub(super) fn ended_trials(&self, lives: &Lives<S>) -> Vec<(Arc<Member>, TrialVerdict)> {
         let ended = |id| {
             let life: &Life<S> = lives.get(id)?;
             let verdict = life.member.stats().take_trial()?;
@@ -240,14 +240,14 @@ impl<S: Clone + Send + 'static> Attempts<S> {
                 Ok(Err(_)) => Err("the endpoint's service panicked".into()),
                 Err(elapsed) => Err(elapsed.into()),
             };
-            Attempt { id, result }
+            ReconnectAttempt { id, result }
         });
         life.running = Some(Running::new(handle));
         self.running.push(attempt.map(Result::ok).boxed());
     }
 
     /// Waits for the next attempt to end. `None` if it was aborted; pending while none runs.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Attempt>> {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<ReconnectAttempt>> {
         match self.running.poll_next_unpin(cx) {
             Poll::Ready(Some(attempt)) => Poll::Ready(attempt),
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
@@ -269,7 +269,7 @@ impl<S: Clone + Send + 'static> Attempts<S> {
 }
 
 /// The member of an attempt, and how it had refused before, if it had; `None` if the member has left.
-pub(super) fn of<S>(lives: &Lives<S>, id: MemberId) -> Option<(Arc<Member>, Option<Refusal>)> {
+pub(super) fn of<S>(lives: &Lives<S>, id: MemberId) -> Option<(Arc<Member>, Option<RefusalKind>)> {
     let life = lives.get(&id)?;
     let refusal = life.reconnect.as_ref().map(Reconnect::refusal);
     Some((life.member.clone(), refusal))

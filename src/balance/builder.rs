@@ -386,7 +386,7 @@ impl<D, C> BalanceBuilder<D, C> {
 
     fn signals(&self) -> Signals {
         let signals = Signals::new(Instant::now()).counted(self.counters);
-        // A policy that reads loads needs failure penalties removed in time, and failed checks eject endpoints.
+        // Reviews also end failure penalties, which a load-aware policy counts, and apply the results of checks.
         let is_reviewed = !self.detection.is_off()
             || !self.slow_start.is_zero()
             || self.check.is_some()

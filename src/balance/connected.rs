@@ -275,7 +275,7 @@ struct Connecting<S> {
 
 /// Why a request gets no connection to a pod: none is free, or none was ready in time.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+enum NoConnection {
     #[error("no connection came free within {0:?}: all {1} are in use")]
     Busy(Duration, usize),
     #[error("no connection within {0:?}")]
@@ -289,7 +289,7 @@ impl<S> Pool<S> {
             wait_timeout, most, ..
         } = self.settings;
         Busy {
-            why: Arc::new(Refusal::Busy(wait_timeout, most)),
+            why: Arc::new(NoConnection::Busy(wait_timeout, most)),
             waited: wait_timeout,
         }
     }
@@ -356,7 +356,9 @@ impl<S: Send + 'static> Stage<S> {
                     Poll::Pending => {
                         std::task::ready!(timer.poll(cx));
                         if settings.share.is_some() {
-                            return Poll::Ready(Err(Refusal::Late(settings.wait_timeout).into()));
+                            return Poll::Ready(Err(
+                                NoConnection::Late(settings.wait_timeout).into()
+                            ));
                         }
                         *timer = Timer::after(settings.wait_timeout.max(STAY));
                         return Poll::Ready(Err(pool.busy().into()));
@@ -375,7 +377,9 @@ impl<S: Send + 'static> Stage<S> {
                     }
                     Poll::Pending => {
                         std::task::ready!(connecting.timer.poll(cx));
-                        return Poll::Ready(Err(Refusal::Late(settings.connect_timeout).into()));
+                        return Poll::Ready(Err(
+                            NoConnection::Late(settings.connect_timeout).into()
+                        ));
                     }
                 },
                 Self::Has(lease, timer) => match lease.poll_ready(cx) {
@@ -393,13 +397,15 @@ impl<S: Send + 'static> Stage<S> {
                         std::task::ready!(timer.poll(cx));
                         if lease.is_new() {
                             lease.discard();
-                            return Poll::Ready(
-                                Err(Refusal::Late(settings.connect_timeout).into()),
-                            );
+                            return Poll::Ready(Err(
+                                NoConnection::Late(settings.connect_timeout).into()
+                            ));
                         }
                         // A connection that others use may only be busy.
                         if settings.share.is_some() {
-                            return Poll::Ready(Err(Refusal::Late(settings.wait_timeout).into()));
+                            return Poll::Ready(Err(
+                                NoConnection::Late(settings.wait_timeout).into()
+                            ));
                         }
                         // An idle connection is stuck. Other idle ones may be, too, so a new one is made.
                         match lease.discard() {

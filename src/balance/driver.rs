@@ -26,12 +26,12 @@ use tokio::{
 };
 
 use super::{
-    attempts::{self, Attempt, Attempts},
+    attempts::{self, ReconnectAttempt, Reconnects},
     checks::{CheckResult, Checks},
     health_monitor::HealthMonitor,
     part::Part,
-    reconnect::Refusal,
-    registry::{Change, Life, Registry},
+    reconnect::RefusalKind,
+    registry::{Life, Registry, SetChange},
     shared::{Event, ReadyFn, Shared},
     starter::Background,
 };
@@ -42,7 +42,7 @@ use crate::{
     home::Timer,
     locality::Proximities,
     logs::{self, ENDPOINTS, Line, Untold, change, debug, display, error, info},
-    member::{Member, Verdict},
+    member::{Member, TrialVerdict},
     snapshot::Writer,
     subset::Fitting,
 };
@@ -59,7 +59,7 @@ pub(super) struct Driver<D, S, M> {
     has_heard: bool,
     monitor: HealthMonitor,
     checks: Checks,
-    attempts: Attempts<S>,
+    attempts: Reconnects<S>,
     /// Makes new endpoints ready before requests need them, if that is wanted.
     ahead: Option<ReadyFn<S>>,
     opens_at: Option<Instant>,
@@ -124,7 +124,7 @@ where
             has_heard: false,
             monitor,
             checks,
-            attempts: Attempts::new(),
+            attempts: Reconnects::new(),
             ahead,
             opens_at: None,
             chooses_at: None,
@@ -339,7 +339,7 @@ where
     }
 
     /// Keeps in the history which endpoints have joined and left.
-    fn keep(&self, change: &Change<S>, now: Instant) {
+    fn keep(&self, change: &SetChange<S>, now: Instant) {
         let Some(mut history) = self.shared.history() else {
             return;
         };
@@ -452,7 +452,7 @@ where
         change!(Refuses, signals, %endpoint, error, "endpoint refuses requests");
     }
 
-    fn refused(&mut self, member: &Member, refusal: Refusal) {
+    fn refused(&mut self, member: &Member, refusal: RefusalKind) {
         let (lives, now) = (&mut self.registry.lives, Instant::now());
         let generator = &mut &self.shared.generator;
         self.attempts
@@ -479,7 +479,9 @@ where
         for (member, verdict) in self.attempts.ended_trials(&self.registry.lives) {
             match verdict {
                 // The trial got no answer.
-                Verdict::GivenUp | Verdict::Failed => self.refused(&member, Refusal::HandedBack),
+                TrialVerdict::GivenUp | TrialVerdict::Failed => {
+                    self.refused(&member, RefusalKind::HandedBack)
+                }
                 _ => {
                     member.offer_trial();
                     self.shared.wake();
@@ -564,8 +566,8 @@ where
     }
 
     /// An attempt has ended. It is ignored if its member has left.
-    fn on_attempt(&mut self, attempt: Option<Attempt>) {
-        let Some(Attempt { id, result }) = attempt else {
+    fn on_attempt(&mut self, attempt: Option<ReconnectAttempt>) {
+        let Some(ReconnectAttempt { id, result }) = attempt else {
             return;
         };
         let Some((member, refusal)) = attempts::of(&self.registry.lives, id) else {
@@ -579,7 +581,7 @@ where
                 if member.refuse() {
                     self.tell_of_refusal(&member);
                     self.discovery.refused(member.endpoint());
-                    self.refused(&member, Refusal::NotReady);
+                    self.refused(&member, RefusalKind::NotReady);
                     self.shared.current.load().recount();
                 }
             }
@@ -592,13 +594,13 @@ where
                     .note_refusal(id, member.endpoint(), error.into());
                 self.refused(&member, refusal);
             }
-            (Ok(()), Some(Refusal::NotReady)) => {
+            (Ok(()), Some(RefusalKind::NotReady)) => {
                 member.accept();
                 self.shared.current.load().recount();
                 self.accepted(&member);
                 self.shared.wake();
             }
-            (Ok(()), Some(Refusal::HandedBack)) => {
+            (Ok(()), Some(RefusalKind::HandedBack)) => {
                 member.offer_trial();
                 self.shared.wake();
             }

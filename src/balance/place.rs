@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{
-    reconnect::Refusal, request_context::RequestContext, shared::Shared, waiting::Placement,
+    reconnect::RefusalKind, request_context::RequestContext, shared::Shared, waiting::Placement,
 };
 use crate::{
     attempts::AttemptOutcome,
@@ -263,7 +263,13 @@ where
         return Ok(State::failed(shared.signals.service(), Error::no_runtime()));
     }
     context.failed(&*error, |error| AttemptOutcome::Refused { error });
-    shared.refused(in_flight, Refusal::NotReady, false, error, ready::<S, Req>);
+    shared.refused(
+        in_flight,
+        RefusalKind::NotReady,
+        false,
+        error,
+        ready::<S, Req>,
+    );
     Err(request)
 }
 
@@ -295,7 +301,7 @@ where
     };
     shared.refused(
         in_flight,
-        Refusal::HandedBack,
+        RefusalKind::HandedBack,
         false,
         error,
         ready::<S, Req>,
@@ -342,7 +348,13 @@ where
         Shared::<S>::end_trial(&mut in_flight);
     } else if let Some(shared) = Shared::<S>::of(&in_flight) {
         let why = chain(&*error).into();
-        shared.refused(in_flight, Refusal::HandedBack, true, why, ready::<S, Req>);
+        shared.refused(
+            in_flight,
+            RefusalKind::HandedBack,
+            true,
+            why,
+            ready::<S, Req>,
+        );
     }
     State::failed(service.as_ref(), Error::endpoint_failed(endpoint, error))
 }

@@ -31,7 +31,7 @@ const PAUSE_PER_ENDPOINT: Duration = Duration::from_millis(1);
 
 /// How an endpoint refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum RefusalKind {
     /// It was not ready, with an error.
     NotReady,
     /// It took the request and handed it back.
@@ -41,7 +41,7 @@ pub(super) enum Refusal {
 /// The state of a member that refuses requests.
 #[derive(Debug)]
 pub(super) struct Reconnect {
-    refusal: Refusal,
+    refusal: RefusalKind,
     backoff: Backoff,
     since: Instant,
     due: Instant,
@@ -53,14 +53,14 @@ pub(super) struct Reconnect {
 }
 
 impl Reconnect {
-    pub(super) fn new(refusal: Refusal, now: Instant, rng: &mut impl Rng) -> Self {
+    pub(super) fn new(refusal: RefusalKind, now: Instant, rng: &mut impl Rng) -> Self {
         let mut new = Self::at_once(refusal, now);
         new.refused(refusal, now, rng);
         new
     }
 
     /// The state of an endpoint that has not refused yet, but is tried before it gets requests.
-    pub(super) fn at_once(refusal: Refusal, now: Instant) -> Self {
+    pub(super) fn at_once(refusal: RefusalKind, now: Instant) -> Self {
         Self {
             refusal,
             backoff: Backoff::of_reconnects(),
@@ -73,7 +73,7 @@ impl Reconnect {
     }
 
     /// The endpoint has refused a request or an attempt again.
-    pub(super) fn refused(&mut self, refusal: Refusal, now: Instant, rng: &mut impl Rng) {
+    pub(super) fn refused(&mut self, refusal: RefusalKind, now: Instant, rng: &mut impl Rng) {
         self.refusal = refusal;
         self.since = now;
         self.due = now + self.backoff.next(rng);
@@ -95,7 +95,7 @@ impl Reconnect {
         self.has_refused
     }
 
-    pub(super) fn refusal(&self) -> Refusal {
+    pub(super) fn refusal(&self) -> RefusalKind {
         self.refusal
     }
 
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn pauses_double_from_a_fifth_of_a_second_to_five() {
         let (mut now, rng) = (Instant::now(), &mut SmallRng::seed_from_u64(5));
-        let mut reconnect = Reconnect::new(Refusal::NotReady, now, rng);
+        let mut reconnect = Reconnect::new(RefusalKind::NotReady, now, rng);
         let mut expected = 0.2_f64;
         for _ in 0..10 {
             let due = reconnect.due().expect("it waits");
@@ -156,15 +156,15 @@ mod tests {
             assert_eq!(reconnect.due(), None, "one attempt at a time");
             expected = (expected * 2.0).min(5.0);
             now = due;
-            reconnect.refused(Refusal::NotReady, now, rng);
+            reconnect.refused(RefusalKind::NotReady, now, rng);
         }
     }
 
     #[test]
     fn an_endpoint_that_requests_wait_for_is_tried_within_half_a_second() {
         let (now, rng) = (Instant::now(), &mut SmallRng::seed_from_u64(5));
-        let mut reconnect = Reconnect::new(Refusal::NotReady, now, rng);
-        (0..10).for_each(|_| reconnect.refused(Refusal::NotReady, now, rng));
+        let mut reconnect = Reconnect::new(RefusalKind::NotReady, now, rng);
+        (0..10).for_each(|_| reconnect.refused(RefusalKind::NotReady, now, rng));
         assert!(reconnect.due() > Some(now + 2 * MAX_HURRIED_PAUSE));
         assert_eq!(reconnect.hurried_due(100), Some(now + MAX_HURRIED_PAUSE));
         let many = reconnect.hurried_due(2_000);
@@ -172,10 +172,10 @@ mod tests {
         reconnect.want(now + Duration::from_secs(5));
         assert_eq!(reconnect.due(), Some(now + MAX_HURRIED_PAUSE));
         let later = now + Duration::from_secs(4);
-        reconnect.refused(Refusal::NotReady, later, rng);
+        reconnect.refused(RefusalKind::NotReady, later, rng);
         assert_eq!(reconnect.due(), Some(later + MAX_HURRIED_PAUSE));
         let later = now + Duration::from_secs(6);
-        reconnect.refused(Refusal::NotReady, later, rng);
+        reconnect.refused(RefusalKind::NotReady, later, rng);
         assert!(
             reconnect.due() > Some(later + MAX_HURRIED_PAUSE),
             "nobody waits any more"

@@ -55,7 +55,7 @@ pub(super) struct Life<S> {
 }
 
 /// How a set has changed.
-pub(super) struct Change<S> {
+pub(super) struct SetChange<S> {
     /// The members that joined.
     pub(super) joined: Vec<MemberId>,
     /// The members that left.
@@ -85,7 +85,7 @@ where
         (set, proximities): (Vec<Endpoint>, Proximities),
         now: Instant,
         rng: &mut impl Rng,
-    ) -> Option<Change<S>> {
+    ) -> Option<SetChange<S>> {
         let is_first = self.lives.is_empty();
         let update = self.writer.replace(current, set, proximities, rng)?;
         let Update {
@@ -93,7 +93,7 @@ where
             left,
             altered,
         } = update;
-        let change = Change {
+        let change = SetChange {
             joined: joined.iter().map(|(member, _)| member.id()).collect(),
             left: left
                 .iter()

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    asked::Asked, generator::Generator, history::History, reconnect::Refusal,
+    asked::Asked, generator::Generator, history::History, reconnect::RefusalKind,
     request_context::RequestContext, starter::Starter,
 };
 use crate::{
@@ -56,7 +56,7 @@ pub(super) enum Event<S> {
     /// An endpoint refused a request; `ready` finds out when it accepts requests again.
     Refused {
         member: Arc<Member>,
-        refusal: Refusal,
+        refusal: RefusalKind,
         ready: ReadyFn<S>,
     },
     /// An endpoint has accepted its trial request.
@@ -393,7 +393,7 @@ impl<S> Shared<S> {
     pub(super) fn refused(
         &self,
         mut in_flight: InFlight,
-        refusal: Refusal,
+        refusal: RefusalKind,
         is_lost: bool,
         error: BoxError,
         ready: ReadyFn<S>,
@@ -412,8 +412,8 @@ impl<S> Shared<S> {
         self.note_refusal(id, in_flight.endpoint(), error.into());
         in_flight.refuse(match refusal {
             _ if is_lost => None,
-            Refusal::NotReady => Some(TurnedDown::NotReady),
-            Refusal::HandedBack => Some(TurnedDown::HandedBack),
+            RefusalKind::NotReady => Some(TurnedDown::NotReady),
+            RefusalKind::HandedBack => Some(TurnedDown::HandedBack),
         });
         let trial = in_flight.end_trial();
         // When many requests meet a pod that has just gone, only one tells the background task.

@@ -43,7 +43,7 @@ fn requests(member: &Arc<Member>, thread: usize) {
 }
 
 /// Ends the penalties, as the background task does. Returns the verdict, if there is one.
-fn review(member: &Member) -> Option<Verdict> {
+fn review(member: &Member) -> Option<TrialVerdict> {
     let penalties = member.stats().take_penalties();
     member.stats().forget_penalties(penalties);
     member.end_all(penalties);
@@ -111,7 +111,7 @@ fn offer_next(member: &Member) -> Option<bool> {
     member.signals().review.notified().now_or_never()?;
     let verdict = member.stats().take_trial()?;
     member.offer_trial();
-    Some(verdict == Verdict::GivenUp)
+    Some(verdict == TrialVerdict::GivenUp)
 }
 
 #[test]

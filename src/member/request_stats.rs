@@ -92,7 +92,7 @@ impl fmt::Display for EjectionReason {
 
 /// What came of a trial request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum TrialVerdict {
     /// Its answer has begun, and looks good.
     Answered,
     Passed,
@@ -105,7 +105,7 @@ pub(crate) enum Verdict {
     Cancelled,
 }
 
-impl Verdict {
+impl TrialVerdict {
     const ALL: [Self; 6] = [
         Self::Answered,
         Self::Passed,
@@ -121,13 +121,13 @@ impl Verdict {
     }
 }
 
-fn take(code: &AtomicU8) -> Option<Verdict> {
+fn take(code: &AtomicU8) -> Option<TrialVerdict> {
     // A plain read first, because most of the time there is none.
     if code.load(Acquire) == 0 {
         return None;
     }
     let code = code.swap(0, AcqRel);
-    Verdict::ALL
+    TrialVerdict::ALL
         .into_iter()
         .find(|verdict| verdict.code() == code)
 }
@@ -257,22 +257,22 @@ impl RequestStats {
         self.penalties.fetch_sub(penalties, Relaxed);
     }
 
-    pub(crate) fn judge(&self, verdict: Verdict) {
+    pub(crate) fn judge(&self, verdict: TrialVerdict) {
         self.verdict.store(verdict.code(), Release);
     }
 
     /// The verdict, unless it was taken before.
-    pub(crate) fn take_verdict(&self) -> Option<Verdict> {
+    pub(crate) fn take_verdict(&self) -> Option<TrialVerdict> {
         take(&self.verdict)
     }
 
     /// A trial request has ended without an answer or a refusal.
-    pub(crate) fn end_trial(&self, verdict: Verdict) {
+    pub(crate) fn end_trial(&self, verdict: TrialVerdict) {
         self.trial.store(verdict.code(), Release);
     }
 
     /// How a trial request ended without an answer or a refusal, unless that was taken before.
-    pub(crate) fn take_trial(&self) -> Option<Verdict> {
+    pub(crate) fn take_trial(&self) -> Option<TrialVerdict> {
         take(&self.trial)
     }
 

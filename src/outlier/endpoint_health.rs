@@ -6,7 +6,7 @@ use rand::Rng;
 use tokio::time::Instant;
 
 use super::{Observation, OutlierDetection, observation::SetStats, pauses::Pauses, window::Window};
-use crate::member::{Counts, EjectionReason, OVERTAKEN, Verdict};
+use crate::member::{Counts, EjectionReason, OVERTAKEN, TrialVerdict};
 
 /// How long a trial's good answer may go on before it counts as a success: it may be a stream.
 const LONG_ANSWER: Duration = Duration::from_secs(1);
@@ -278,18 +278,18 @@ impl EndpointHealth {
                 self.pause(settings, now, rng)
             }
             // A success, even if it comes late.
-            (State::HalfOpen { .. } | State::Ejected { .. }, Some(Verdict::Passed)) => {
+            (State::HalfOpen { .. } | State::Ejected { .. }, Some(TrialVerdict::Passed)) => {
                 self.readmit(now);
             }
-            (State::HalfOpen { .. }, Some(Verdict::Failed)) => {
+            (State::HalfOpen { .. }, Some(TrialVerdict::Failed)) => {
                 self.fail(settings.rule_of_failures(), settings, now, rng);
             }
-            (State::HalfOpen { .. }, Some(Verdict::Late)) => self.pause_late(now, rng),
-            (State::HalfOpen { .. }, Some(Verdict::GivenUp)) if self.is_slow() => {
+            (State::HalfOpen { .. }, Some(TrialVerdict::Late)) => self.pause_late(now, rng),
+            (State::HalfOpen { .. }, Some(TrialVerdict::GivenUp)) if self.is_slow() => {
                 // It was too late for its caller.
                 self.pause_late(now, rng);
             }
-            (State::HalfOpen { .. }, Some(Verdict::GivenUp)) => {
+            (State::HalfOpen { .. }, Some(TrialVerdict::GivenUp)) => {
                 // A trial that was given up proves little. The next one comes after a pause, or a hung endpoint would
                 // get them all.
                 let pause = AGAIN.saturating_mul(2_u32.saturating_pow(self.given_up));
@@ -297,8 +297,8 @@ impl EndpointHealth {
                 let until = now + pause.min(settings.max_ejection);
                 self.state = State::Ejected { until };
             }
-            (State::HalfOpen { .. }, Some(Verdict::Cancelled)) => self.open(),
-            (State::HalfOpen { waits, .. }, Some(Verdict::Answered)) => {
+            (State::HalfOpen { .. }, Some(TrialVerdict::Cancelled)) => self.open(),
+            (State::HalfOpen { waits, .. }, Some(TrialVerdict::Answered)) => {
                 let answered = Some(now);
                 self.state = State::HalfOpen { waits, answered };
             }

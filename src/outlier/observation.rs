@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::member::{Checked, Counts, EjectionReason, Member, News, Verdict};
+use crate::member::{Checked, Counts, EjectionReason, Member, News, TrialVerdict};
 
 /// What an endpoint's counters say in a review.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,7 +13,7 @@ pub(crate) struct Observation {
     pub(crate) overtaken: u32,
     /// Requests without an answer yet.
     pub(crate) waiting: u32,
-    pub(crate) verdict: Option<Verdict>,
+    pub(crate) verdict: Option<TrialVerdict>,
     /// It refuses connections, or has not passed its checks.
     pub(crate) is_out_anyway: bool,
     /// It is new, and has to pass a check before it counts.

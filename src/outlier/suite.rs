@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Case, Decision, EndpointHealth, OutlierDetection, OutlierDetector};
 use crate::{
     endpoint::Endpoint,
-    member::{EjectionReason, Member, MemberRef, RequestStats, Verdict},
+    member::{EjectionReason, Member, MemberRef, RequestStats, TrialVerdict},
     signals::Signals,
 };
 
@@ -123,7 +123,7 @@ impl Set {
         self.now - begun
     }
 
-    fn judge(&mut self, pod: usize, verdict: Verdict) {
+    fn judge(&mut self, pod: usize, verdict: TrialVerdict) {
         self.pods[pod].stats().judge(verdict);
         self.wait(TICK);
     }
@@ -187,17 +187,17 @@ fn pauses_double_to_the_longest_and_begin_anew_after_a_good_time() {
     for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
         let pause = set.until_half_open(0);
         assert!(about(pause, f64::from(seconds)), "{seconds} s: {pause:?}");
-        set.judge(0, Verdict::Failed);
+        set.judge(0, TrialVerdict::Failed);
     }
     set.until_half_open(0);
-    set.judge(0, Verdict::Passed);
+    set.judge(0, TrialVerdict::Passed);
     assert!(!set.is_out(0));
     // It hasn't served for long enough.
     set.wait(Duration::from_secs(200));
     set.fail(0, 5);
     set.wait(TICK);
     assert!(about(set.until_half_open(0), 300.0));
-    set.judge(0, Verdict::Passed);
+    set.judge(0, TrialVerdict::Passed);
     set.wait(Duration::from_secs(331));
     set.fail(0, 5);
     set.wait(TICK);
@@ -259,7 +259,9 @@ fn about_slow(pause: Duration, seconds: f64) -> bool {
 #[test]
 fn a_slow_endpoint_is_tried_after_a_fifth_of_a_second_doubling_to_five() {
     let mut set = with_a_loser(2, OutlierDetection::new());
-    let verdicts = [Verdict::Late, Verdict::GivenUp].into_iter().cycle();
+    let verdicts = [TrialVerdict::Late, TrialVerdict::GivenUp]
+        .into_iter()
+        .cycle();
     for (seconds, verdict) in [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
         .into_iter()
         .zip(verdicts)
@@ -269,7 +271,7 @@ fn a_slow_endpoint_is_tried_after_a_fifth_of_a_second_doubling_to_five() {
         set.judge(0, verdict);
     }
     set.until_half_open(0);
-    set.judge(0, Verdict::Passed);
+    set.judge(0, TrialVerdict::Passed);
     assert!(!set.is_out(0));
     // Failures have their own pauses.
     set.fail(0, 5);
@@ -286,7 +288,7 @@ fn a_hiccup_now_and_then_costs_a_fifth_of_a_second_each() {
         set.review();
         let pause = set.until_half_open(0);
         assert!(about_slow(pause, 0.2), "{pause:?}");
-        set.judge(0, Verdict::Passed);
+        set.judge(0, TrialVerdict::Passed);
         set.wait(Duration::from_secs(10));
     }
     // An endpoint that is slow again as soon as it is back is out for longer each time.
@@ -295,7 +297,7 @@ fn a_hiccup_now_and_then_costs_a_fifth_of_a_second_each() {
         set.review();
         let pause = set.until_half_open(0);
         assert!(about_slow(pause, seconds), "{seconds} s: {pause:?}");
-        set.judge(0, Verdict::Passed);
+        set.judge(0, TrialVerdict::Passed);
     }
 }
 
@@ -307,16 +309,16 @@ fn the_pauses_of_failures_begin_anew_even_if_the_endpoint_is_slow_now_and_then()
     set.review();
     for seconds in [5.0, 10.0] {
         assert!(about(set.until_half_open(0), seconds));
-        set.judge(0, Verdict::Failed);
+        set.judge(0, TrialVerdict::Failed);
     }
     assert!(about(set.until_half_open(0), 20.0));
-    set.judge(0, Verdict::Passed);
+    set.judge(0, TrialVerdict::Passed);
     for _ in 0..4 {
         set.wait(Duration::from_secs(10));
         lose(&set, 0, 3);
         set.review();
         set.until_half_open(0);
-        set.judge(0, Verdict::Passed);
+        set.judge(0, TrialVerdict::Passed);
     }
     set.fail(0, 5);
     set.review();
@@ -337,7 +339,7 @@ fn slow_endpoints_make_room_for_failing_ones() {
         set.wait(TICK);
         assert!(!set.is_out(0), "of {len}");
         set.until_half_open(1);
-        set.judge(1, Verdict::Passed);
+        set.judge(1, TrialVerdict::Passed);
         set.wait(TICK);
         assert_eq!(set.out()[0], Some(EjectionReason::Slow), "of {len}");
     }
@@ -347,7 +349,7 @@ fn slow_endpoints_make_room_for_failing_ones() {
 fn the_least_slow_endpoints_make_room_first_and_only_as_many_as_needed() {
     let mut set = with_a_loser(6, OutlierDetection::new());
     set.until_half_open(0);
-    set.judge(0, Verdict::Late);
+    set.judge(0, TrialVerdict::Late);
     (1..3).for_each(|pod| lose(&set, pod, 3));
     set.review();
     set.fail(5, 5);
@@ -382,7 +384,7 @@ fn a_slow_endpoint_whose_trial_fails_is_out_for_that() {
     let mut set = with_a_loser(4, OutlierDetection::new());
     set.until_half_open(0);
     for seconds in [5.0, 10.0, 20.0] {
-        set.judge(0, Verdict::Failed);
+        set.judge(0, TrialVerdict::Failed);
         assert_eq!(set.out()[0], Some(EjectionReason::ConsecutiveFailures));
         assert!(about(set.until_half_open(0), seconds), "{seconds} s");
     }
@@ -390,7 +392,7 @@ fn a_slow_endpoint_whose_trial_fails_is_out_for_that() {
     let mut set = with_a_loser(4, OutlierDetection::off().eject_slow(true));
     for seconds in [0.2, 0.4] {
         assert!(about_slow(set.until_half_open(0), seconds));
-        set.judge(0, Verdict::Failed);
+        set.judge(0, TrialVerdict::Failed);
         assert_eq!(set.out()[0], Some(EjectionReason::Slow));
     }
 }
@@ -440,12 +442,12 @@ fn a_trial_that_loses_to_a_hedge_is_followed_by_another_one_soon() {
     set.review();
     assert!(about(set.until_half_open(0), 5.0));
     for seconds in [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0] {
-        set.judge(0, Verdict::Late);
+        set.judge(0, TrialVerdict::Late);
         assert_eq!(set.out()[0], Some(EjectionReason::ConsecutiveFailures));
         let pause = set.until_half_open(0);
         assert!(about_slow(pause, seconds), "{seconds} s: {pause:?}");
     }
-    set.judge(0, Verdict::Failed);
+    set.judge(0, TrialVerdict::Failed);
     assert!(about(set.until_half_open(0), 10.0), "it is no failure");
 }
 
@@ -475,7 +477,7 @@ fn the_many_failures_of_one_crash_are_one_ejection() {
     set.wait(TICK);
     assert!(about(set.until_half_open(0), 5.0));
     set.fail(0, 7);
-    set.judge(0, Verdict::Passed);
+    set.judge(0, TrialVerdict::Passed);
     set.wait(TICK);
     assert!(!set.is_out(0), "back, with nothing to its name");
 }
@@ -486,7 +488,7 @@ fn a_long_answer_that_begins_well_is_a_success() {
     set.fail(0, 5);
     set.review();
     set.until_half_open(0);
-    set.judge(0, Verdict::Answered);
+    set.judge(0, TrialVerdict::Answered);
     assert!(set.is_out(0), "its end may come soon");
     set.wait(Duration::from_secs(1));
     assert!(!set.is_out(0));
@@ -504,7 +506,7 @@ fn a_trial_that_hangs_is_a_failure_until_one_succeeds() {
     assert!(about(set.until_half_open(0), 10.0));
     set.wait(TICK);
     set.wait(Duration::from_secs(5));
-    set.judge(0, Verdict::Passed);
+    set.judge(0, TrialVerdict::Passed);
     assert!(!set.is_out(0), "late, but a success");
 }
 
@@ -523,7 +525,7 @@ fn a_trial_request_that_comes_late_does_not_count_as_hanging() {
         set.wait(Duration::from_secs(60));
         set.pods[0].wait(1);
         set.wait(TICK);
-        set.judge(0, Verdict::Late);
+        set.judge(0, TrialVerdict::Late);
         assert_eq!(set.out()[0], reason);
         let pause = set.until_half_open(0);
         assert!(pause < Duration::from_secs(1), "{pause:?}");
@@ -655,7 +657,7 @@ fn a_failing_endpoint_without_room_is_bad_until_it_is_ejected_or_well() {
         set.wait(TICK);
         assert!(set.is_out(0) && set.pods[0].health.is_bad());
         set.until_half_open(0);
-        set.judge(0, Verdict::Passed);
+        set.judge(0, TrialVerdict::Passed);
         assert!(!set.is_out(0) && !set.pods[0].health.is_bad());
     }
     let mut set = Set::new(1, OutlierDetection::new());
@@ -791,7 +793,7 @@ fn an_endpoint_unresponsive_to_the_end_is_ejected_and_tried() {
     assert!(about(set.until_half_open(0), 5.0));
     // The same for an endpoint whose requests aren't cancelled.
     hang(&mut set, 0);
-    set.judge(0, Verdict::Passed);
+    set.judge(0, TrialVerdict::Passed);
     hang(&mut set, 10);
     assert!(set.is_out(0));
     assert!(about(set.until_half_open(0), 5.0));
@@ -818,9 +820,9 @@ fn a_flapping_pod_fails_few_requests_in_ten_minutes() {
             trials += 1;
             failed += u32::from(!is_good);
             let verdict = if is_good {
-                Verdict::Passed
+                TrialVerdict::Passed
             } else {
-                Verdict::Failed
+                TrialVerdict::Failed
             };
             set.pods[0].stats().judge(verdict);
         }
@@ -867,7 +869,7 @@ enum Step {
     Wait(u64),
     Refuse(usize, bool),
     Hold(usize, usize),
-    Judge(usize, Verdict),
+    Judge(usize, TrialVerdict),
     Lose(usize),
 }
 
@@ -885,8 +887,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..300)
 }
 
-fn verdict() -> impl Strategy<Value = Verdict> {
-    prop::sample::select(&[Verdict::Passed, Verdict::Failed, Verdict::Late][..])
+fn verdict() -> impl Strategy<Value = TrialVerdict> {
+    prop::sample::select(
+        &[
+            TrialVerdict::Passed,
+            TrialVerdict::Failed,
+            TrialVerdict::Late,
+        ][..],
+    )
 }
 
 proptest! {
@@ -955,7 +963,7 @@ proptest! {
         }
         // All trials succeed: all endpoints are back at the end of the longest pause.
         for _ in 0..60 {
-            (0..len).for_each(|pod| set.pods[pod].stats().judge(Verdict::Passed));
+            (0..len).for_each(|pod| set.pods[pod].stats().judge(TrialVerdict::Passed));
             (0..len).for_each(|pod| set.succeed(pod, 30));
             set.wait(Duration::from_secs(1));
         }

@@ -17,7 +17,7 @@ pub(crate) struct Kept {
 
 pub(crate) const KEPT: &[Kept] = &[
     Kept {
-        name: "the probe of a pod that left ends, and the next pod at its address is lost",
+        name: "the attempt to reach a pod that left ends, and the next pod at its address is lost",
         config: Config::PLAIN,
         steps: &[
             Step::Set(hosts(&[1])),
@@ -32,7 +32,7 @@ pub(crate) const KEPT: &[Kept] = &[
         ],
     },
     Kept {
-        name: "the same, where another pod keeps the service going",
+        name: "the same, while another pod keeps the service going",
         config: Config::PLAIN,
         steps: &[
             Step::Set(hosts(&[2])),
@@ -80,7 +80,7 @@ pub(crate) const KEPT: &[Kept] = &[
         ],
     },
     Kept {
-        name: "five responses that stream are taken for silence",
+        name: "five streaming responses make a pod unresponsive",
         config: Config {
             policy: PowerOfTwo,
             seed: 89,
@@ -113,7 +113,7 @@ pub(crate) const KEPT: &[Kept] = &[
         ],
     },
     Kept {
-        name: "a pod that left while it was ejected is so when it returns",
+        name: "a pod that left while it was ejected is still ejected when it returns",
         config: Config {
             policy: LeastConnections,
             failures: 1,
@@ -161,7 +161,7 @@ pub(crate) const KEPT: &[Kept] = &[
         ],
     },
     Kept {
-        name: "a trial of a pod that is ejected and refuses is given up after long, and the pod is lost",
+        name: "a trial of a pod that is ejected and refuses is given up after a long time, and the pod is lost",
         config: Config {
             failures: 1,
             min_ejection: 200,
@@ -183,7 +183,7 @@ pub(crate) const KEPT: &[Kept] = &[
     },
     // The model was wrong: there was no other pod when the request was sent.
     Kept {
-        name: "who is avoided has the request, and another one joins before the answer",
+        name: "an avoided pod has the request, and another one joins before the answer",
         config: Config::PLAIN,
         steps: &[
             Step::Set(hosts(&[2])),
@@ -195,7 +195,7 @@ pub(crate) const KEPT: &[Kept] = &[
     },
     // The model was wrong: that pod accepts requests, so this request waits for it like any other.
     Kept {
-        name: "a request for one pod waits for its readiness though none waits for a pod",
+        name: "a request for one pod waits until it is ready, although requests never wait",
         config: Config {
             ready: FailFast,
             ..Config::PLAIN
@@ -208,7 +208,7 @@ pub(crate) const KEPT: &[Kept] = &[
         ],
     },
     Kept {
-        name: "all of the subset refuse but the one that is left out, and nobody takes its place",
+        name: "all of the subset refuse but the one that is left out, and no pod takes its place",
         config: Config {
             seed: 271,
             subset: 2,
@@ -223,7 +223,7 @@ pub(crate) const KEPT: &[Kept] = &[
         ],
     },
     Kept {
-        name: "the subset is the one that is left out, and there seems to be no other",
+        name: "the subset is the pod that is left out, and there seems to be no other",
         config: Config {
             subset: 1,
             ..Config::PLAIN
@@ -236,7 +236,7 @@ pub(crate) const KEPT: &[Kept] = &[
         ],
     },
     Kept {
-        name: "no request waits, and a pod outside of the subset seems not to be there",
+        name: "requests never wait, and a pod outside of the subset seems not to be there",
         config: Config {
             ready: FailFast,
             subset: 1,
@@ -249,7 +249,7 @@ pub(crate) const KEPT: &[Kept] = &[
         ],
     },
     Kept {
-        name: "no request waits, and all fail before substitutes join the subset",
+        name: "requests never wait, and all fail before substitutes join the subset",
         config: Config {
             ready: FailFast,
             subset: 2,

@@ -165,7 +165,8 @@ fn equal_seeds_make_equal_worlds() {
         let [one, other] = [(); 2].map(|()| run(&config, &steps).ok());
         one != other
     };
-    // Requests that wait for an endpoint are woken in the order in which they came, and all random draws come from the seed.
+    // Requests that wait for an endpoint are woken in the order in which they came, and all random draws come from the
+    // seed.
     let differ: Vec<_> = (0..50).filter(differs).collect();
     assert!(differ.is_empty(), "{differ:?}");
 }

@@ -60,24 +60,24 @@ pub(crate) fn a_state_has_its_reason(
     let failed_checks = cluster.failed_checks(seen.life.host);
     let (promise, is_kept) = match seen.status.state {
         Unreachable => (
-            "who is unreachable has refused",
+            "an unreachable pod has refused",
             log.refusals + log.handed_back > 0,
         ),
         Pending => (
-            "who is pending waits for a check",
+            "a pending pod waits for a check",
             config.checks == Checks::First,
         ),
         Ejected(ConsecutiveFailures) => (
-            "who is ejected for failures has failed",
+            "a pod ejected for failures has failed",
             log.bad >= u32::from(config.failures),
         ),
-        Ejected(SuccessRate) => ("who is ejected for failures has failed", log.bad > 0),
+        Ejected(SuccessRate) => ("a pod ejected for failures has failed", log.bad > 0),
         Ejected(Unresponsive) => (
-            "who is ejected for silence left requests waiting",
+            "an unresponsive pod left requests waiting",
             log.most_waiting >= 2,
         ),
         Ejected(CheckFailed) => (
-            "who is ejected for checks has failed some",
+            "a pod ejected for checks has failed some",
             has_checks && failed_checks >= CHECK_FAILURES,
         ),
         _ => return Ok(()),

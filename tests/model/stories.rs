@@ -1,7 +1,7 @@
 //! What may happen next: one step, or several that belong together.
 //!
-//! Random steps alone seldom lead anywhere: a trial that is under way while its pod leaves and returns takes six steps
-//! in the right order. So among them there are stories of what happens to pods, with random figures.
+//! Random steps alone seldom lead anywhere: an attempt that is under way while its pod leaves and returns takes six
+//! steps in the right order. So among them there are stories of what happens to pods, with random figures.
 
 use rand::RngExt;
 

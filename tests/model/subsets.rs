@@ -56,7 +56,7 @@ impl Part {
         let mut outside = view.pods.iter().filter(is_outside);
         if let Some(seen) = outside.find(|seen| !is_whole && !is_wanted(seen.life.host)) {
             return broken(
-                "nobody is outside of the subset for nothing",
+                "no pod is in the set without a reason",
                 seen.status.to_string(),
             );
         }

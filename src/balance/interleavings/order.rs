@@ -14,16 +14,16 @@ use crate::{
     signals::Signals,
     snapshot::Writer,
 };
-use attempts::Attempts;
+use attempts::Reconnects;
 use generator::Generator;
-use reconnect::Refusal;
+use reconnect::RefusalKind;
 use registry::{Life, Lives};
 use shared::{Event, ReadyTimeout};
 use shuttle::thread;
 
 /// What the background task knows of one endpoint that refuses requests.
 struct Background {
-    attempts: Attempts<Pod>,
+    attempts: Reconnects<Pod>,
     lives: Lives<Pod>,
     events: mpsc::UnboundedReceiver<Event<Pod>>,
     rng: SmallRng,
@@ -77,12 +77,12 @@ fn scene() -> (Arc<Shared<Pod>>, Arc<Member>, Background) {
     let member = Member::new(endpoint(1), None, None, signals);
     let mut life = Life::new(member.clone(), Pod::new(0, 0), now);
     member.refuse();
-    let mut reconnect = reconnect::Reconnect::new(Refusal::HandedBack, now, &mut rng);
+    let mut reconnect = reconnect::Reconnect::new(RefusalKind::HandedBack, now, &mut rng);
     reconnect.begin();
     life.reconnect = Some(reconnect);
     member.offer_trial();
     let background = Background {
-        attempts: Attempts::new(),
+        attempts: Reconnects::new(),
         lives: Lives::from([(member.id(), life)]),
         events,
         rng,
@@ -103,7 +103,13 @@ fn refused(shared: &Shared<Pod>, member: &Member) {
         if member.begin() {
             let request = InFlight::new(member, false);
             let ready = place::ready::<Pod, u32>;
-            shared.refused(request, Refusal::HandedBack, false, "later".into(), ready);
+            shared.refused(
+                request,
+                RefusalKind::HandedBack,
+                false,
+                "later".into(),
+                ready,
+            );
             return;
         }
     }

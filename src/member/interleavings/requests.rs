@@ -38,8 +38,8 @@ fn a_verdict_is_taken_once() {
         let member = member(None);
         let judging = member.clone();
         let judge = thread::spawn(move || {
-            judging.stats.judge(Verdict::GivenUp);
-            judging.stats.end_trial(Verdict::Cancelled);
+            judging.stats.judge(TrialVerdict::GivenUp);
+            judging.stats.end_trial(TrialVerdict::Cancelled);
         });
         let take = |member: &Member| (member.stats.take_verdict(), member.stats.take_trial());
         let taking = member.clone();
@@ -53,8 +53,8 @@ fn a_verdict_is_taken_once() {
             let taken: Vec<_> = taken.into_iter().flatten().collect();
             assert_eq!(taken, [verdict]);
         };
-        once(verdicts, Verdict::GivenUp);
-        once(trials, Verdict::Cancelled);
+        once(verdicts, TrialVerdict::GivenUp);
+        once(trials, TrialVerdict::Cancelled);
     });
     println!("{orders} orders");
 }
