@@ -45,9 +45,9 @@ use crate::{
 /// | setting | default |
 /// | --- | --- |
 /// | [`policy`](Self::policy) | [`RoundRobin`] |
-/// | [`completion`](Self::completion) | [`OnResponse`]; HTTP wants `OnBodyEnd` |
+/// | [`completion`](Self::completion) | [`OnResponse`]; use `OnBodyEnd` for HTTP |
 /// | [`outlier_detection`](Self::outlier_detection) | endpoints that fail are ejected: [`OutlierDetection`] |
-/// | [`health_check`](Self::health_check) | none: endpoints are not asked |
+/// | [`health_check`](Self::health_check) | none: endpoints are not checked |
 /// | [`slow_start`](Self::slow_start) | off |
 /// | [`ready_timeout`](Self::ready_timeout) | 5 s |
 /// | [`zone`](Self::zone), [`node`](Self::node), [`prefer_zone`](Self::prefer_zone), [`prefer_node`](Self::prefer_node) | not known: no pod is preferred |

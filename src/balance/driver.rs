@@ -5,7 +5,7 @@
 //!  source's answer (or, with a subset, this client's part of it)
 //!                  ─▶ registry compares it with the set ─▶ joined: a new member, a new life, even at an old address
 //!                                                       ├▶ stayed: what is newly known of it
-//!                                                       └▶ left:   no pick takes it; its requests end; then it is forgotten
+//!                                                       └▶ left:   no pick takes it; its requests end; it is forgotten
 //! ```
 
 use std::{

@@ -43,7 +43,7 @@ impl Picker {
         Some(self.walk(&takes, &accepts)?.parts)
     }
 
-    /// For each endpoint, what part of the keys that reach it it takes now.
+    /// What part of the keys that reach an endpoint it takes now, for each endpoint.
     fn takes(&self, members: &Members) -> Vec<f64> {
         let allowance = self.allowance(members);
         let takes = |index: usize| match self.nodes[index].weight > 0
