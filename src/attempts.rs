@@ -76,16 +76,12 @@ pub struct Attempt {
     /// What came of it.
     pub outcome: AttemptOutcome,
     /// When it began, counted from when the request did.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "began_seconds", with = "times::seconds")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "began_seconds"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::seconds"))]
     pub began: Duration,
     /// How long it took, from its beginning to its [outcome](Self::outcome), with all waits. A response's body isn't waited for.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "took_seconds", with = "times::seconds")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "took_seconds"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::seconds"))]
     pub took: Duration,
     /// How long it waited before the pod had it.
     pub waits: AttemptWaits,
@@ -93,11 +89,8 @@ pub struct Attempt {
 
 /// Why there was an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum AttemptCause {
     /// It is the request's first.
@@ -120,11 +113,8 @@ pub enum AttemptCause {
 
 /// Why an attempt went to its pod, as it could be told just after the pick. The first that applies, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum PickReason {
     /// Each endpoint gets this request: it is a [broadcast](crate::Broadcast).
@@ -160,11 +150,8 @@ pub enum PickReason {
 
 /// What came of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case", tag = "kind")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case", tag = "kind"))]
 #[non_exhaustive]
 pub enum AttemptOutcome {
     /// Nothing yet: it is under way.
@@ -215,27 +202,19 @@ pub enum AttemptOutcome {
 #[non_exhaustive]
 pub struct AttemptWaits {
     /// For discovery's first answer.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "discovery_seconds", with = "times::seconds")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "discovery_seconds"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::seconds"))]
     pub discovery: Duration,
     /// For any pod to accept requests.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "unreachable_seconds", with = "times::seconds")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "unreachable_seconds"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::seconds"))]
     pub unreachable: Duration,
     /// For the pod's connection, and for room there.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "connection_seconds", with = "times::seconds")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "connection_seconds"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::seconds"))]
     pub connection: Duration,
     /// For the one pod that was asked for, which was away or refused.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "pod_seconds", with = "times::seconds")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "pod_seconds"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::seconds"))]
     pub pod: Duration,
 }

@@ -52,10 +52,8 @@ pub struct Explanation {
     /// The service's name, where it is known.
     pub service: Option<String>,
     /// When this was true.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "at_unix_ms", with = "times::unix_ms")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "at_unix_ms"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::unix_ms"))]
     pub at: SystemTime,
     /// What is wrong now, a sentence each, the worst first. Empty if nothing is.
     #[cfg_attr(feature = "serde", serde(default))]
@@ -75,10 +73,8 @@ pub struct Explanation {
     pub is_panic: bool,
     /// For how long no endpoint has accepted any request, if that is so. None while one could, even if no request has come to it
     /// yet.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "outage_seconds", with = "times::maybe_seconds", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "outage_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub outage: Option<Duration>,
     /// What was counted since the balancer was built.
     pub totals: Option<BalanceCounts>,
@@ -107,28 +103,20 @@ pub struct DiscoveryExplanation {
     /// What the source does now, where it tells: an EndpointSlices source `lists`, `watches`, or `waits` to try again.
     pub activity: Option<String>,
     /// How long the last answer holds, as it says itself.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "ttl_seconds", with = "times::maybe_seconds", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "ttl_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub ttl: Option<Duration>,
     /// How old the set is ([`Balance::staleness`](crate::Balance::staleness)); none before the first answer.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "staleness_seconds", with = "times::maybe_seconds", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "staleness_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub staleness: Option<Duration>,
     /// When the set was true that is in use.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "last_answer_unix_ms", with = "times::maybe_unix_ms", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "last_answer_unix_ms", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_unix_ms"))]
     pub last_answer: Option<SystemTime>,
     /// When the source looks next.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "next_look_unix_ms", with = "times::maybe_unix_ms", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "next_look_unix_ms", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_unix_ms"))]
     pub next_look: Option<SystemTime>,
     /// Whether the last look failed.
     #[cfg_attr(feature = "serde", serde(default))]
@@ -136,10 +124,8 @@ pub struct DiscoveryExplanation {
     /// What failed last, and when. It stays after the source has answered again.
     pub last_error: Option<LastError>,
     /// When an endpoint joined or left the last time.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "last_change_unix_ms", with = "times::maybe_unix_ms", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "last_change_unix_ms", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_unix_ms"))]
     pub last_change: Option<SystemTime>,
 }
 
@@ -190,22 +176,16 @@ pub struct EndpointExplanation {
     #[cfg_attr(feature = "serde", serde(default))]
     pub why: String,
     /// Since when that is so.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "since_unix_ms", with = "times::maybe_unix_ms", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "since_unix_ms", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_unix_ms"))]
     pub since: Option<SystemTime>,
     /// When it joined the set.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "joined_unix_ms", with = "times::maybe_unix_ms", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "joined_unix_ms", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_unix_ms"))]
     pub joined: Option<SystemTime>,
     /// In how long it is tried again, if it is out.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "next_trial_seconds", with = "times::maybe_seconds", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "next_trial_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub next_trial: Option<Duration>,
     /// Its requests, up to the ends of their responses.
     #[cfg_attr(feature = "serde", serde(default))]
@@ -231,32 +211,20 @@ pub struct EndpointExplanation {
     #[cfg_attr(feature = "serde", serde(default = "absent::whole"))]
     pub slow_start: f64,
     /// How long it takes to begin its answers, as the policy sees it; none under one that doesn't look at that.
-    #[cfg_attr(
-        feature = "serde",
-        serde(
-            rename = "average_latency_seconds",
-            with = "times::maybe_seconds",
-            default
-        )
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "average_latency_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub average_latency: Option<Duration>,
     /// How long half of its successes took at most, since it joined, to the beginnings of their answers.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "p50_seconds", with = "times::maybe_seconds", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "p50_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub p50: Option<Duration>,
     /// The same for 95 of 100.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "p95_seconds", with = "times::maybe_seconds", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "p95_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub p95: Option<Duration>,
     /// The same for 99 of 100.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "p99_seconds", with = "times::maybe_seconds", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "p99_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub p99: Option<Duration>,
     /// What was counted since it joined.
     pub counts: Option<EndpointCounts>,
@@ -327,10 +295,8 @@ pub struct LastError {
     /// Its text, with its causes.
     pub text: String,
     /// When it was.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "at_unix_ms", with = "times::unix_ms")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "at_unix_ms"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::unix_ms"))]
     pub at: SystemTime,
 }
 
@@ -343,11 +309,8 @@ impl LastError {
 
 /// Whether a request that says nothing of where it wants to go would get an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Verdict {
     /// It would: the policy may choose it.

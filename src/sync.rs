@@ -109,7 +109,9 @@ mod tests {
     fn a_lock_that_somebody_has_is_not_had_twice() {
         let mutex = Mutex::new(());
         let locked = mutex.lock();
-        thread::scope(|scope| scope.spawn(|| assert!(mutex.try_lock().is_none())));
+        thread::scope(|scope| {
+            scope.spawn(|| assert!(mutex.try_lock().is_none()));
+        });
         drop(locked);
         assert!(mutex.try_lock().is_some());
     }

@@ -157,7 +157,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "home",
             "http",
             "in_flight",
-            "locality",
             "logs",
             "membership",
             "outcome",

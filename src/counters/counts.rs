@@ -9,11 +9,8 @@ use super::latencies::LatencyCounts;
 /// Each is a count that never goes down, except [`ConnectionCounts::idle`]. `requests` counts at the pick, all others later:
 /// `requests` is `successes + failures + overloads + cancelled + refused + handed_back + busy`, and those in flight.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct EndpointCounts {
     /// Requests that were brought here by a pick. One that goes on to another endpoint counts there as well.
@@ -54,11 +51,8 @@ pub struct EndpointCounts {
 
 /// Connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct ConnectionCounts {
     /// Connections that were made, all handshakes included.
@@ -85,11 +79,8 @@ impl ConnectionCounts {
 
 /// Connections that could not be made, by why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct ConnectionFailures {
     /// The pod refused it, or reset it: nothing listens there.
@@ -111,11 +102,8 @@ impl ConnectionFailures {
 
 /// Connections that have ended, by why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct ConnectionEnds {
     /// It was without a request for too long, or there were enough of them.
@@ -161,11 +149,8 @@ impl AddAssign<&ConnectionCounts> for ConnectionCounts {
 
 /// Failures by kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct FailureCounts {
     /// There was an answer, which was one itself (over HTTP 502, 503 or 504), or broke off.
@@ -185,11 +170,8 @@ impl FailureCounts {
 
 /// Ejections by [reason](crate::EjectionReason).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct EjectionCounts {
     /// Too many failures in a row.
@@ -215,11 +197,8 @@ impl EjectionCounts {
 /// What a balancer has counted as a whole. Each is a count that never goes down, except
 /// [`ConnectionCounts::idle`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct BalanceCounts {
     /// The sum of all endpoints', those that have left included.
@@ -242,11 +221,8 @@ pub struct BalanceCounts {
 
 /// Waits by what for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct WaitCounts {
     /// For discovery's first answer.
@@ -261,11 +237,8 @@ pub struct WaitCounts {
 
 /// Requests that waited. One that waits twice counts twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct Waits {
     /// How many have begun to wait.
@@ -290,11 +263,8 @@ impl Waits {
 
 /// Retries by why. A client's own, and those of a [`RetryLayer`](crate::RetryLayer).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct RetryCounts {
     /// The answer was one that is retried, such as a 503.
@@ -318,11 +288,8 @@ impl RetryCounts {
 
 /// Discovery's answers, by what they were.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct DiscoveryCounts {
     /// Sets with endpoints.

@@ -20,11 +20,8 @@ const BUCKETS: usize = LATENCY_BOUNDS.len() + 1;
 ///
 /// A request counts when it ends: a response that streams counts at its end, with the time to its beginning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct LatencyCounts {
     /// How many requests took up to the bound of this index in [`LATENCY_BOUNDS`] and longer than the one before; the last

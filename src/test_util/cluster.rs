@@ -97,7 +97,11 @@ impl Cluster {
     /// The Service as [`Client::builder`](crate::http::Client::builder) takes it: `http://<service>:<port>`, with an `s` where
     /// the pods speak TLS; `http://_<port's name>._tcp.<service>` where the port has a name.
     pub fn uri(&self) -> Uri {
-        let s = if self.template.tls.is_some() { "s" } else { "" };
+        let s = if self.template.pods.settings.tls.is_some() {
+            "s"
+        } else {
+            ""
+        };
         let uri = format!("http{s}://{}", self.authority()).parse();
         uri.expect("the builder has tried it")
     }

@@ -52,7 +52,7 @@ pub struct Pod {
 }
 
 /// What a pod is before it has started.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Settings {
     pub(super) name: Option<String>,
     pub(super) handler: Option<Handler>,
