@@ -76,17 +76,13 @@ pub struct Attempt {
     /// Its outcome.
     pub outcome: AttemptOutcome,
     /// When it began, counted from the request's beginning.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "began_seconds", with = "times::seconds")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "began_seconds"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::seconds"))]
     pub began: Duration,
     /// How long it took, from its beginning to its [outcome](Self::outcome), waits included. The response's body is not
     /// included.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "took_seconds", with = "times::seconds")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "took_seconds"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::seconds"))]
     pub took: Duration,
     /// How long it waited before the pod got it.
     pub waits: AttemptWaits,
@@ -94,11 +90,8 @@ pub struct Attempt {
 
 /// Why there was an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum AttemptCause {
     /// It is the request's first.
@@ -122,11 +115,8 @@ pub enum AttemptCause {
 /// Why an attempt went to its pod, as known just after the pick. If several apply, it is the first of them in this
 /// order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum PickReason {
     /// The request is part of a [broadcast](crate::Broadcast), which goes to each endpoint.
@@ -162,11 +152,8 @@ pub enum PickReason {
 
 /// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case", tag = "kind")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case", tag = "kind"))]
 #[non_exhaustive]
 pub enum AttemptOutcome {
     /// Nothing yet: it is under way.
@@ -217,27 +204,19 @@ pub enum AttemptOutcome {
 #[non_exhaustive]
 pub struct AttemptWaits {
     /// For discovery's first answer.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "discovery_seconds", with = "times::seconds")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "discovery_seconds"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::seconds"))]
     pub discovery: Duration,
     /// For any pod to accept requests.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "unreachable_seconds", with = "times::seconds")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "unreachable_seconds"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::seconds"))]
     pub unreachable: Duration,
     /// For the pod's connection, and for room there.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "connection_seconds", with = "times::seconds")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "connection_seconds"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::seconds"))]
     pub connection: Duration,
     /// For the requested pod, which was away or refused.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "pod_seconds", with = "times::seconds")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "pod_seconds"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::seconds"))]
     pub pod: Duration,
 }

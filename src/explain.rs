@@ -53,10 +53,8 @@ pub struct Explanation {
     /// The service's name, if known.
     pub service: Option<String>,
     /// The moment that this describes.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "at_unix_ms", with = "times::unix_ms")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "at_unix_ms"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::unix_ms"))]
     pub at: SystemTime,
     /// What is wrong now, in sentences, the worst first. Empty if nothing is wrong.
     #[cfg_attr(feature = "serde", serde(default))]
@@ -76,10 +74,8 @@ pub struct Explanation {
     pub is_panic: bool,
     /// For how long no endpoint has accepted any request. `None` while one might accept requests, even if none has been
     /// sent to it yet.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "outage_seconds", with = "times::maybe_seconds", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "outage_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub outage: Option<Duration>,
     /// The counts since the balancer was built.
     pub totals: Option<BalanceCounts>,
@@ -108,28 +104,20 @@ pub struct DiscoveryExplanation {
     /// What the source does now, if it tells: an EndpointSlices source `lists`, `watches`, or `waits` to try again.
     pub activity: Option<String>,
     /// The last answer's own TTL.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "ttl_seconds", with = "times::maybe_seconds", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "ttl_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub ttl: Option<Duration>,
     /// How old the set is ([`Balance::staleness`](crate::Balance::staleness)); `None` before the first answer.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "staleness_seconds", with = "times::maybe_seconds", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "staleness_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub staleness: Option<Duration>,
     /// When the current set was last confirmed.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "last_answer_unix_ms", with = "times::maybe_unix_ms", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "last_answer_unix_ms", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_unix_ms"))]
     pub last_answer: Option<SystemTime>,
     /// When the source next looks up its endpoints.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "next_look_unix_ms", with = "times::maybe_unix_ms", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "next_refresh_unix_ms", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_unix_ms"))]
     pub next_refresh: Option<SystemTime>,
     /// Whether the last lookup failed.
     #[cfg_attr(feature = "serde", serde(default))]
@@ -137,10 +125,8 @@ pub struct DiscoveryExplanation {
     /// The last failure, and when it was. It stays here after the source has answered again.
     pub last_error: Option<LastError>,
     /// When an endpoint last joined or left.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "last_change_unix_ms", with = "times::maybe_unix_ms", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "last_change_unix_ms", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_unix_ms"))]
     pub last_change: Option<SystemTime>,
 }
 
@@ -191,22 +177,16 @@ pub struct EndpointExplanation {
     #[cfg_attr(feature = "serde", serde(default))]
     pub why: String,
     /// Since when that is so.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "since_unix_ms", with = "times::maybe_unix_ms", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "since_unix_ms", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_unix_ms"))]
     pub since: Option<SystemTime>,
     /// When it joined the set.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "joined_unix_ms", with = "times::maybe_unix_ms", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "joined_unix_ms", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_unix_ms"))]
     pub joined: Option<SystemTime>,
     /// The time until it is tried again, if it is out.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "next_trial_seconds", with = "times::maybe_seconds", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "next_trial_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub next_trial: Option<Duration>,
     /// Its requests in flight, counted to the ends of their responses.
     #[cfg_attr(feature = "serde", serde(default))]
@@ -232,32 +212,20 @@ pub struct EndpointExplanation {
     #[cfg_attr(feature = "serde", serde(default = "absent::whole"))]
     pub slow_start: f64,
     /// The policy's average of its latency, to the start of the answer; `None` if the policy doesn't look at latency.
-    #[cfg_attr(
-        feature = "serde",
-        serde(
-            rename = "average_latency_seconds",
-            with = "times::maybe_seconds",
-            default
-        )
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "average_latency_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub average_latency: Option<Duration>,
     /// Median latency of its successes since it joined, to the start of the answer.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "p50_seconds", with = "times::maybe_seconds", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "p50_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub p50: Option<Duration>,
     /// 95th percentile of the latency of its successes since it joined.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "p95_seconds", with = "times::maybe_seconds", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "p95_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub p95: Option<Duration>,
     /// 99th percentile of the latency of its successes since it joined.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "p99_seconds", with = "times::maybe_seconds", default)
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "p99_seconds", default))]
+    #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub p99: Option<Duration>,
     /// The counts since it joined.
     pub counts: Option<EndpointCounts>,
@@ -328,10 +296,8 @@ pub struct LastError {
     /// Its text, with its causes.
     pub text: String,
     /// When it was.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "at_unix_ms", with = "times::unix_ms")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "at_unix_ms"))]
+    #[cfg_attr(feature = "serde", serde(with = "times::unix_ms"))]
     pub at: SystemTime,
 }
 
@@ -344,11 +310,8 @@ impl LastError {
 
 /// Whether an ordinary request, one that asks for no pod, would get an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Verdict {
     /// Yes: the policy may choose it.

@@ -15,6 +15,7 @@ mod power_of_two;
 mod random;
 mod round_robin;
 mod shares;
+mod stateless;
 mod turns;
 mod weights;
 

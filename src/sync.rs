@@ -16,10 +16,10 @@ pub(crate) use shuttle::sync::atomic;
 #[cfg(not(all(test, any(tower_headless_loom, tower_headless_shuttle))))]
 pub(crate) use std::sync::atomic;
 
-/// A lock that a panic doesn't close.
+/// A lock that stays usable after a panic.
 ///
-/// std's refuses whoever comes after a thread that has panicked with it. Here that thread's own request fails, and tells of
-/// the panic; what is behind a lock is whole at each point where anything can panic, so that others go on with it.
+/// After a panic, std's lock refuses everybody. Here only the request that panicked fails, and its error says so. The
+/// data behind each lock is consistent wherever anything can panic, so others can go on with it.
 #[derive(Default)]
 pub(crate) struct Mutex<T: ?Sized>(sync::Mutex<T>);
 
@@ -41,7 +41,7 @@ impl<T: ?Sized> Mutex<T> {
         locked.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// None while somebody has it.
+    /// `None` while another thread holds it.
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         match self.0.try_lock() {
             Ok(locked) => Some(locked),
@@ -64,7 +64,7 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
 
 #[cfg(all(test, any(tower_headless_loom, tower_headless_shuttle)))]
 pub(crate) use crate::interleavings::CheckedMutex;
-/// A [`Mutex`] by which requests and the background task meet. The checkers know it.
+/// A [`Mutex`] that requests and the background task share. The checkers replace it by their own.
 #[cfg(not(all(test, any(tower_headless_loom, tower_headless_shuttle))))]
 pub(crate) use Mutex as CheckedMutex;
 

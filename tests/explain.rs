@@ -712,7 +712,7 @@ async fn the_names_in_json_are_stable() {
         "/discovery/kind",
         "/discovery/activity",
         "/discovery/staleness_seconds",
-        "/discovery/next_look_unix_ms",
+        "/discovery/next_refresh_unix_ms",
         "/policy/name",
         "/totals/endpoints/requests",
         "/totals/endpoints/latency/buckets/0",

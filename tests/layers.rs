@@ -159,7 +159,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "home",
             "http",
             "in_flight",
-            "locality",
             "logs",
             "membership",
             "outcome",

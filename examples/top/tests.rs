@@ -63,7 +63,7 @@ fn balancer(at: u64, trouble: &[&str], pods: Vec<Value>) -> Value {
         "service": "web.default", "at_unix_ms": at, "trouble": trouble, "size": pods.len(), "available": 2,
         "discovery": {
             "kind": "dns", "is_fallback": false, "name": "web.default.svc.cluster.local", "server": "10.96.0.10:53",
-            "ttl_seconds": 5.0, "staleness_seconds": 1.25, "last_answer_unix_ms": AT, "last_change_unix_ms": AT, "next_look_unix_ms": AT,
+            "ttl_seconds": 5.0, "staleness_seconds": 1.25, "last_answer_unix_ms": AT, "last_change_unix_ms": AT, "next_refresh_unix_ms": AT,
             "is_failing": false, "last_error": null,
         },
         "policy": {"name": "round-robin", "is_load_aware": false, "is_near_first": false},

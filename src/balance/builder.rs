@@ -59,12 +59,18 @@ use crate::{
 #[must_use = "a builder does nothing until it builds"]
 pub struct BalanceBuilder<D, C = OnResponse> {
     discovery: D,
+    completion: C,
+    settings: Settings,
+}
+
+/// All settings but discovery and completion.
+#[derive(Clone, Debug)]
+struct Settings {
     policy: AnyPolicy,
     locality: LocalityPreference,
     detection: OutlierDetection,
     check: Option<HealthCheck>,
     slow_start: Duration,
-    completion: C,
     ready_timeout: ReadyTimeout,
     subset: Option<Subset>,
     name: Option<Arc<str>>,
@@ -81,19 +87,22 @@ impl Balance<()> {
 
 impl<D> BalanceBuilder<D> {
     fn new(discovery: D) -> Self {
-        Self {
-            discovery,
+        let settings = Settings {
             policy: AnyPolicy::new(RoundRobin::new()),
             locality: LocalityPreference::default(),
             detection: OutlierDetection::new(),
             check: None,
             slow_start: Duration::ZERO,
-            completion: OnResponse::new(),
             ready_timeout: ReadyTimeout::Bounded(READY_TIMEOUT),
             subset: None,
             name: None,
             seed: None,
             counters: false,
+        };
+        Self {
+            discovery,
+            completion: OnResponse::new(),
+            settings,
         }
     }
 }
@@ -101,7 +110,7 @@ impl<D> BalanceBuilder<D> {
 impl<D, C> BalanceBuilder<D, C> {
     /// The policy, which picks the endpoint of each request: one of this crate's, or your own.
     pub fn policy(mut self, policy: impl Policy) -> Self {
-        self.policy = AnyPolicy::new(policy);
+        self.settings.policy = AnyPolicy::new(policy);
         self
     }
 
@@ -112,7 +121,7 @@ impl<D, C> BalanceBuilder<D, C> {
     /// they are fewer, the excess goes to the others, and if none is left, all requests do: see
     /// [near pods first](crate::guide::near_pods). Needs a [`Discovery`] that reports hints; DNS doesn't.
     pub fn zone(mut self, zone: impl Into<Box<str>>) -> Self {
-        self.locality.zone(zone);
+        self.settings.locality.zone(zone);
         self
     }
 
@@ -121,43 +130,54 @@ impl<D, C> BalanceBuilder<D, C> {
     ///
     /// Hints for the node come first. If no pod is meant for the node, those for the zone count.
     pub fn node(mut self, node: impl Into<Box<str>>) -> Self {
-        self.locality.node(node);
+        self.settings.locality.node(node);
         self
     }
 
     /// Sets [`zone`](Self::zone); if there are no hints, the pods [in this zone](Endpoint::zone) are the near ones.
     pub fn prefer_zone(mut self, zone: impl Into<Box<str>>) -> Self {
-        self.locality.prefer_zone(zone);
+        self.settings.locality.prefer_zone(zone);
         self
     }
 
     /// Sets [`node`](Self::node); if there are no hints, the pods [on this node](Endpoint::node) are the near ones.
     pub fn prefer_node(mut self, node: impl Into<Box<str>>) -> Self {
-        self.locality.prefer_node(node);
+        self.settings.locality.prefer_node(node);
         self
     }
 
+    /// Replaces discovery, and keeps the settings.
     #[cfg(feature = "http")]
-    pub(crate) fn any_policy(mut self, policy: AnyPolicy) -> Self {
-        self.policy = policy;
+    pub(crate) fn over<E>(self, discovery: E) -> BalanceBuilder<E, C> {
+        BalanceBuilder {
+            discovery,
+            completion: self.completion,
+            settings: self.settings,
+        }
+    }
+
+    /// Changes the check, if there is one.
+    #[cfg(feature = "http")]
+    pub(crate) fn change_check(mut self, change: impl FnOnce(HealthCheck) -> HealthCheck) -> Self {
+        self.settings.check = self.settings.check.map(change);
         self
     }
 
+    /// Whether the policy may use requests' keys.
     #[cfg(feature = "http")]
-    pub(crate) fn locality(mut self, locality: LocalityPreference) -> Self {
-        self.locality = locality;
-        self
+    pub(crate) fn may_be_keyed(&self) -> bool {
+        self.settings.policy.may_be_keyed()
     }
 
     /// When failing requests get an endpoint ejected; [`OutlierDetection::off`] for never.
     pub fn outlier_detection(mut self, detection: OutlierDetection) -> Self {
-        self.detection = detection;
+        self.settings.detection = detection;
         self
     }
 
     /// Checks endpoints actively, in addition to [outlier detection](Self::outlier_detection); off by default.
     pub fn health_check(mut self, check: HealthCheck) -> Self {
-        self.check = Some(check);
+        self.settings.check = Some(check);
         self
     }
 
@@ -167,7 +187,7 @@ impl<D, C> BalanceBuilder<D, C> {
     /// caches or have code to compile, 10 s may do. An endpoint is new if it joins others that are there already. While
     /// most are new, all get their full shares. An endpoint that comes back after it was ejected is not new.
     pub fn slow_start(mut self, window: Duration) -> Self {
-        self.slow_start = window;
+        self.settings.slow_start = window;
         self
     }
 
@@ -175,17 +195,8 @@ impl<D, C> BalanceBuilder<D, C> {
     pub fn completion<E>(self, completion: E) -> BalanceBuilder<D, E> {
         BalanceBuilder {
             discovery: self.discovery,
-            policy: self.policy,
-            locality: self.locality,
-            detection: self.detection,
-            check: self.check,
-            slow_start: self.slow_start,
             completion,
-            ready_timeout: self.ready_timeout,
-            subset: self.subset,
-            name: self.name,
-            seed: self.seed,
-            counters: self.counters,
+            settings: self.settings,
         }
     }
 
@@ -198,7 +209,7 @@ impl<D, C> BalanceBuilder<D, C> {
     /// A request for [one pod](Balance::pod), or of a [broadcast](Balance::broadcast), waits for its own pod up to this
     /// long, counted from when the request is made.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
-        self.ready_timeout = ReadyTimeout::Bounded(timeout);
+        self.settings.ready_timeout = ReadyTimeout::Bounded(timeout);
         self
     }
 
@@ -206,7 +217,7 @@ impl<D, C> BalanceBuilder<D, C> {
     ///
     /// Put a timeout around the balancer then. If the service is known to have no pods, requests still fail at once.
     pub fn wait_for_ready(mut self) -> Self {
-        self.ready_timeout = ReadyTimeout::Forever;
+        self.settings.ready_timeout = ReadyTimeout::Forever;
         self
     }
 
@@ -222,14 +233,14 @@ impl<D, C> BalanceBuilder<D, C> {
     /// For services with so many clients and pods that not every client should have connections to every pod: see
     /// [`Subset`].
     pub fn subset(mut self, subset: Subset) -> Self {
-        self.subset = Some(subset);
+        self.settings.subset = Some(subset);
         self
     }
 
     /// The service's name, for errors ([`Error::service`](crate::Error::service)), logs and metrics. By default it is
     /// [discovery's](Discovery::name): for [`Dns`](crate::Dns), the target without its port.
     pub fn name(mut self, service: impl Into<Arc<str>>) -> Self {
-        self.name = Some(service.into());
+        self.settings.name = Some(service.into());
         self
     }
 
@@ -239,7 +250,7 @@ impl<D, C> BalanceBuilder<D, C> {
     /// that all threads share, and clients with the same seed make the same choices at the same time. Clones share the
     /// generator; each balancer of a [layer](Self::into_layer) has its own, with the same seed.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.settings.seed = Some(seed);
         self
     }
 
@@ -249,7 +260,7 @@ impl<D, C> BalanceBuilder<D, C> {
     /// It costs some nanoseconds and no allocation for each request, and half a kilobyte for each endpoint. There is no
     /// counter that the requests of all endpoints write to.
     pub fn counters(mut self, on: bool) -> Self {
-        self.counters = on;
+        self.settings.counters = on;
         self
     }
 
@@ -336,35 +347,35 @@ impl<D, C> BalanceBuilder<D, C> {
         M: FnMut(&Endpoint) -> S + Send + 'static,
         S: Clone + Send + Sync + 'static,
     {
-        let service = self.name.clone();
+        let service = self.settings.name.clone();
         let service = service.or_else(|| Some(self.discovery.name()?.into()));
         let signals = Arc::new(self.signals().named(service));
-        let generator = Generator::new(self.seed);
-        let part = self.subset.map(|subset| {
-            let locality = self.locality.clone();
+        let generator = Generator::new(self.settings.seed);
+        let part = self.settings.subset.map(|subset| {
+            let locality = self.settings.locality.clone();
             Part::new(subset, locality, || (&mut &generator).next_u64())
         });
-        let policy = self.policy.name();
+        let policy = self.settings.policy.name();
         let (writer, current) = Writer::new(
-            self.policy,
-            self.locality,
+            self.settings.policy,
+            self.settings.locality,
             make,
             signals.clone(),
             &mut &generator,
         );
-        let check = self.check.as_ref();
+        let check = self.settings.check.as_ref();
         let writer = writer.hold_back(check.is_some_and(|check| check.pace.require_initial_pass));
         let writer = writer.ready_first(ahead.is_some());
         let (events, requests) = mpsc::unbounded_channel();
-        let ready_timeout = self.ready_timeout;
+        let ready_timeout = self.settings.ready_timeout;
         let mut shared = Shared::new(current, signals.clone(), generator, ready_timeout, events);
         shared.is_part = part.is_some();
         shared.policy = policy;
         let shared = Arc::new(shared);
         signals.belong_to(&shared);
-        let slow_start = SlowStart::new(self.slow_start);
-        let monitor = HealthMonitor::new(self.detection, slow_start, signals);
-        let health = (monitor, Checks::new(self.check));
+        let slow_start = SlowStart::new(self.settings.slow_start);
+        let monitor = HealthMonitor::new(self.settings.detection, slow_start, signals);
+        let health = (monitor, Checks::new(self.settings.check));
         let (alive, handles) = oneshot::channel();
         let told = (requests, handles);
         let source = (self.discovery, part);
@@ -385,14 +396,14 @@ impl<D, C> BalanceBuilder<D, C> {
     }
 
     fn signals(&self) -> Signals {
-        let signals = Signals::new(Instant::now()).counted(self.counters);
+        let signals = Signals::new(Instant::now()).counted(self.settings.counters);
         // Reviews also end failure penalties, which a load-aware policy counts, and apply the results of checks.
-        let is_reviewed = !self.detection.is_off()
-            || !self.slow_start.is_zero()
-            || self.check.is_some()
-            || self.policy.reads() != Reads::Nothing;
+        let is_reviewed = !self.settings.detection.is_off()
+            || !self.settings.slow_start.is_zero()
+            || self.settings.check.is_some()
+            || self.settings.policy.reads() != Reads::Nothing;
         if is_reviewed {
-            signals.reviewed(self.detection.limit())
+            signals.reviewed(self.settings.detection.limit())
         } else {
             signals
         }

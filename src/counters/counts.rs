@@ -10,11 +10,8 @@ use super::latencies::LatencyCounts;
 /// `requests` is `successes + failures + overloads + cancelled + refused + handed_back + busy`, plus the requests in
 /// flight.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct EndpointCounts {
     /// Requests that a pick brought to this endpoint. A request that goes on to another endpoint counts there as well.
@@ -56,11 +53,8 @@ pub struct EndpointCounts {
 
 /// Counts of connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct ConnectionCounts {
     /// Connections made, after all handshakes.
@@ -87,11 +81,8 @@ impl ConnectionCounts {
 
 /// Connections that could not be made, by cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct ConnectionFailures {
     /// The pod refused it, or reset it: nothing listens there.
@@ -113,11 +104,8 @@ impl ConnectionFailures {
 
 /// Connections that have ended, by cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct ConnectionEnds {
     /// It had no request for too long, or there were enough idle ones.
@@ -163,11 +151,8 @@ impl AddAssign<&ConnectionCounts> for ConnectionCounts {
 
 /// Failures by kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct FailureCounts {
     /// There was an answer that is a failure (over HTTP 502, 503 or 504), or that broke off.
@@ -188,11 +173,8 @@ impl FailureCounts {
 
 /// Ejections by [reason](crate::EjectionReason).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct EjectionCounts {
     /// Too many failures in a row.
@@ -217,11 +199,8 @@ impl EjectionCounts {
 
 /// Counts of a balancer as a whole. None goes down, except [`ConnectionCounts::idle`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct BalanceCounts {
     /// The sums over all endpoints, including those that have left.
@@ -245,11 +224,8 @@ pub struct BalanceCounts {
 
 /// Waits, by cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct WaitCounts {
     /// For discovery's first answer.
@@ -264,11 +240,8 @@ pub struct WaitCounts {
 
 /// Requests that waited. One that waits twice counts twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct Waits {
     /// How many requests have begun to wait.
@@ -293,11 +266,8 @@ impl Waits {
 
 /// Retries, by cause: a client's own, and those of a [`RetryLayer`](crate::RetryLayer).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct RetryCounts {
     /// The answer was one that is retried, such as a 503.
@@ -321,11 +291,8 @@ impl RetryCounts {
 
 /// Discovery's answers, by result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct DiscoveryCounts {
     /// Sets with endpoints.

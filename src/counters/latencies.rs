@@ -20,11 +20,8 @@ const BUCKETS: usize = LATENCY_BOUNDS.len() + 1;
 ///
 /// A request counts when it ends. So a streaming response counts at its end, but with the time to its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 #[non_exhaustive]
 pub struct LatencyCounts {
     /// For each bound in [`LATENCY_BOUNDS`], how many requests took at most that long but longer than the bound before.

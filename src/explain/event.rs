@@ -8,10 +8,8 @@ use std::{fmt, time::SystemTime};
 #[non_exhaustive]
 pub struct Event {
     /// When it was.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "at_unix_ms", with = "crate::times::unix_ms")
-    )]
+    #[cfg_attr(feature = "serde", serde(rename = "at_unix_ms"))]
+    #[cfg_attr(feature = "serde", serde(with = "crate::times::unix_ms"))]
     pub at: SystemTime,
     /// What happened.
     pub kind: EventKind,
@@ -23,11 +21,8 @@ pub struct Event {
 
 /// The kind of an [`Event`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "snake_case")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum EventKind {
     /// An endpoint joined the set.

@@ -24,12 +24,12 @@ use super::{
     response::SharedClassify,
 };
 use crate::{
+    balance::{Balance, BalanceBuilder},
     check::HealthCheck,
     discovery::Discovery,
-    locality::LocalityPreference,
     outcome::ClassifyHttp,
     outlier::OutlierDetection,
-    policy::{AnyPolicy, Policy, RoundRobin},
+    policy::Policy,
     subset::Subset,
 };
 use http::{
@@ -47,7 +47,7 @@ use service::NoDiscovery as DefaultDiscovery;
 ///
 /// | setting | default |
 /// | --- | --- |
-/// | [`policy`](Self::policy) | [`RoundRobin`] |
+/// | [`policy`](Self::policy) | [`RoundRobin`](crate::RoundRobin) |
 /// | [`discovery`](Self::discovery), [`dns`](Self::dns) | [`Dns`](crate::Dns) for the URI's host and port; without the feature `dns` a client needs a discovery |
 /// | [`protocol`](Self::protocol) | [`Protocol::Negotiated`](super::Protocol::Negotiated) |
 /// | [`connect_timeout`](Self::connect_timeout) | 1 s, all handshakes included |
@@ -93,13 +93,7 @@ use service::NoDiscovery as DefaultDiscovery;
 pub struct ClientBuilder<D = DefaultDiscovery> {
     service: Result<(Scheme, Authority), BuildError>,
     discovery: Result<D, BuildError>,
-    policy: AnyPolicy,
-    locality: LocalityPreference,
-    detection: OutlierDetection,
-    check: Option<HealthCheck>,
-    slow_start: Duration,
-    counters: bool,
-    subset: Option<Subset>,
+    pods: BalanceBuilder<()>,
     keys: Vec<KeyFrom>,
     #[cfg(feature = "sessions")]
     sessions: Option<Sessions>,
@@ -121,13 +115,7 @@ impl ClientBuilder {
         Self {
             service: service::name(&uri),
             discovery: service::discovery(&uri),
-            policy: AnyPolicy::new(RoundRobin::new()),
-            locality: LocalityPreference::default(),
-            detection: OutlierDetection::new(),
-            check: None,
-            slow_start: Duration::ZERO,
-            counters: true,
-            subset: None,
+            pods: Balance::builder(()).counters(true),
             keys: Vec::new(),
             #[cfg(feature = "sessions")]
             sessions: None,
@@ -176,13 +164,7 @@ impl<D> ClientBuilder<D> {
         ClientBuilder {
             service: self.service,
             discovery: Ok(discovery),
-            policy: self.policy,
-            locality: self.locality,
-            detection: self.detection,
-            check: self.check,
-            slow_start: self.slow_start,
-            counters: self.counters,
-            subset: self.subset,
+            pods: self.pods,
             keys: self.keys,
             #[cfg(feature = "sessions")]
             sessions: self.sessions,
@@ -200,44 +182,44 @@ impl<D> ClientBuilder<D> {
         }
     }
 
-    /// Which policy picks the pod for each request: one of this crate's, or your own.
-    pub fn policy(mut self, policy: impl Policy) -> Self {
-        self.policy = AnyPolicy::new(policy);
+    /// Changes a setting of the balancer beneath.
+    fn pods(mut self, change: impl FnOnce(BalanceBuilder<()>) -> BalanceBuilder<()>) -> Self {
+        self.pods = change(self.pods);
         self
+    }
+
+    /// Which policy picks the pod for each request: one of this crate's, or your own.
+    pub fn policy(self, policy: impl Policy) -> Self {
+        self.pods(|pods| pods.policy(policy))
     }
 
     /// The client's own zone. Pods that are meant for it come first; see
     /// [`BalanceBuilder::zone`](crate::BalanceBuilder::zone).
-    pub fn zone(mut self, zone: impl Into<Box<str>>) -> Self {
-        self.locality.zone(zone);
-        self
+    pub fn zone(self, zone: impl Into<Box<str>>) -> Self {
+        self.pods(|pods| pods.zone(zone))
     }
 
     /// The client's own node. Pods that are meant for it come first; see
     /// [`BalanceBuilder::node`](crate::BalanceBuilder::node).
-    pub fn node(mut self, node: impl Into<Box<str>>) -> Self {
-        self.locality.node(node);
-        self
+    pub fn node(self, node: impl Into<Box<str>>) -> Self {
+        self.pods(|pods| pods.node(node))
     }
 
     /// Prefers the pods of this zone even without hints; see
     /// [`BalanceBuilder::prefer_zone`](crate::BalanceBuilder::prefer_zone).
-    pub fn prefer_zone(mut self, zone: impl Into<Box<str>>) -> Self {
-        self.locality.prefer_zone(zone);
-        self
+    pub fn prefer_zone(self, zone: impl Into<Box<str>>) -> Self {
+        self.pods(|pods| pods.prefer_zone(zone))
     }
 
     /// Prefers the pods of this node even without hints; see
     /// [`BalanceBuilder::prefer_node`](crate::BalanceBuilder::prefer_node).
-    pub fn prefer_node(mut self, node: impl Into<Box<str>>) -> Self {
-        self.locality.prefer_node(node);
-        self
+    pub fn prefer_node(self, node: impl Into<Box<str>>) -> Self {
+        self.pods(|pods| pods.prefer_node(node))
     }
 
     /// When pods are ejected because their requests fail; [`OutlierDetection::off`] for never.
-    pub fn outlier_detection(mut self, detection: OutlierDetection) -> Self {
-        self.detection = detection;
-        self
+    pub fn outlier_detection(self, detection: OutlierDetection) -> Self {
+        self.pods(|pods| pods.outlier_detection(detection))
     }
 
     /// Checks the pods' health, in addition to judging them by their requests; off by default.
@@ -254,30 +236,26 @@ impl<D> ClientBuilder<D> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn health_check(mut self, check: HealthCheck) -> Self {
-        self.check = Some(check);
-        self
+    pub fn health_check(self, check: HealthCheck) -> Self {
+        self.pods(|pods| pods.health_check(check))
     }
 
     /// How long a new pod gets less than its share; see
     /// [`BalanceBuilder::slow_start`](crate::BalanceBuilder::slow_start).
-    pub fn slow_start(mut self, window: Duration) -> Self {
-        self.slow_start = window;
-        self
+    pub fn slow_start(self, window: Duration) -> Self {
+        self.pods(|pods| pods.slow_start(window))
     }
 
     /// Whether requests are counted, and the events of each pod recorded; see
     /// [`BalanceBuilder::counters`](crate::BalanceBuilder::counters). On by default.
-    pub fn counters(mut self, on: bool) -> Self {
-        self.counters = on;
-        self
+    pub fn counters(self, on: bool) -> Self {
+        self.pods(|pods| pods.counters(on))
     }
 
     /// Uses only a part of the pods; all of them by default. For services with so many clients and pods that not every
     /// client should have connections to every pod: see [`Subset`].
-    pub fn subset(mut self, subset: Subset) -> Self {
-        self.subset = Some(subset);
-        self
+    pub fn subset(self, subset: Subset) -> Self {
+        self.pods(|pods| pods.subset(subset))
     }
 
     /// Where a request's [key](crate::Route::key) comes from if it names none: a header, a part of the path, a cookie,
@@ -338,16 +316,14 @@ impl<D> ClientBuilder<D> {
     /// How long requests wait while no pod accepts them, counted from the beginning of the outage; 5 s by default. A
     /// request for [one pod](super::Client::pod) waits for that pod this long, counted from when the request is made.
     /// See [`BalanceBuilder::ready_timeout`](crate::BalanceBuilder::ready_timeout).
-    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.ready = Some(timeout);
-        self
+    pub fn ready_timeout(self, timeout: Duration) -> Self {
+        self.pods(|pods| pods.ready_timeout(timeout))
     }
 
     /// Lets requests wait as long as no pod accepts them; see
     /// [`BalanceBuilder::wait_for_ready`](crate::BalanceBuilder::wait_for_ready).
-    pub fn wait_for_ready(mut self) -> Self {
-        self.limits.ready = None;
-        self
+    pub fn wait_for_ready(self) -> Self {
+        self.pods(|pods| pods.wait_for_ready())
     }
 
     /// Fails requests at once while no pod accepts them, like a ready timeout of zero.

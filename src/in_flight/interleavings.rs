@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use shuttle::thread;
+use shuttle::thread::{self, JoinHandle};
 
 use super::*;
 use crate::{interleavings::explore, member::Slots, signals::Signals};
@@ -42,6 +42,18 @@ fn requests(member: &Arc<Member>, thread: usize) {
     }
 }
 
+/// Three numbered threads, each of which does `act` with the member.
+fn three_threads<T: Send + 'static>(
+    member: &Arc<Member>,
+    act: fn(&Arc<Member>, usize) -> T,
+) -> Vec<JoinHandle<T>> {
+    let spawn = |number| {
+        let member = member.clone();
+        thread::spawn(move || act(&member, number))
+    };
+    (0..3).map(spawn).collect()
+}
+
 /// Ends the penalties, as the background task does. Returns the verdict, if there is one.
 fn review(member: &Member) -> Option<TrialVerdict> {
     let penalties = member.stats().take_penalties();
@@ -54,12 +66,7 @@ fn review(member: &Member) -> Option<TrialVerdict> {
 fn every_request_counted_in_is_counted_out() {
     explore(|| {
         let member = member();
-        let threads: Vec<_> = (0..3)
-            .map(|thread| {
-                let member = member.clone();
-                thread::spawn(move || requests(&member, thread))
-            })
-            .collect();
+        let threads = three_threads(&member, |member, thread| requests(&member, thread));
         for _ in 0..2 {
             review(&member);
         }
@@ -80,20 +87,15 @@ fn one_request_at_a_time_tries_an_ejected_endpoint_and_is_judged_once() {
         let member = member();
         member.eject();
         member.offer_trial();
-        let threads: Vec<_> = (0..3)
-            .map(|_| {
-                let member = member.clone();
-                thread::spawn(move || {
-                    let claimed = member.claim_trial();
-                    if claimed {
-                        let mut request = InFlight::new(&member, true);
-                        request.end_trial();
-                        request.report(Outcome::Failure);
-                    }
-                    claimed
-                })
-            })
-            .collect();
+        let threads = three_threads(&member, |member, _| {
+            let claimed = member.claim_trial();
+            if claimed {
+                let mut request = InFlight::new(&member, true);
+                request.end_trial();
+                request.report(Outcome::Failure);
+            }
+            claimed
+        });
         let mut verdicts = usize::from(review(&member).is_some());
         let claimed = threads.into_iter().map(|it| it.join().unwrap());
         assert_eq!(claimed.filter(|&claimed| claimed).count(), 1);
@@ -120,22 +122,17 @@ fn the_background_task_hears_of_each_trial_that_is_given_up_and_offers_the_next(
         let member = member();
         member.refuse();
         member.offer_trial();
-        let threads: Vec<_> = (0..3)
-            .map(|thread| {
-                let member = member.clone();
-                thread::spawn(move || {
-                    let claimed = member.claim_trial();
-                    if claimed {
-                        let mut trial = InFlight::new(&member, true);
-                        if thread > 0 {
-                            trial.wait();
-                            trial.report(Outcome::Failure);
-                        }
-                    }
-                    claimed.then_some(thread > 0)
-                })
-            })
-            .collect();
+        let threads = three_threads(&member, |member, thread| {
+            let claimed = member.claim_trial();
+            if claimed {
+                let mut trial = InFlight::new(&member, true);
+                if thread > 0 {
+                    trial.wait();
+                    trial.report(Outcome::Failure);
+                }
+            }
+            claimed.then_some(thread > 0)
+        });
         let mut told: Vec<_> = (0..2).filter_map(|_| offer_next(&member)).collect();
         let trials = threads.into_iter().map(|it| it.join().unwrap());
         let mut trials: Vec<_> = trials.flatten().collect();

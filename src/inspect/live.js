@@ -4,7 +4,7 @@ function factsOf(whole) {
   const { discovery, policy, totals, at_unix_ms: now } = whole;
   const source = [discovery.kind ?? "unknown source", discovery.is_fallback && "(the fallback)", discovery.name,
     discovery.server && `from ${discovery.server}`].filter(Boolean).join(" ");
-  const next = discovery.next_look_unix_ms === null ? null : discovery.next_look_unix_ms - now;
+  const next = discovery.next_refresh_unix_ms === null ? null : discovery.next_refresh_unix_ms - now;
   const freshness = [
     discovery.staleness_seconds === null ? "not answered yet" : `answered ${seconds(discovery.staleness_seconds)} ago`,
     discovery.ttl_seconds !== null && `TTL ${seconds(discovery.ttl_seconds)}`,

@@ -9,6 +9,7 @@ use rand::{Rng, RngExt, seq::IteratorRandom};
 
 use super::{
     any_available, begin_or_any, shares,
+    stateless::Stateless,
     weights::{Weighted, Weights},
 };
 use crate::member::{FLAGGED, Members};
@@ -42,20 +43,9 @@ impl LeastConnections {
     }
 }
 
-/// A picker without state between picks.
-#[derive(Debug)]
-pub(crate) struct Picker {
-    weights: Option<Box<Weights>>,
-}
+pub(crate) type Picker = Stateless<LeastConnections>;
 
-impl Picker {
-    /// A picker for endpoints with these weights.
-    pub(super) fn new(weights: &[u32]) -> Self {
-        Self {
-            weights: Weights::of(weights),
-        }
-    }
-
+impl Stateless<LeastConnections> {
     /// Chooses an endpoint, and counts one more request in.
     #[inline]
     pub(super) fn pick(&self, members: &Members, rng: &mut impl Rng) -> Option<usize> {

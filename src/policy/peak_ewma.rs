@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use super::{begin_or_any, pair::Pair, shares, weights::Weights};
+use super::{begin_or_any, pair::Pair, shares, stateless::Stateless, weights::Weights};
 use crate::{member::Members, times::DAY};
 
 const DECAY: Duration = Duration::from_secs(10);
@@ -65,29 +65,9 @@ impl Default for PeakEwma {
     }
 }
 
-/// A picker without state between picks: latencies are kept in the members.
-#[derive(Debug)]
-pub(crate) struct Picker {
-    weights: Option<Box<Weights>>,
-}
+pub(crate) type Picker = Stateless<PeakEwma>;
 
-impl Picker {
-    #[inline(never)]
-    fn pick_weighted(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Option<usize> {
-        let chosen = Pair::draw_weighted(members, weights, rng)
-            .choose(|first, second| is_cheaper_by_weight(weights, members, second, first));
-        begin_or_any(chosen, members, Some(weights), rng)
-    }
-}
-
-impl Picker {
-    /// A picker for endpoints with these weights.
-    pub(super) fn new(weights: &[u32]) -> Self {
-        Self {
-            weights: Weights::of(weights),
-        }
-    }
-
+impl Stateless<PeakEwma> {
     /// Chooses an endpoint, and counts one more request in.
     #[inline]
     pub(super) fn pick(&self, members: &Members, rng: &mut impl Rng) -> Option<usize> {
@@ -126,6 +106,13 @@ impl Picker {
             None => is_cheaper(members, one, other),
         };
         (open().count() <= COMPARED).then(|| shares::of_two_compared(&weights, is_less))
+    }
+
+    #[inline(never)]
+    fn pick_weighted(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Option<usize> {
+        let chosen = Pair::draw_weighted(members, weights, rng)
+            .choose(|first, second| is_cheaper_by_weight(weights, members, second, first));
+        begin_or_any(chosen, members, Some(weights), rng)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use rand::Rng;
 
-use super::{begin_or_any, pair::Pair, shares, weights::Weights};
+use super::{begin_or_any, pair::Pair, shares, stateless::Stateless, weights::Weights};
 use crate::member::Members;
 
 /// Each request goes to the less loaded of two random endpoints: the one with fewer requests in flight from this
@@ -24,31 +24,9 @@ impl PowerOfTwo {
     }
 }
 
-/// A picker without state between picks.
-#[derive(Debug)]
-pub(crate) struct Picker {
-    weights: Option<Box<Weights>>,
-}
+pub(crate) type Picker = Stateless<PowerOfTwo>;
 
-impl Picker {
-    #[inline(never)]
-    fn pick_weighted(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Option<usize> {
-        let chosen = Pair::draw_weighted(members, weights, rng).choose(|first, second| {
-            let load = |index| weights.load(index, members.loaded(index));
-            load(second).is_less(load(first))
-        });
-        begin_or_any(chosen, members, Some(weights), rng)
-    }
-}
-
-impl Picker {
-    /// A picker for endpoints with these weights.
-    pub(super) fn new(weights: &[u32]) -> Self {
-        Self {
-            weights: Weights::of(weights),
-        }
-    }
-
+impl Stateless<PowerOfTwo> {
     /// Chooses an endpoint, and counts one more request in.
     #[inline]
     pub(super) fn pick(&self, members: &Members, rng: &mut impl Rng) -> Option<usize> {
@@ -69,5 +47,14 @@ impl Picker {
         let load = |index| f64::from(members.load_of(index)) / f64::from(members.weight(index));
         let loads: Vec<_> = (0..members.len()).map(load).collect();
         shares::of_two(&weights, &loads)
+    }
+
+    #[inline(never)]
+    fn pick_weighted(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Option<usize> {
+        let chosen = Pair::draw_weighted(members, weights, rng).choose(|first, second| {
+            let load = |index| weights.load(index, members.loaded(index));
+            load(second).is_less(load(first))
+        });
+        begin_or_any(chosen, members, Some(weights), rng)
     }
 }

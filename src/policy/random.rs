@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::{any_available, shares, weights::Weights};
+use super::{any_available, shares, stateless::Stateless, weights::Weights};
 use crate::member::Members;
 
 /// How often to draw again before looking at every endpoint. With half of them out, one pick in 256 gets that far.
@@ -20,33 +20,9 @@ impl Random {
     }
 }
 
-/// A picker without state between picks.
-#[derive(Debug)]
-pub(crate) struct Picker {
-    weights: Option<Box<Weights>>,
-}
+pub(crate) type Picker = Stateless<Random>;
 
-impl Picker {
-    #[inline(never)]
-    fn pick_weighted(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Option<usize> {
-        for _ in 0..DRAWS {
-            let index = weights.draw(rng);
-            if members.begin(index) {
-                return Some(index);
-            }
-        }
-        any_available(members, Some(weights), rng)
-    }
-}
-
-impl Picker {
-    /// A picker for endpoints with these weights.
-    pub(super) fn new(weights: &[u32]) -> Self {
-        Self {
-            weights: Weights::of(weights),
-        }
-    }
-
+impl Stateless<Random> {
     /// Chooses an endpoint, and counts one more request in.
     #[inline]
     pub(super) fn pick(&self, members: &Members, rng: &mut impl Rng) -> Option<usize> {
@@ -73,5 +49,16 @@ impl Picker {
             Some(weights) => shares::in_proportion(weights),
             None => shares::any_available(members),
         }
+    }
+
+    #[inline(never)]
+    fn pick_weighted(weights: &Weights, members: &Members, rng: &mut impl Rng) -> Option<usize> {
+        for _ in 0..DRAWS {
+            let index = weights.draw(rng);
+            if members.begin(index) {
+                return Some(index);
+            }
+        }
+        any_available(members, Some(weights), rng)
     }
 }

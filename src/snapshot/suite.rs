@@ -220,18 +220,25 @@ fn empty_sets_have_nothing_to_pick(policy: impl Into<Setting>) {
     assert!(set.pick().is_none());
 }
 
-fn unreachable_endpoints_are_never_picked(policy: impl Into<Setting>) {
+/// Sets of several sizes in which only the first endpoint is not out, so that it gets all requests.
+fn with_one_left(policy: impl Into<Setting>, goes_out: fn(&Member)) -> impl Iterator<Item = Set> {
     let policy = policy.into();
-    for len in [2, 10, 100, 600] {
+    [2, 10, 100, 600].into_iter().map(move |len| {
         let mut set = Set::new(policy.clone(), 0..len);
-        let members = set.members();
-        for member in members.iter().skip(1) {
-            member.refuse();
-        }
+        set.members().iter().skip(1).for_each(|it| goes_out(it));
         for _ in 0..100 {
             let request = set.pick().expect("one is left");
             assert_eq!(set.index(&request), 0, "of {len}");
         }
+        set
+    })
+}
+
+fn the_unreachable_are_never_picked(policy: impl Into<Setting>) {
+    let refuses = |member: &Member| _ = member.refuse();
+    for mut set in with_one_left(policy, refuses) {
+        let members = set.members();
+        let len = members.len();
         members[0].refuse();
         assert!(set.pick().is_none(), "none of {len} is left");
         members[1].accept();
@@ -241,17 +248,10 @@ fn unreachable_endpoints_are_never_picked(policy: impl Into<Setting>) {
 }
 
 fn ejected_endpoints_are_picked_only_if_no_other_is_left(policy: impl Into<Setting>) {
-    let policy = policy.into();
-    for len in [2, 10, 100, 600] {
-        let mut set = Set::new(policy.clone(), 0..len);
+    let is_ejected = |member: &Member| _ = member.eject();
+    for mut set in with_one_left(policy, is_ejected) {
         let members = set.members();
-        for member in members.iter().skip(1) {
-            member.eject();
-        }
-        for _ in 0..100 {
-            let request = set.pick().expect("one is left");
-            assert_eq!(set.index(&request), 0, "of {len}");
-        }
+        let len = members.len();
         members[1].readmit();
         let (first, second) = (&members[0], &members[1]);
         first.eject();

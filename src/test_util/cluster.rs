@@ -97,7 +97,11 @@ impl Cluster {
     /// The Service's URI for [`Client::builder`](crate::http::Client::builder): `http://<service>:<port>`, or `https`
     /// if the pods speak TLS. If the port has a name: `http://_<port's name>._tcp.<service>`.
     pub fn uri(&self) -> Uri {
-        let s = if self.template.tls.is_some() { "s" } else { "" };
+        let s = if self.template.pods.settings.tls.is_some() {
+            "s"
+        } else {
+            ""
+        };
         let uri = format!("http{s}://{}", self.authority()).parse();
         uri.expect("the builder has tried it")
     }

@@ -53,7 +53,7 @@ pub struct Pod {
 }
 
 /// A pod's settings.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Settings {
     pub(super) name: Option<String>,
     pub(super) handler: Option<Handler>,

@@ -9,7 +9,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::ext::Protocol;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time,
 };
 use tower::{Service, ServiceExt};
@@ -390,6 +390,7 @@ async fn an_upgraded_connection_belongs_to_the_caller() {
         let mut response = request.await.expect("a response");
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
         let mut stream = upgrade(&mut response).await.expect("a stream");
+        assert!(stream.is_write_vectored());
         assert!(upgrade(&mut response).await.is_err(), "there is one stream");
         drop(response);
         exchange(&mut stream).await;

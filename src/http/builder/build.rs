@@ -8,7 +8,7 @@ use super::{BuildError, ClientBuilder, limits::Limits};
 #[cfg(feature = "sessions")]
 use crate::http::session::Sessions;
 use crate::{
-    balance::{Balance, Generator},
+    balance::Generator,
     discovery::Discovery,
     endpoint::Endpoint,
     http::{
@@ -97,7 +97,7 @@ impl<D> ClientBuilder<D> {
                 "https needs the feature `tls`",
             ));
         }
-        let is_keyed = self.policy.may_be_keyed();
+        let is_keyed = self.pods.may_be_keyed();
         let affinity = affinity(
             self.keys,
             is_keyed,
@@ -111,32 +111,15 @@ impl<D> ClientBuilder<D> {
         // HTTP/2 can refuse by `REFUSED_STREAM` or GOAWAY, TLS by an alert.
         let may_refuse = scheme == Scheme::HTTPS || connector.may_speak_http2();
         let service = Service::new(scheme, &authority).allow_foreign(self.allow_foreign);
-        let check = self
-            .check
-            .map(|check| check.over(&connector, &service, limits.age));
+        let pods = self.pods;
+        let pods = pods.change_check(|check| check.over(&connector, &service, limits.age));
         let config = Arc::new(config(&limits, connector, service));
-        let pods = Balance::builder(self.discovery?)
+        let pods = pods
+            .over(self.discovery?)
             .name(config.service.name.clone())
-            .any_policy(self.policy)
-            .locality(self.locality)
-            .outlier_detection(self.detection)
-            .slow_start(self.slow_start)
-            .counters(self.counters)
             .completion(OnResponseEnd {
                 classify: self.classify,
             });
-        let pods = match check {
-            Some(check) => pods.health_check(check),
-            None => pods,
-        };
-        let pods = match self.subset {
-            Some(subset) => pods.subset(subset),
-            None => pods,
-        };
-        let pods = match limits.ready {
-            Some(timeout) => pods.ready_timeout(timeout),
-            None => pods.wait_for_ready(),
-        };
         let make = {
             let config = config.clone();
             move |endpoint: &Endpoint| PodService::new(endpoint, config.clone())

@@ -25,8 +25,6 @@ pub(super) struct Limits {
     pub(super) max_connections: usize,
     pub(super) first_byte: Option<Duration>,
     pub(super) whole: Option<Duration>,
-    /// `None` waits without limit.
-    pub(super) ready: Option<Duration>,
     pub(super) age: AgeLimits,
     pub(super) ahead: bool,
 }
@@ -39,7 +37,6 @@ impl Default for Limits {
             max_connections: 1024,
             first_byte: None,
             whole: None,
-            ready: Some(Duration::from_secs(5)),
             age: AgeLimits::default(),
             ahead: false,
         }

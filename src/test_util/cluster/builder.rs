@@ -8,10 +8,8 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::sync::watch;
 
-#[cfg(feature = "tls")]
-use super::super::pod::tls::Tls;
 use super::{
-    super::{dns::DnsServer, pod::handler::Handler},
+    super::{dns::DnsServer, pod::Pod},
     Cluster, State,
     member::{Member, Template},
     network::Network,
@@ -37,7 +35,10 @@ impl Cluster {
             service: SERVICE.to_owned(),
             port_name: None,
             pods: 3,
-            template: Template::default(),
+            template: Template {
+                stateful_set: None,
+                pods: Pod::builder(),
+            },
         }
     }
 }
@@ -114,7 +115,7 @@ impl ClusterBuilder {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
         E: Into<BoxError>,
     {
-        self.template.handler = Some(Handler::new(respond));
+        self.template.pods = self.template.pods.answer(respond);
         self
     }
 
@@ -126,7 +127,7 @@ impl ClusterBuilder {
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls(mut self, chain: &[u8], key: &[u8]) -> Result<Self, BoxError> {
-        self.template.tls = Some(Tls::new(chain, key)?);
+        self.template.pods = self.template.pods.tls(chain, key)?;
         Ok(self)
     }
 

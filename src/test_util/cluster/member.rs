@@ -6,15 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use super::super::pod::{Pod, Settings, handler::Handler, tls::Tls};
+use super::super::pod::{Pod, Settings, builder::PodBuilder};
 
 /// The settings that all pods of a cluster share.
-#[derive(Clone, Default)]
 pub(super) struct Template {
     /// The name of their StatefulSet, if they have one.
     pub(super) stateful_set: Option<String>,
-    pub(super) handler: Option<Handler>,
-    pub(super) tls: Option<Tls>,
+    /// All but a pod's own address and name.
+    pub(super) pods: PodBuilder,
 }
 
 #[derive(Clone)]
@@ -33,10 +32,9 @@ impl Template {
         let name = set.map(|set| format!("{set}-{ordinal}"));
         let settings = Settings {
             name: name.clone(),
-            handler: self.handler.clone(),
-            tls: self.tls.clone(),
+            ..self.pods.settings.clone()
         };
-        let pod = Pod::start_with(address, settings).await?;
+        let pod = PodBuilder { address, settings }.start().await?;
         Ok(Member {
             // CoreDNS names a pod without a hostname in this way.
             hostname: name.unwrap_or_else(|| pod.ip().to_string().replace('.', "-")),

@@ -28,8 +28,8 @@ impl Pod {
 /// Settings of a [`Pod`], before it starts.
 #[must_use = "a builder does nothing until it starts a pod"]
 pub struct PodBuilder {
-    address: SocketAddr,
-    settings: Settings,
+    pub(in crate::test_util) address: SocketAddr,
+    pub(in crate::test_util) settings: Settings,
 }
 
 impl PodBuilder {
