@@ -234,7 +234,7 @@ fn with_one_left(policy: impl Into<Setting>, goes_out: fn(&Member)) -> impl Iter
     })
 }
 
-fn the_unreachable_are_never_picked(policy: impl Into<Setting>) {
+fn unreachable_endpoints_are_never_picked(policy: impl Into<Setting>) {
     let refuses = |member: &Member| _ = member.refuse();
     for mut set in with_one_left(policy, refuses) {
         let members = set.members();
