@@ -132,7 +132,7 @@ where
         }
     }
 
-    /// Does one thing that is to be done, and adapts the subset to it. `Break`: the task ends.
+    /// Does one piece of pending work, and adapts the subset to it. `Break`: the task ends.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
         let step = self.poll_first(cx);
         if step.is_ready() {
@@ -145,7 +145,7 @@ where
         step
     }
 
-    /// Does the first thing that is to be done.
+    /// Does the first piece of pending work.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
         if self.handles.poll_unpin(cx).is_ready() {
             return Poll::Ready(ControlFlow::Break(()));

@@ -36,7 +36,7 @@ const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// The background task, which can go on in another runtime.
 pub(super) trait Background: Send + 'static {
-    /// Does what there is to do. Ready when the task has ended for good.
+    /// Does all pending work. Ready when the task has ended for good.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// The name of the service.

@@ -14,7 +14,7 @@ use crate::{
     logs::{DISCOVERY, Line, debug, here, info, warn},
 };
 
-/// The same text is warned about at most once in this time.
+/// How long a text that was warned about is not repeated.
 const PERIOD: Duration = Duration::from_secs(600);
 
 /// At most this many texts are warned about in [`PERIOD`].

@@ -61,7 +61,7 @@ pub(crate) struct User {
     pub(crate) is_old: bool,
 }
 
-/// The request that a user is to send.
+/// The request that a user will send.
 #[derive(Clone, Copy)]
 pub(crate) struct Wish {
     pub(crate) number: u32,

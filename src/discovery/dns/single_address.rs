@@ -36,7 +36,7 @@ enum Finding {
 }
 
 impl SingleAddress {
-    /// Looks at the set of the full name `name`, and logs what there is to log. `is_virtual`: SRV records say that it
+    /// Looks at the set of the full name `name`, and logs what it finds. `is_virtual`: SRV records say that it
     /// is a virtual IP.
     pub(super) fn look(&mut self, endpoints: &[Endpoint], name: &str, is_virtual: bool) {
         match self.find(endpoints, name, is_virtual, Instant::now()) {

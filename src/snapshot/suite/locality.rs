@@ -207,7 +207,7 @@ fn hints_that_come_and_go_are_followed(policy: &(impl Policy + Clone)) {
     }
 }
 
-/// The same pod without its hints.
+/// The pod without its hints.
 fn unhinted(endpoint: &Endpoint) -> Endpoint {
     Endpoint::new(endpoint.address())
 }
