@@ -1,4 +1,5 @@
-//! README and guide: short, linked, and in plain words. rustdoc checks their examples and the items they name (`src/guide.rs`).
+//! README, guide and the pages beside them: short, linked, and in plain words. rustdoc checks their examples and the items they name
+//! (`src/guide.rs`).
 
 use std::{
     collections::HashSet,
@@ -32,6 +33,10 @@ fn documents() -> Vec<String> {
         "docs/README.md",
         "ARCHITECTURE.md",
         "BENCHMARKS.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "RELEASING.md",
+        "SECURITY.md",
     ];
     pages.chain(others.map(str::to_owned)).collect()
 }
@@ -133,6 +138,40 @@ fn the_readme_is_read_in_five_minutes() {
         lines <= 150 && words <= 1000,
         "{lines} lines, {words} words"
     );
+}
+
+/// A release tells what a user gets, and not how it came to be.
+#[test]
+fn the_changelog_tells_this_version_in_a_page() {
+    let changelog = read("CHANGELOG.md");
+    let heading = format!("\n## {} - ", env!("CARGO_PKG_VERSION"));
+    let (_, release) = changelog.split_once(&heading).expect("this version");
+    let release = release.split("\n## ").next().unwrap_or_default();
+    let lines = release.lines().count();
+    assert!((10..=120).contains(&lines), "{lines} lines");
+}
+
+/// What the registry and docs.rs show. The owner adds `repository`, as RELEASING.md says.
+#[test]
+fn the_package_is_described() {
+    let package = read("Cargo.toml");
+    for field in [
+        "categories",
+        "description",
+        "documentation",
+        "keywords",
+        "license",
+        "readme",
+        "rust-version",
+    ] {
+        assert!(package.contains(&format!("\n{field} = ")), "no {field}");
+    }
+    for file in ["SECURITY.md", "RELEASING.md"] {
+        assert!(
+            read("CONTRIBUTING.md").contains(file),
+            "CONTRIBUTING.md doesn't name {file}"
+        );
+    }
 }
 
 #[test]
