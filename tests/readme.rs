@@ -1,5 +1,5 @@
-//! Checks that README and guide are short, linked, and in plain words. rustdoc checks their examples and the items that
-//! they name (`src/guide.rs`).
+//! Checks that README, the guide and the pages beside them are short, linked, and in plain words. rustdoc checks their
+//! examples and the items that they name (`src/guide.rs`).
 
 use std::{
     collections::HashSet,
@@ -33,6 +33,10 @@ fn documents() -> Vec<String> {
         "docs/README.md",
         "ARCHITECTURE.md",
         "BENCHMARKS.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "RELEASING.md",
+        "SECURITY.md",
         "tests/faults.md",
     ];
     pages.chain(others.map(str::to_owned)).collect()
@@ -135,6 +139,40 @@ fn the_readme_is_read_in_five_minutes() {
         lines <= 150 && words <= 1000,
         "{lines} lines, {words} words"
     );
+}
+
+/// A release tells what a user gets, and not how it came to be.
+#[test]
+fn the_changelog_tells_this_version_in_a_page() {
+    let changelog = read("CHANGELOG.md");
+    let heading = format!("\n## {} - ", env!("CARGO_PKG_VERSION"));
+    let (_, release) = changelog.split_once(&heading).expect("this version");
+    let release = release.split("\n## ").next().unwrap_or_default();
+    let lines = release.lines().count();
+    assert!((10..=120).contains(&lines), "{lines} lines");
+}
+
+/// What the registry and docs.rs show. The owner adds `repository`, as RELEASING.md says.
+#[test]
+fn the_package_is_described() {
+    let package = read("Cargo.toml");
+    for field in [
+        "categories",
+        "description",
+        "documentation",
+        "keywords",
+        "license",
+        "readme",
+        "rust-version",
+    ] {
+        assert!(package.contains(&format!("\n{field} = ")), "no {field}");
+    }
+    for file in ["SECURITY.md", "RELEASING.md"] {
+        assert!(
+            read("CONTRIBUTING.md").contains(file),
+            "CONTRIBUTING.md doesn't name {file}"
+        );
+    }
 }
 
 #[test]
