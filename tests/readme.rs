@@ -227,28 +227,36 @@ fn links_between_pages_lead_to_files_and_headings() {
     }
 }
 
-/// The doc comments of all Rust files under `folder`, as Markdown.
-fn comments(folder: &Path) -> String {
+/// The texts of all Rust files under `folder`.
+fn sources(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("a folder");
-    let texts = entries.map(|entry| {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            return comments(&path);
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let texts = paths.flat_map(|path| match path.is_dir() {
+        true => sources(&path),
+        false if path.extension().is_some_and(|it| it == "rs") => {
+            vec![fs::read_to_string(path).expect("text")]
         }
-        let text = fs::read_to_string(path).expect("text");
-        let lines = text.lines().map(str::trim_start);
-        let lines = lines.filter_map(|line| line.strip_prefix("//!").or(line.strip_prefix("///")));
-        lines
-            .map(|line| format!("{}\n", line.trim_start()))
-            .collect()
+        false => Vec::new(),
     });
     texts.collect()
+}
+
+/// The doc comments of all Rust files under `folder`, as Markdown. An empty line ends each comment.
+fn comments(folder: &str) -> String {
+    let texts = sources(&root().join(folder));
+    let lines = texts.iter().flat_map(|text| text.lines());
+    let lines = lines.map(|line| {
+        let line = line.trim_start();
+        let comment = line.strip_prefix("//!").or(line.strip_prefix("///"));
+        format!("{}\n", comment.unwrap_or_default().trim_start())
+    });
+    lines.collect()
 }
 
 /// rustdoc checks the items that links name, but not headings. Headings of all items are taken together.
 #[test]
 fn links_lead_to_headings_of_the_documentation() {
-    let comments = comments(&root().join("src"));
+    let comments = comments("src");
     let comments: Vec<_> = comments.lines().collect();
     let mut known: HashSet<_> = documents()
         .iter()
@@ -284,20 +292,6 @@ fn examples_hide_nothing() {
     }
 }
 
-/// The names of the tests in all Rust files under `folder`.
-fn tests_in(folder: &Path) -> HashSet<String> {
-    let mut found = HashSet::new();
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            found.extend(tests_in(&path));
-        } else if path.extension().is_some_and(|it| it == "rs") {
-            found.extend(test_names(&fs::read_to_string(path).expect("text")));
-        }
-    }
-    found
-}
-
 /// The functions that have an attribute of a test, such as `#[tokio::test]`.
 fn test_names(code: &str) -> Vec<String> {
     let (mut names, mut is_test) = (Vec::new(), false);
@@ -320,54 +314,67 @@ fn each_fault_has_tests_that_exist() {
     let is_head = |line: &str| line.starts_with("| fault |") || line.starts_with("| --- |");
     let rows: Vec<_> = rows.filter(|line| !is_head(line)).collect();
     assert!(rows.len() >= 44, "{} faults", rows.len());
-    let known = ["src", "tests"].map(|folder| tests_in(&root().join(folder)));
+    let known = ["src", "tests"].map(|folder| sources(&root().join(folder)));
+    let known = known.iter().flatten().flat_map(|code| test_names(code));
+    let known: HashSet<_> = known.collect();
     for row in rows {
         let tests = row.trim_end_matches(" |").rsplit(" | ").next();
         let tests: Vec<_> = tests.expect("a last column").split(", ").collect();
         for test in tests {
             let name = test.trim_matches('`');
             assert_eq!(test, format!("`{name}`"), "{row}");
-            let is_known = known.iter().any(|known| known.contains(name));
-            assert!(is_known, "no test {name}: {row}");
+            assert!(known.contains(name), "no test {name}: {row}");
         }
     }
 }
 
+/// Phrases that have to be decoded.
+const DROPPED: [&str; 7] = [
+    "'s word ",
+    "be it that",
+    "so wanted",
+    "in vain",
+    "has the word",
+    "is to be ",
+    "are to be ",
+];
+
+/// All texts that explain, each with its name: the pages, and the doc comments of all code.
+fn explanations() -> Vec<(String, String)> {
+    let pages = documents().into_iter().map(|page| {
+        let text = read(&page);
+        (page, text)
+    });
+    let folders = ["src", "tests", "examples", "benches"];
+    let code = folders.map(|folder| (folder.to_owned(), comments(folder)));
+    pages.chain(code).collect()
+}
+
 #[test]
 fn words_are_plain() {
-    let dropped = [
-        "'s word ",
-        "be it that",
-        "so wanted",
-        "in vain",
-        "has the word",
-    ];
-    for document in documents() {
-        let text = read(&document);
-        for pattern in dropped {
-            assert!(
-                !text.to_lowercase().contains(pattern),
-                "{document}: {pattern}"
-            );
-        }
+    for (name, text) in explanations() {
         for paragraph in paragraphs(&text) {
+            let lower = paragraph.to_lowercase();
+            for phrase in DROPPED {
+                assert!(!lower.contains(phrase), "{name}: {phrase}: {paragraph}");
+            }
             let refers = ["The same ", "The opposite "]
                 .iter()
                 .any(|it| paragraph.starts_with(it));
-            assert!(!refers, "{document}: {paragraph}");
+            assert!(!refers, "{name}: {paragraph}");
         }
     }
 }
 
 #[test]
 fn sentences_are_short() {
-    for document in documents() {
-        let lengths = sentences(&read(&document));
+    for (name, text) in explanations() {
+        let lengths = sentences(&text);
         // A page of tables has none.
         let median = lengths.get(lengths.len() / 2).copied().unwrap_or_default();
         assert!(
             median <= 20,
-            "{document}: the median sentence has {median} words"
+            "{name}: the median sentence has {median} words"
         );
     }
 }

@@ -23,7 +23,7 @@
 use super::slots::Slot;
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// Where an endpoint's word is.
+/// Where an endpoint's status word is.
 #[derive(Debug)]
 pub(super) enum StatusWord {
     /// With the endpoint: the policy doesn't scan, and the word counts nothing.

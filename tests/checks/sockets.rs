@@ -37,7 +37,7 @@ const OUT: EndpointState = EndpointState::Ejected(EjectionReason::CheckFailed);
 const IN: EndpointState = EndpointState::Available;
 const SERVICE: &str = "web.default.svc.cluster.local";
 
-/// The same check at a short interval.
+/// The check with a short interval, and out after two failures.
 fn quickly(check: HealthCheck) -> HealthCheck {
     check.interval(Duration::from_millis(20)).failures(2)
 }

@@ -28,7 +28,7 @@ impl Discovery for Registry {
     }
 }
 
-/// The same source with less code, and without a name.
+/// The registry as a source with less code, and without a name.
 fn streamed(mut news: mpsc::Receiver<News>) -> StreamDiscovery {
     let news = stream::poll_fn(move |cx| news.poll_recv(cx));
     StreamDiscovery::fallible(news.map_ok(|pods| pods.into_iter().map(endpoint)))

@@ -155,7 +155,7 @@ fn most(shares: &Shares) -> f64 {
     f64::from(totals.max().unwrap_or_default()) / fair
 }
 
-/// Enough for a pod's share to be within 10 % of the expected one (five standard deviations of the 2,500 that it gets).
+/// Enough to measure a pod's share to within 10 % of the expected one: five standard deviations of the 2,500 that it gets.
 const ENOUGH: usize = 25_000;
 
 /// Enough for a zone's share of a client's requests to be within 0.03 of the expected one (four standard deviations).
