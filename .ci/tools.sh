@@ -1,6 +1,9 @@
 # Sourced, from the repository's root, by the scripts beside it: what they need beside Rust's stable toolchain, each of one exact
 # version, installed where it is missing.
 
+# What fails in `$(…)` fails.
+shopt -s inherit_errexit
+
 # rustdoc's JSON changes with the nightlies, and cargo-public-api reads that of some.
 nightly_date=2026-05-20
 nightly_commit=e50aa6fba
