@@ -1,0 +1,55 @@
+//! Candidates side by side: in every round each runs for a few milliseconds, A, B, C, A, B, C.
+
+/// Runs so many times, and returns the nanoseconds that one time took.
+pub type Burst<'a> = Box<dyn FnMut(u64) -> f64 + 'a>;
+
+/// How often and for how many nanoseconds to measure.
+#[derive(Clone, Copy)]
+pub struct Plan {
+    pub rounds: usize,
+    pub window: f64,
+}
+
+#[derive(Default)]
+pub struct Race<'a>(Vec<(&'static str, Burst<'a>)>);
+
+impl<'a> Race<'a> {
+    pub fn add(&mut self, name: &'static str, burst: impl FnMut(u64) -> f64 + 'a) {
+        self.0.push((name, Box::new(burst)));
+    }
+
+    /// The nanoseconds of each round.
+    pub fn run(self, plan: Plan) -> Vec<(&'static str, Vec<f64>)> {
+        let calibrated = self.0.into_iter().map(|(name, mut burst)| {
+            let times = calibrate(&mut burst, plan.window);
+            (name, burst, times, Vec::with_capacity(plan.rounds))
+        });
+        let mut runs: Vec<_> = calibrated.collect();
+        for round in 0..plan.rounds {
+            // Each round begins with another one, so that none always follows the same predecessor's caches.
+            let first = round % runs.len();
+            runs.rotate_left(first);
+            for (_, burst, times, seen) in &mut runs {
+                // The first one fills the caches, which the candidates before have emptied.
+                burst(*times);
+                seen.push(burst(*times));
+            }
+            runs.rotate_right(first);
+        }
+        runs.into_iter()
+            .map(|(name, .., seen)| (name, seen))
+            .collect()
+    }
+}
+
+/// How many times fill the window.
+fn calibrate(burst: &mut Burst<'_>, window: f64) -> u64 {
+    let mut times = 1;
+    loop {
+        let took = burst(times).max(0.1) * times as f64;
+        if took >= window / 2.0 {
+            return ((times as f64 * window / took) as u64).max(1);
+        }
+        times = (times as f64 * (window / took).clamp(2.0, 10.0)) as u64;
+    }
+}
