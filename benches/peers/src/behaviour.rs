@@ -25,8 +25,8 @@ use client::{Client, PEERS};
 use load::{Seen, load};
 
 const FAILED: &str = "Failed requests";
-const SLOWEST: &str = "The slowest of a hundred";
-const NEW: &str = "A new pod";
+const SLOWEST: &str = "Slow requests";
+const NEW: &str = "Finding a new pod";
 
 /// How fast the pods answer.
 const USUAL: Duration = Duration::from_millis(5);
@@ -34,6 +34,9 @@ const USUAL: Duration = Duration::from_millis(5);
 /// How long a client is watched, and how long it runs before.
 const WATCHED: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_secs(1);
+
+/// A cluster's own.
+const TTL: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scenario {
@@ -45,11 +48,27 @@ enum Scenario {
     NxDomain,
 }
 
+impl Scenario {
+    /// Whether requests may fail of it.
+    fn may_fail(self) -> bool {
+        self != Self::Slow
+    }
+
+    /// Whether it is about how fast pods answer.
+    fn may_slow(self) -> bool {
+        !self.needs_dns()
+    }
+
+    fn needs_dns(self) -> bool {
+        matches!(self, Self::DnsOutage | Self::NxDomain)
+    }
+}
+
 const SCENARIOS: [(&str, Scenario); 6] = [
     ("a pod is killed", Scenario::Killed),
     ("a pod hangs", Scenario::Hung),
     ("a pod takes 50 ms", Scenario::Slow),
-    ("a pod answers 503", Scenario::Unavailable),
+    ("a pod answers 503 or UNAVAILABLE", Scenario::Unavailable),
     ("DNS is silent, a pod restarts", Scenario::DnsOutage),
     ("NXDOMAIN for 2 s", Scenario::NxDomain),
 ];
@@ -57,24 +76,30 @@ const SCENARIOS: [(&str, Scenario); 6] = [
 pub fn measure(results: &mut Results, rounds: usize) {
     let stage = Stage::new();
     for (column, scenario) in SCENARIOS {
-        let failed = Measure::less(FAILED, column, "%").apart(0.3).slack(0.5);
-        let slowest = Measure::less(SLOWEST, column, "ms").apart(0.3).slack(5.0);
+        let failed = Measure::less(FAILED, column, "%").apart(0.3).slack(2.0);
+        let slowest_of = Measure::less(SLOWEST, column, "ms").apart(0.3).slack(5.0);
         let mut seen: Vec<Vec<Outcome>> = vec![Vec::new(); PEERS.len()];
         for _ in 0..rounds {
             let outcomes = stage.play(scenario);
-            seen.iter_mut().zip(outcomes).for_each(|(seen, it)| seen.push(it));
+            seen.iter_mut()
+                .zip(outcomes)
+                .for_each(|(seen, it)| seen.push(it));
         }
         for ((peer, _), seen) in PEERS.iter().zip(seen) {
-            let figures: Result<Vec<Seen>, String> = seen.into_iter().collect();
-            match figures {
-                Ok(seen) => {
-                    results.add(&failed, peer, seen.iter().map(|it| it.failed).collect());
-                    results.add(&slowest, peer, seen.iter().map(|it| it.slowest).collect());
-                }
-                Err(words) => {
-                    results.say(&failed, peer, &words);
-                    results.say(&slowest, peer, &words);
-                }
+            let seen: Result<Vec<Seen>, String> = seen.into_iter().collect();
+            if scenario.may_fail() {
+                let figures = seen.clone();
+                add(
+                    results,
+                    &failed,
+                    peer,
+                    figures.map(|it| it.iter().map(|it| it.failed).collect()),
+                );
+            }
+            if scenario.may_slow() {
+                let slowest = |it: Vec<Seen>| it.iter().map(|it| it.slowest).collect::<Option<_>>();
+                let figures = seen.and_then(|it| slowest(it).ok_or("all fail".to_owned()));
+                add(results, &slowest_of, peer, figures);
             }
         }
     }
@@ -88,13 +113,20 @@ fn new_pods(stage: &Stage, results: &mut Results, rounds: usize) {
     let mut seen: Vec<Vec<Result<f64, String>>> = vec![Vec::new(); PEERS.len()];
     for _ in 0..rounds {
         let found = stage.scale_up();
-        seen.iter_mut().zip(found).for_each(|(seen, it)| seen.push(it));
+        seen.iter_mut()
+            .zip(found)
+            .for_each(|(seen, it)| seen.push(it));
     }
     for ((peer, _), seen) in PEERS.iter().zip(seen) {
-        match seen.into_iter().collect() {
-            Ok(seconds) => results.add(&measure, peer, seconds),
-            Err(words) => results.say(&measure, peer, &words),
-        }
+        add(results, &measure, peer, seen.into_iter().collect());
+    }
+}
+
+/// The figures of a client, or why there are none.
+fn add(results: &mut Results, measure: &Measure, peer: &str, figures: Result<Vec<f64>, String>) {
+    match figures {
+        Ok(figures) => results.add(measure, peer, figures),
+        Err(words) => results.say(measure, peer, &words),
     }
 }
 
@@ -152,20 +184,29 @@ impl Stage {
             })
             .collect();
         let seen = |load: Result<tokio::task::JoinHandle<Seen>, String>| {
-            Ok(self.clients.block_on(load?).expect("the load doesn't panic"))
+            Ok(self
+                .clients
+                .block_on(load?)
+                .expect("the load doesn't panic"))
         };
         loads.into_iter().map(seen).collect()
     }
 
     fn play(&self, scenario: Scenario) -> Vec<Outcome> {
         let pairs = self.pairs();
-        let needs_dns = matches!(scenario, Scenario::DnsOutage | Scenario::NxDomain);
+        if scenario == Scenario::DnsOutage {
+            pairs
+                .iter()
+                .for_each(|pair| dns_fault(&pair.cluster, &Fault::Silent));
+            self.clients.block_on(sleep(TTL * 3 / 2));
+        }
         let mut outcomes = self.watch(&pairs, WATCHED, |pair| {
-            self.pods.block_on(strike(scenario, &pair.cluster));
+            let is_grpc = pair.client.as_ref().is_ok_and(|client| client.is_grpc);
+            self.pods.block_on(strike(scenario, &pair.cluster, is_grpc));
         });
         for (outcome, pair) in outcomes.iter_mut().zip(&pairs) {
             let has_dns = pair.client.as_ref().is_ok_and(|client| client.has_dns);
-            if needs_dns && pair.client.is_ok() && !has_dns {
+            if scenario.needs_dns() && pair.client.is_ok() && !has_dns {
                 *outcome = Err("no DNS of its own".to_owned());
             }
         }
@@ -203,7 +244,10 @@ async fn start() -> Cluster {
         .answer(move |_, request| pods::answer(&health, request))
         .start()
         .await;
-    cluster.pods().iter().for_each(|pod| pod.set(Mode::Slow(USUAL)));
+    cluster
+        .pods()
+        .iter()
+        .for_each(|pod| pod.set(Mode::Slow(USUAL)));
     cluster
 }
 
@@ -214,18 +258,14 @@ async fn add_pod(cluster: &Cluster) -> Arc<Pod> {
 }
 
 /// The seconds until the pod gets a request.
-async fn first_request(
-    pod: Arc<Pod>,
-    begun: tokio::time::Instant,
-    limit: Duration,
-) -> Option<f64> {
+async fn first_request(pod: Arc<Pod>, begun: tokio::time::Instant, limit: Duration) -> Option<f64> {
     let got = pod.wait_until(|stats| stats.requests > 0);
     timeout(limit, got).await.ok()?;
     Some(begun.elapsed().as_secs_f64())
 }
 
 /// The fault of a scenario.
-async fn strike(scenario: Scenario, cluster: &Arc<Cluster>) {
+async fn strike(scenario: Scenario, cluster: &Arc<Cluster>, is_grpc: bool) {
     let pods = cluster.pods();
     let used = pods.iter().max_by_key(|pod| pod.requests());
     let used = used.expect("there are pods");
@@ -233,11 +273,10 @@ async fn strike(scenario: Scenario, cluster: &Arc<Cluster>) {
         Scenario::Killed => used.kill().await,
         Scenario::Hung => used.set(Mode::Hung),
         Scenario::Slow => used.set(Mode::Slow(USUAL * 10)),
+        Scenario::Unavailable if is_grpc => used.set(Mode::Grpc(14)),
         Scenario::Unavailable => used.set(Mode::Status(StatusCode::SERVICE_UNAVAILABLE)),
-        Scenario::DnsOutage => {
-            dns_fault(cluster, &Fault::Silent);
-            used.restart().await.expect("its address is still its own");
-        }
+        // DNS has been silent for longer than anyone may remember its answer.
+        Scenario::DnsOutage => used.restart().await.expect("its address is still its own"),
         Scenario::NxDomain => {
             dns_fault(cluster, &Fault::NxDomain);
             let cluster = cluster.clone();
@@ -251,6 +290,8 @@ async fn strike(scenario: Scenario, cluster: &Arc<Cluster>) {
 
 fn dns_fault(cluster: &Cluster, fault: &Fault) {
     for record in [RecordType::A, RecordType::AAAA] {
-        cluster.dns().fault(cluster.service(), record, fault.clone());
+        cluster
+            .dns()
+            .fault(cluster.service(), record, fault.clone());
     }
 }

@@ -88,18 +88,17 @@ fn free_address() -> SocketAddr {
 }
 
 /// JSON is YAML.
-fn config(
-    address: SocketAddr,
-    cluster: &Cluster<'_>,
-    protocol: Protocol,
-    careful: bool,
-) -> String {
+fn config(address: SocketAddr, cluster: &Cluster<'_>, protocol: Protocol, careful: bool) -> String {
     let listen = socket_address(address);
     let retries = match careful {
         true => r#", "retry_policy": {"retry_on": "5xx,reset,connect-failure", "num_retries": 3}"#,
         false => "",
     };
-    let detection = if careful { r#", "outlier_detection": {}"# } else { "" };
+    let detection = if careful {
+        r#", "outlier_detection": {}"#
+    } else {
+        ""
+    };
     let http2 = match protocol {
         Protocol::Http1 => "",
         Protocol::Http2 => concat!(

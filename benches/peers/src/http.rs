@@ -27,16 +27,16 @@ pub struct Plan {
 
 const OURS: &str = "ours";
 const LEAST: &str = "ours: `LeastConnections`";
-const BARE: &str = "bare hyper, turns by hand";
-const LEGACY: &str = "hyper-util's client, turns by hand";
-const REQWEST: &str = "reqwest, turns by hand";
-const P2C: &str = "tower p2c, `Buffer`, over hyper-util's";
+const BARE: &str = "bare hyper (turns by hand)";
+const LEGACY: &str = "hyper-util's client (turns by hand)";
+const REQWEST: &str = "reqwest (turns by hand)";
+const P2C: &str = "tower p2c + `Buffer` over hyper-util's clients";
 const REQWEST_LB: &str = "reqwest-lb";
 const VOLO: &str = "volo-http";
 const CHANNEL: &str = "tonic `balance_list`";
 const GINEPRO: &str = "ginepro";
-const ENVOY: &str = "Envoy, and hyper-util's client";
-const ENVOY_TONIC: &str = "Envoy, and a tonic channel";
+const ENVOY: &str = "Envoy behind hyper-util's client";
+const ENVOY_TONIC: &str = "Envoy behind a tonic channel";
 
 pub fn measure(results: &mut Results, plan: Plan) {
     let pods = Pods::start(6);
@@ -52,7 +52,10 @@ fn http1(pods: &[SocketAddr], plan: Plan, results: &mut Results) {
     let mut race = Race::new("HTTP/1.1", &runtime);
     let protocol = Protocol::Http1;
     race.add(OURS, clients::ours(pods, protocol, RoundRobin::new()));
-    race.add(LEAST, clients::ours(pods, protocol, LeastConnections::new()));
+    race.add(
+        LEAST,
+        clients::ours(pods, protocol, LeastConnections::new()),
+    );
     race.add(BARE, Http1Limit::new(pods));
     race.add(LEGACY, clients::legacy(pods, false));
     race.add(P2C, clients::p2c(pods, false));
@@ -70,7 +73,10 @@ fn http2(pods: &[SocketAddr], plan: Plan, results: &mut Results) {
     let mut race = Race::new("HTTP/2", &runtime);
     let protocol = Protocol::Http2;
     race.add(OURS, clients::ours(pods, protocol, RoundRobin::new()));
-    race.add(LEAST, clients::ours(pods, protocol, LeastConnections::new()));
+    race.add(
+        LEAST,
+        clients::ours(pods, protocol, LeastConnections::new()),
+    );
     race.add(BARE, runtime.block_on(clients::http2_limit(pods)));
     race.add(LEGACY, clients::legacy(pods, true));
     race.add(P2C, clients::p2c(pods, true));
@@ -165,7 +171,7 @@ impl<'a> Race<'a> {
             }
         }
         let table = self.protocol;
-        let rate = Measure::more(table, "requests a second", "k/s");
+        let rate = Measure::more(table, "requests a second", "thousands");
         let computed = Measure::less(table, "processor time of a request", "µs");
         for ((name, _), seen) in self.candidates.iter().zip(seen) {
             results.add(&rate, name, seen.iter().map(|it| it.rate / 1e3).collect());

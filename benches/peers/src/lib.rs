@@ -28,6 +28,5 @@ mod load;
 #[allow(dead_code, reason = "what isn't used here is used there")]
 #[path = "../../http/peers.rs"]
 mod clients;
-#[allow(dead_code, reason = "what isn't used here is used there")]
 #[path = "../../support/mod.rs"]
 mod support;

@@ -44,7 +44,14 @@ pub fn describe(others: f64, seconds: u64) -> String {
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let cpu = read("/proc/cpuinfo")
         .lines()
-        .find_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1.to_owned()))
+        .find_map(|line| {
+            Some(
+                line.strip_prefix("model name")?
+                    .split_once(": ")?
+                    .1
+                    .to_owned(),
+            )
+        })
         .unwrap_or_else(|| "a processor without a name".to_owned());
     let kernel = read("/proc/sys/kernel/osrelease");
     let rustc = Command::new("rustc").arg("--version").output();

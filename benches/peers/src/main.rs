@@ -10,11 +10,7 @@
 use std::{env, fs, io, path::Path, process::ExitCode};
 
 use peers::{
-    behaviour,
-    compare::Comparison,
-    http, machine, memory, pick,
-    race::Plan,
-    results::Results,
+    behaviour, compare::Comparison, http, machine, memory, pick, race::Plan, results::Results,
     tables, update,
 };
 use tokio::time::{Duration, Instant};
@@ -44,7 +40,9 @@ fn main() -> io::Result<ExitCode> {
             });
         }
         _ => {
-            eprintln!("measure RESULTS [SUITE…] | markdown RESULTS | write RESULTS PAGE | compare RESULTS RESULTS");
+            eprintln!(
+                "measure RESULTS [SUITE…] | markdown RESULTS | write RESULTS PAGE | compare RESULTS RESULTS"
+            );
             return Ok(ExitCode::FAILURE);
         }
     }
@@ -55,12 +53,12 @@ fn measure(suites: &[&str]) -> Results {
     let mut results = Results::default();
     let (begun, before) = (Instant::now(), machine::Ticks::now());
     let bursts = Plan {
-        rounds: 41,
+        rounds: 101,
         window: 2e6,
     };
     let requests = http::Plan {
-        rounds: 15,
-        window: Duration::from_millis(200),
+        rounds: 31,
+        window: Duration::from_millis(100),
     };
     let mut suite = |name: &str, measure: &mut dyn FnMut(&mut Results)| {
         if suites.is_empty() || suites.contains(&name) {
@@ -83,7 +81,10 @@ fn write(page: &Path, tables: &str) -> io::Result<()> {
     let text = fs::read_to_string(page)?;
     let marked = text.split_once(BEGIN).and_then(|(before, rest)| {
         let (_, after) = rest.split_once(END)?;
-        Some(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", tables.trim()))
+        Some(format!(
+            "{before}{BEGIN}\n\n{}\n\n{END}{after}",
+            tables.trim()
+        ))
     });
     let marked = marked.ok_or_else(|| io::Error::other("the page has no marks"))?;
     fs::write(page, marked)

@@ -32,7 +32,7 @@ const PEERS: [(&str, [Option<&str>; 2]); 6] = [
 pub fn measure(results: &mut Results, rounds: usize) {
     let pods = Pods::start(PODS);
     let measures = ["HTTP/1.1", "HTTP/2"].map(|protocol| {
-        Measure::less("Memory of an idle client", protocol, "KiB a pod").apart(0.05)
+        Measure::less("Memory of an idle client", protocol, "KiB a pod").apart(0.02)
     });
     let cells = PEERS.iter().flat_map(|(peer, names)| {
         let cell = |(name, measure)| (*peer, name, measure, Vec::new());

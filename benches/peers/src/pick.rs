@@ -41,7 +41,7 @@ use crate::{
     },
 };
 
-const TABLE: &str = "A pick";
+const TABLE: &str = "Choosing a pod";
 
 pub fn measure(results: &mut Results, plan: Plan) {
     for len in [6, 100] {
@@ -64,35 +64,35 @@ fn race(len: usize, plan: Plan) -> Vec<(&'static str, Vec<f64>)> {
     // Runtimes of their own, so that no other task takes the workers' time.
     let workers = [self::runtime(), self::runtime()];
     let mut race = Race::default();
+    race.add("ours: `RoundRobin`", ours(&runtime, RoundRobin::new(), len));
     race.add("ours: `PowerOfTwo`", ours(&runtime, PowerOfTwo::new(), len));
     let least = ours(&runtime, LeastConnections::new(), len);
     race.add("ours: `LeastConnections`", least);
     race.add("ours: `PeakEwma`", ours(&runtime, PeakEwma::new(), len));
-    race.add("ours: `RoundRobin`", ours(&runtime, RoundRobin::new(), len));
     race.add("ours: `Random`", ours(&runtime, Random::new(), len));
-    race.add("tower p2c, `PendingRequests`", requests(pending(len)));
-    race.add("tower p2c, `PeakEwma`", requests(ewma(len)));
+    race.add("tower p2c (`PendingRequests`)", requests(pending(len)));
+    race.add("tower p2c (`PeakEwma`)", requests(ewma(len)));
     let [pending_worker, ewma_worker] = &workers;
     let pending = pending_worker.block_on(async { Buffer::new(pending(len), 1024) });
     race.add(
-        "tower p2c, `PendingRequests`, `Buffer`",
+        "tower p2c (`PendingRequests`) + `Buffer`",
         awaited_requests(pending_worker, pending),
     );
     let ewma = ewma_worker.block_on(async { Buffer::new(ewma(len), 1024) });
     race.add(
-        "tower p2c, `PeakEwma`, `Buffer`",
+        "tower p2c (`PeakEwma`) + `Buffer`",
         awaited_requests(ewma_worker, ewma),
     );
     race.add(
-        "pingora `RoundRobin`, address only",
+        "pingora `RoundRobin` (address only)",
         pingora::<selection::RoundRobin>(len),
     );
     race.add(
-        "pingora `Random`, address only",
+        "pingora `Random` (address only)",
         pingora::<selection::Random>(len),
     );
-    race.add("volo `WeightedRandomBalance`, address only", volo(len));
-    race.add("reqwest-lb `RoundRobin`, address only", reqwest_lb(len));
+    race.add("volo `WeightedRandomBalance` (address only)", volo(len));
+    race.add("reqwest-lb `RoundRobin` (address only)", reqwest_lb(len));
     race.run(plan)
 }
 
@@ -188,7 +188,9 @@ fn reqwest_lb(len: usize) -> impl FnMut(u64) -> f64 {
             for _ in 0..times {
                 let mut extensions = Extensions::new();
                 let chosen = balancer.choose(&mut extensions).now_or_never();
-                hint::black_box(chosen).expect("static").expect("never fails");
+                hint::black_box(chosen)
+                    .expect("static")
+                    .expect("never fails");
             }
         })
     }

@@ -26,7 +26,10 @@ fn differences(one: &[f64], other: &[f64], better: Better) -> Vec<(f64, f64)> {
     };
     let difference = |(one, other): (&f64, &f64)| {
         let difference = sign * (one - other);
-        (difference, difference / one.max(*other).max(f64::MIN_POSITIVE))
+        (
+            difference,
+            difference / one.max(*other).max(f64::MIN_POSITIVE),
+        )
     };
     one.iter().zip(other).map(difference).collect()
 }
@@ -92,7 +95,11 @@ mod tests {
             results.add(&measure, peer, vec![figure; 3]);
         }
         results.say(&measure, "e", "none");
-        let ranks: Vec<_> = results.cells.iter().map(|cell| rank(&results, cell)).collect();
+        let ranks: Vec<_> = results
+            .cells
+            .iter()
+            .map(|cell| rank(&results, cell))
+            .collect();
         assert_eq!(ranks, [Some(3), Some(1), Some(1), Some(4), None]);
     }
 }

@@ -29,7 +29,7 @@ use tower::{
 };
 use tower_headless::{Balance, Endpoint, StreamDiscovery};
 use volo::{
-    discovery::{Change as VoloChange, Discover, Instance, StaticDiscover},
+    discovery::{Change as VoloChange, Instance, StaticDiscover},
     loadbalance::{LoadBalance, random::WeightedRandomBalance},
     net::Address,
 };
@@ -41,22 +41,22 @@ use crate::{
     support::{NoOp, address, burst::clock},
 };
 
-const TABLE: &str = "An update";
+const TABLE: &str = "Replacing a pod of the set";
 
 /// So many changes are made before the clock starts.
 const BATCH: u64 = 16;
 
 pub fn measure(results: &mut Results, plan: Plan) {
     for len in [100, 1_000] {
-        let column = format!("one of {len} pods");
+        let column = format!("one of {}", if len == 100 { "100" } else { "1,000" });
         let measure = Measure::less(TABLE, &column, "µs").apart(0.1);
         let runtime = runtime();
         let _entered = runtime.enter();
         let mut race = Race::default();
         race.add("ours", ours(&runtime, len));
-        race.add("tower p2c, `PendingRequests`", tower(len));
-        race.add("pingora, `RoundRobin`", pingora::<RoundRobin>(len));
-        race.add("pingora, `Random`", pingora::<Random>(len));
+        race.add("tower p2c (`PendingRequests`)", tower(len));
+        race.add("pingora `RoundRobin`", pingora::<RoundRobin>(len));
+        race.add("pingora `Random`", pingora::<Random>(len));
         race.add("volo `WeightedRandomBalance`", volo(len));
         for (peer, rounds) in race.run(plan) {
             let micros = rounds.into_iter().map(|nanos| nanos / 1e3).collect();
@@ -127,14 +127,13 @@ fn ours(runtime: &Runtime, len: usize) -> impl FnMut(u64) -> f64 {
     let (sets, mut receiver) = mpsc::unbounded_channel::<Vec<Endpoint>>();
     let made = Arc::new(AtomicU64::new(0));
     let counter = made.clone();
-    let discovery =
-        StreamDiscovery::new(stream::poll_fn(move |cx| receiver.poll_recv(cx)));
+    let discovery = StreamDiscovery::new(stream::poll_fn(move |cx| receiver.poll_recv(cx)));
     let balance = Balance::builder(discovery).build(move |_: &Endpoint| {
         counter.fetch_add(1, Relaxed);
         NoOp::default()
     });
     let mut expected = len as u64;
-    let update = move |runtime: &Runtime, set: Vec<Endpoint>| {
+    let mut update = move |set: Vec<Endpoint>| {
         sets.send(set).expect("the balancer lives");
         runtime.block_on(async {
             while made.load(Relaxed) < expected {
@@ -142,17 +141,11 @@ fn ours(runtime: &Runtime, len: usize) -> impl FnMut(u64) -> f64 {
             }
         });
         expected += 1;
+        // It ends with the last handle.
+        let _ = &balance;
     };
-    let mut update = update;
-    update(runtime, Set::new(len).all(Endpoint::new).collect());
-    timed(
-        len,
-        |set, _| set.all(Endpoint::new).collect(),
-        move |set| {
-            update(runtime, set);
-            let _ = &balance;
-        },
-    )
+    update(Set::new(len).all(Endpoint::new).collect());
+    timed(len, |set, _| set.all(Endpoint::new).collect(), update)
 }
 
 type Told = Change<SocketAddr, PendingRequests<NoOp>>;
@@ -170,7 +163,8 @@ fn tower(len: usize) -> impl FnMut(u64) -> f64 {
     });
     let mut balance = p2c::Balance::new(told);
     let mut look = move || {
-        let ready = Service::<()>::poll_ready(&mut balance, &mut Context::from_waker(Waker::noop()));
+        let ready =
+            Service::<()>::poll_ready(&mut balance, &mut Context::from_waker(Waker::noop()));
         assert!(ready.is_ready(), "there are endpoints");
     };
     for pod in Set::new(len).pods {
@@ -242,9 +236,6 @@ fn volo(len: usize) -> impl FnMut(u64) -> f64 {
         updated: Vec::new(),
         removed: vec![instance(step.left)],
     };
-    let update = move |change| {
-        LoadBalance::<StaticDiscover>::rebalance(&balance, change);
-        let _ = discover.key(&service);
-    };
+    let update = move |change| LoadBalance::<StaticDiscover>::rebalance(&balance, change);
     timed(len, tell, update)
 }

@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use ginepro::LoadBalancedChannel;
-use hickory_resolver_025::config::{
-    NameServerConfig, ResolverConfig, ResolverOpts,
-};
+use hickory_resolver_025::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver_025::proto::xfer::Protocol as HickoryProtocol;
 use http::{Request, Response, Uri};
 use http_body::Body;
@@ -28,7 +26,7 @@ use tower::{
     service_fn,
     util::BoxCloneSyncService,
 };
-use tower_headless::{http::Protocol, test_util::Cluster};
+use tower_headless::{PeakEwma, http::Protocol, test_util::Cluster};
 use volo::loadbalance::random::WeightedRandomBalance;
 use volo_http::client::{Client as VoloClient, dns::DnsResolver, loadbalance::LbConfig};
 
@@ -36,16 +34,17 @@ use super::dns::Hickory;
 use crate::{envoy::Envoy, http::others::ReqwestLb};
 
 /// All clients, and what their rows are called.
-pub(super) const PEERS: [(&str, Kind); 11] = [
+pub(super) const PEERS: [(&str, Kind); 12] = [
     ("ours", Kind::Ours),
+    ("ours: `PeakEwma`", Kind::OursPeakEwma),
     ("hyper-util's client", Kind::Legacy),
     ("reqwest", Kind::Reqwest),
     ("reqwest-lb", Kind::ReqwestLb),
-    ("tower p2c, `Buffer`", Kind::P2c),
+    ("tower p2c + `Buffer`", Kind::P2c),
     ("volo-http", Kind::Volo),
-    ("Envoy, as it comes", Kind::Envoy { careful: false }),
-    ("Envoy, retries, ejections", Kind::Envoy { careful: true }),
-    ("ours, gRPC", Kind::OursGrpc),
+    ("Envoy (as it comes)", Kind::Envoy { careful: false }),
+    ("Envoy (retries, ejections)", Kind::Envoy { careful: true }),
+    ("ours: gRPC", Kind::OursGrpc),
     ("tonic `balance_list`", Kind::Tonic),
     ("ginepro", Kind::Ginepro),
 ];
@@ -53,6 +52,7 @@ pub(super) const PEERS: [(&str, Kind); 11] = [
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Ours,
+    OursPeakEwma,
     Legacy,
     Reqwest,
     ReqwestLb,
@@ -72,6 +72,7 @@ pub(super) struct Client {
     send: Sender,
     /// Whether it knows its pods by DNS, or by a list.
     pub(super) has_dns: bool,
+    pub(super) is_grpc: bool,
     /// The proxy behind it.
     _envoy: Option<Envoy>,
 }
@@ -88,6 +89,11 @@ impl Client {
         let send: Sender = match kind {
             Kind::Ours => {
                 let client = cluster.client().protocol(Protocol::Http1).build();
+                http(client.expect("a client"), Uri::from_static("/"))
+            }
+            Kind::OursPeakEwma => {
+                let client = cluster.client().protocol(Protocol::Http1);
+                let client = client.policy(PeakEwma::new()).build();
                 http(client.expect("a client"), Uri::from_static("/"))
             }
             Kind::Legacy => http(legacy(Some(Hickory::new(cluster))), uri),
@@ -114,9 +120,11 @@ impl Client {
             Kind::Ginepro => ginepro(cluster).await,
         };
         let has_dns = !matches!(kind, Kind::ReqwestLb | Kind::P2c | Kind::Tonic);
+        let is_grpc = matches!(kind, Kind::OursGrpc | Kind::Tonic | Kind::Ginepro);
         Ok(Self {
             send,
             has_dns,
+            is_grpc,
             _envoy: envoy,
         })
     }
@@ -148,7 +156,9 @@ where
 type Legacy<R> = legacy::Client<HttpConnector<R>, Empty<Bytes>>;
 
 /// hyper-util's client, by names through `resolver`, or by addresses.
-fn legacy(resolver: Option<Hickory>) -> BoxCloneSyncService<Request<Empty<Bytes>>, Response<hyper::body::Incoming>, legacy::Error> {
+fn legacy(
+    resolver: Option<Hickory>,
+) -> BoxCloneSyncService<Request<Empty<Bytes>>, Response<hyper::body::Incoming>, legacy::Error> {
     let builder = || legacy::Client::builder(TokioExecutor::new());
     match resolver {
         Some(resolver) => {

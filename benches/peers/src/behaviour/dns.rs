@@ -72,7 +72,9 @@ impl LookupService for Hickory {
         service: &ServiceDefinition,
     ) -> Result<HashSet<SocketAddr>, anyhow::Error> {
         let mut found = self.addresses(service.hostname()).await?;
-        found.iter_mut().for_each(|pod| pod.set_port(service.port()));
+        found
+            .iter_mut()
+            .for_each(|pod| pod.set_port(service.port()));
         Ok(found.into_iter().collect())
     }
 }

@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Seen {
     /// Of 100 requests.
     pub(super) failed: f64,
-    /// Milliseconds that all but one of 100 took at most.
-    pub(super) slowest: f64,
+    /// Milliseconds that all but one of 100 took at most, of those that succeeded; none if none did.
+    pub(super) slowest: Option<f64>,
 }
 
 /// Sends requests at fixed times, however long their answers take.
@@ -34,15 +34,15 @@ pub(super) async fn load(client: Arc<Client>, time: Duration) -> Seen {
             (matches!(answer, Ok(Ok(()))), begun.elapsed())
         }));
     }
-    let (mut failed, mut took) = (0, Vec::new());
+    let (len, mut took) = (requests.len(), Vec::new());
     for request in requests {
         let (is_well, time) = request.await.expect("requests don't panic");
-        failed += usize::from(!is_well);
-        took.push(time);
+        took.extend(is_well.then_some(time));
     }
     took.sort_unstable();
+    let slowest = took.get(took.len() * 99 / 100);
     Seen {
-        failed: failed as f64 * 100.0 / took.len() as f64,
-        slowest: took[took.len() * 99 / 100].as_secs_f64() * 1e3,
+        failed: (len - took.len()) as f64 * 100.0 / len as f64,
+        slowest: slowest.map(|time| time.as_secs_f64() * 1e3),
     }
 }

@@ -6,9 +6,7 @@ use async_trait::async_trait;
 use ginepro::{LoadBalancedChannel, LookupService, ServiceDefinition};
 use http_body_util::BodyExt;
 use reqwest::Url;
-use reqwest_lb::{
-    LoadBalancer, LoadBalancerMiddleware, LoadBalancerPolicy, LoadBalancerRegistry,
-};
+use reqwest_lb::{LoadBalancer, LoadBalancerMiddleware, LoadBalancerPolicy, LoadBalancerRegistry};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use tokio::time::Duration;
 use tonic_health_013::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -26,7 +24,10 @@ impl ReqwestLb {
         let url = |pod| Url::parse(&format!("http://{pod}/")).expect("a URL");
         let pods = Fixed(pods.iter().map(url).collect());
         let mut registry = LoadBalancerRegistry::default();
-        registry.add("web", LoadBalancer::new(pods, LoadBalancerPolicy::RoundRobin));
+        registry.add(
+            "web",
+            LoadBalancer::new(pods, LoadBalancerPolicy::RoundRobin),
+        );
         let client = reqwest::Client::builder().no_proxy().build();
         let client = ClientBuilder::new(client.expect("a client"));
         Self(client.with(LoadBalancerMiddleware::new(registry)).build())
