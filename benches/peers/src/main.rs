@@ -54,7 +54,7 @@ fn measure(suites: &[&str]) -> Results {
     let (begun, before) = (Instant::now(), machine::Ticks::now());
     let bursts = Plan {
         rounds: 101,
-        window: 2e6,
+        window: 5e5,
     };
     let requests = http::Plan {
         rounds: 31,
