@@ -198,7 +198,7 @@ impl Stage {
             pairs
                 .iter()
                 .for_each(|pair| dns_fault(&pair.cluster, &Fault::Silent));
-            self.clients.block_on(sleep(TTL * 3 / 2));
+            self.clients.block_on(async { sleep(TTL * 3 / 2).await });
         }
         let mut outcomes = self.watch(&pairs, WATCHED, |pair| {
             let is_grpc = pair.client.as_ref().is_ok_and(|client| client.is_grpc);
