@@ -77,7 +77,7 @@ pub fn measure(results: &mut Results, rounds: usize) {
     let stage = Stage::new();
     for (column, scenario) in SCENARIOS {
         let failed = Measure::less(FAILED, column, "%").apart(0.3).slack(2.0);
-        let slowest_of = Measure::less(SLOWEST, column, "ms").apart(0.3).slack(5.0);
+        let slowest_of = Measure::less(SLOWEST, column, "ms").apart(0.5).slack(10.0);
         let mut seen: Vec<Vec<Outcome>> = vec![Vec::new(); PEERS.len()];
         for _ in 0..rounds {
             let outcomes = stage.play(scenario);

@@ -53,7 +53,8 @@ fn measure(suites: &[&str]) -> Results {
     let mut results = Results::default();
     let (begun, before) = (Instant::now(), machine::Ticks::now());
     let bursts = Plan {
-        rounds: 101,
+        makings: 7,
+        rounds: 15,
         window: 5e5,
     };
     let requests = http::Plan {

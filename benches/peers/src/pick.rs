@@ -33,7 +33,7 @@ use volo::{
 };
 
 use crate::{
-    race::{Plan, Race},
+    race::{Plan, Race, Rounds},
     results::{Measure, Results},
     support::{
         NoOp, address,
@@ -47,7 +47,7 @@ pub fn measure(results: &mut Results, plan: Plan) {
     for len in [6, 100] {
         let column = format!("{len} pods");
         let measure = Measure::less(TABLE, &column, "ns").slack(2.0);
-        for (peer, rounds) in race(len, plan) {
+        for (peer, rounds) in plan.repeat(|plan| race(len, plan)) {
             results.add(&measure, peer, rounds);
         }
     }
@@ -58,7 +58,7 @@ pub(crate) fn runtime() -> Runtime {
     runtime.expect("timers need nothing of the system")
 }
 
-fn race(len: usize, plan: Plan) -> Vec<(&'static str, Vec<f64>)> {
+fn race(len: usize, plan: Plan) -> Rounds {
     let runtime = runtime();
     let _entered = runtime.enter();
     // Runtimes of their own, so that no other task takes the workers' time.

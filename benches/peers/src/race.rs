@@ -3,11 +3,30 @@
 /// Runs so many times, and returns the nanoseconds that one time took.
 pub type Burst<'a> = Box<dyn FnMut(u64) -> f64 + 'a>;
 
+/// The nanoseconds of each round, by candidates.
+pub type Rounds = Vec<(&'static str, Vec<f64>)>;
+
 /// How often and for how many nanoseconds to measure.
 #[derive(Clone, Copy)]
 pub struct Plan {
+    /// How often the candidates are made anew: where they are in memory, and how maps hash their keys, is chance.
+    pub makings: usize,
+    /// Of each making.
     pub rounds: usize,
     pub window: f64,
+}
+
+impl Plan {
+    /// All rounds of all makings.
+    pub fn repeat(self, race: impl Fn(Self) -> Rounds) -> Rounds {
+        let mut all = race(self);
+        for _ in 1..self.makings {
+            for ((_, rounds), (_, more)) in all.iter_mut().zip(race(self)) {
+                rounds.extend(more);
+            }
+        }
+        all
+    }
 }
 
 /// A round's bursts of one candidate.
@@ -22,7 +41,7 @@ impl<'a> Race<'a> {
     }
 
     /// The nanoseconds of each round.
-    pub fn run(self, plan: Plan) -> Vec<(&'static str, Vec<f64>)> {
+    pub fn run(self, plan: Plan) -> Rounds {
         let calibrated = self.0.into_iter().map(|(name, mut burst)| {
             let times = calibrate(&mut burst, plan.window);
             (name, burst, times, Vec::with_capacity(plan.rounds))

@@ -10,7 +10,7 @@ use crate::{
 const TIES: &str = "\
 Medians, and in parentheses the least and the most of all rounds. *Of ours* is the median of the ratios to the first row, round by
 round. Ties share a rank. Two peers tie if their order isn't the same in four of five rounds, or if they are near each other:
-within 5 % (memory 2 %, replacing a pod 10 %, failing pods 30 %), 2 ns, 2 of 100 requests, 5 ms, or half a second.";
+within 5 % (memory 2 %, replacing a pod 10 %, failures 30 %, slow requests 50 %), 2 ns, 2 of 100 requests, 10 ms, or half a second.";
 
 /// What a reader has to know of a table.
 const NOTES: [(&str, &str); 9] = [
@@ -46,9 +46,9 @@ tonic's `balance_channel` from the API server. volo-grpc needs code of its own g
     (
         "Failed requests",
         "\
-Six pods that answer after 5 ms; each client sends 200 requests a second for 3 s. Callers give up after 1 s. The pod that fails is
-the one that the client has used most. DNS has been silent for 1.5 s when a pod restarts. Clients have their defaults. DNS has a TTL of 1 s: ginepro is told to ask each second,
-and Envoy to respect it.",
+Six pods that answer after 5 ms. Each client sends 200 requests a second for 3 s, and its callers give up after 1 s. The pod that
+fails is the one that the client has used most. When a pod restarts, DNS has been silent for 1.5 s. Clients have their defaults,
+and DNS a TTL of 1 s; ginepro is told to ask each second, and Envoy to respect the TTL.",
     ),
     ("Slow requests", "The 99th percentile of the requests that succeeded."),
     (

@@ -36,7 +36,7 @@ use volo::{
 
 use crate::{
     pick::runtime,
-    race::{Plan, Race},
+    race::{Plan, Race, Rounds},
     results::{Measure, Results},
     support::{NoOp, address, burst::clock},
 };
@@ -47,22 +47,25 @@ const TABLE: &str = "Replacing a pod of the set";
 const BATCH: u64 = 16;
 
 pub fn measure(results: &mut Results, plan: Plan) {
-    for len in [100, 1_000] {
-        let column = format!("one of {}", if len == 100 { "100" } else { "1,000" });
-        let measure = Measure::less(TABLE, &column, "µs").apart(0.1);
-        let runtime = runtime();
-        let _entered = runtime.enter();
-        let mut race = Race::default();
-        race.add("ours", ours(&runtime, len));
-        race.add("tower p2c (`PendingRequests`)", tower(len));
-        race.add("pingora `RoundRobin`", pingora::<RoundRobin>(len));
-        race.add("pingora `Random`", pingora::<Random>(len));
-        race.add("volo `WeightedRandomBalance`", volo(len));
-        for (peer, rounds) in race.run(plan) {
+    for (len, column) in [(100, "one of 100"), (1_000, "one of 1,000")] {
+        let measure = Measure::less(TABLE, column, "µs").apart(0.1);
+        for (peer, rounds) in plan.repeat(|plan| race(len, plan)) {
             let micros = rounds.into_iter().map(|nanos| nanos / 1e3).collect();
             results.add(&measure, peer, micros);
         }
     }
+}
+
+fn race(len: usize, plan: Plan) -> Rounds {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let mut race = Race::default();
+    race.add("ours", ours(&runtime, len));
+    race.add("tower p2c (`PendingRequests`)", tower(len));
+    race.add("pingora `RoundRobin`", pingora::<RoundRobin>(len));
+    race.add("pingora `Random`", pingora::<Random>(len));
+    race.add("volo `WeightedRandomBalance`", volo(len));
+    race.run(plan)
 }
 
 /// A set whose oldest endpoint leaves at each change.
