@@ -38,16 +38,9 @@ use crate::{member::Members, route::Route};
 
 /// A way to choose the endpoint of a request: one of this crate's, or one of your own.
 ///
-/// | policy | choose it when | cost of a pick |
-/// | --- | --- | --- |
-/// | [`RoundRobin`] | requests cost about the same; shares must be exact | constant |
-/// | [`Random`] | many clients of few requests each, which a common order would synchronise | constant |
-/// | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from the slow ones | grows up to 256 endpoints, constant above |
-/// | [`PowerOfTwo`] | as with least connections, where the set is large: a little less even, and as cheap for any size | constant |
-/// | [`PeakEwma`] | pods differ in speed, and latency counts: those that answer late get next to nothing, before requests pile up there | constant |
-/// | [`ConsistentHash`] | pods remember: caches, sessions, shards. Requests of one key go to one pod, and stay there while others come and go | constant |
-///
-/// A [`BuiltInPolicy`] is any of these, chosen at run time, as from a configuration file.
+/// This crate's are [`RoundRobin`], [`Random`], [`LeastConnections`], [`PowerOfTwo`], [`PeakEwma`] and [`ConsistentHash`]:
+/// [policies](crate::guide::policies) says when to choose which. A [`BuiltInPolicy`] is any of these, chosen at run time, as
+/// from a configuration file.
 ///
 /// # A policy of your own
 ///
