@@ -98,22 +98,9 @@ impl<M> Writer<M> {
     }
 
     /// Publishes `set`, in whatever order and with whatever repetitions it comes. None if it is what `current` has.
-    #[cfg(test)]
-    pub(crate) fn update<S>(
-        &mut self,
-        current: &Current<S>,
-        set: Vec<Endpoint>,
-        rng: &mut impl Rng,
-    ) -> Option<Update<S>>
-    where
-        M: FnMut(&Endpoint) -> S,
-        S: Clone,
-    {
-        self.replace(current, set, Proximities::Look, rng)
-    }
-
-    /// The same; which of the endpoints are near may be known. Those must be in the order of their identities then, and have
-    /// what is known of them from before.
+    ///
+    /// Which of the endpoints are near may be known. Those must be in the order of their identities then, and have what is known
+    /// of them from before.
     pub(crate) fn replace<S>(
         &mut self,
         current: &Current<S>,

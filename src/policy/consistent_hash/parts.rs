@@ -7,25 +7,13 @@ use super::{Picker, STEPS};
 use crate::member::Members;
 
 /// How many endpoints are asked in all: some ten milliseconds. So from each point of a ring of 1,000 endpoints 16 are.
-pub(super) const WALKED: usize = 1 << 23;
+const WALKED: usize = 1 << 23;
 
 /// The points of the largest ring that is walked, that of 2,048 endpoints: to walk it takes some 24 MB for a moment.
 const MOST: usize = 1 << 20;
 
 /// What part of a point's keys is not worth another step.
 const NEGLIGIBLE: f64 = 1e-6;
-
-/// What a walk of the ring has found.
-struct Walk {
-    /// Each endpoint's part of all keys.
-    parts: Vec<f64>,
-    /// How many endpoints were asked.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "tests hold it against its bound")
-    )]
-    steps: usize,
-}
 
 impl Picker {
     /// How likely it chooses each for a request whose key may be any. None if something is wrong and the ring is too large.
@@ -38,7 +26,7 @@ impl Picker {
         let accepts: Vec<_> = (0..members.len())
             .map(|index| members.is_available(index))
             .collect();
-        Some(self.walk(&takes, &accepts)?.parts)
+        self.walk(&takes, &accepts)
     }
 
     /// What part of the keys that come to it each endpoint takes now.
@@ -72,14 +60,7 @@ impl Picker {
             .iter()
             .map(|&accepts| f64::from(u8::from(accepts)))
             .collect();
-        Some(self.walk(&takes, accepts)?.parts)
-    }
-
-    /// How many endpoints are asked to tell the shares; none if the ring isn't walked.
-    #[cfg(test)]
-    pub(crate) fn steps(&self, members: &Members) -> Option<usize> {
-        let accepts = vec![true; members.len()];
-        Some(self.walk(&self.takes(members), &accepts)?.steps)
+        self.walk(&takes, accepts)
     }
 
     /// Each endpoint's part of all keys, if it takes this part of those that come to it, and if what none takes goes to the
@@ -87,7 +68,7 @@ impl Picker {
     ///
     /// Where a pick leaves the ring and some endpoints take only a part, it is near the truth: which of them take a key is
     /// not gone through. So it is where a point's steps are over: what is left then is raced for by all who take any.
-    fn walk(&self, takes: &[f64], accepts: &[bool]) -> Option<Walk> {
+    fn walk(&self, takes: &[f64], accepts: &[bool]) -> Option<Vec<f64>> {
         if self.ring.len() > MOST {
             return None;
         }
@@ -150,7 +131,8 @@ impl Picker {
             takes[index]
         });
         self.race(&mut parts, raced_by_all, acceptors.iter().copied(), |_| 1.0);
-        Some(Walk { parts, steps })
+        debug_assert!(steps <= WALKED, "{steps} steps");
+        Some(parts)
     }
 
     /// Whether a pick goes on along the ring for so many points.
