@@ -84,7 +84,7 @@ mod discovery;
 mod endpoint;
 mod error;
 mod explain;
-#[cfg(all(fuzzing, feature = "dns"))]
+#[cfg(all(tower_headless_fuzzing, feature = "dns"))]
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(any(doc, doctest))]

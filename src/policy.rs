@@ -38,16 +38,9 @@ use crate::{member::Members, route::Route};
 
 /// A way to choose the endpoint of a request: one of this crate's, or one of your own.
 ///
-/// | policy | choose it when | cost of a pick |
-/// | --- | --- | --- |
-/// | [`RoundRobin`] | requests cost about the same, or shares must be exact | constant |
-/// | [`Random`] | many clients send few requests each, and one common order would synchronise them | constant |
-/// | [`LeastConnections`] | requests differ in cost, or pods in speed: load moves away from slow pods | grows up to 256 endpoints, constant above |
-/// | [`PowerOfTwo`] | as for least connections, but the set is large: a little less even, and as cheap for any size | constant |
-/// | [`PeakEwma`] | pods differ in speed, and latency counts: pods that answer late get few requests, before requests pile up there | constant |
-/// | [`ConsistentHash`] | pods keep state: caches, sessions, shards. Requests of one key go to one pod, and stay there while others come and go | constant |
-///
-/// A [`BuiltInPolicy`] is any of these, chosen at run time, for example from a configuration file.
+/// This crate's policies are [`RoundRobin`], [`Random`], [`LeastConnections`], [`PowerOfTwo`], [`PeakEwma`] and
+/// [`ConsistentHash`]: [the guide](crate::guide::policies) says when to choose which. A [`BuiltInPolicy`] is any of
+/// these, chosen at run time, for example from a configuration file.
 ///
 /// # A policy of your own
 ///

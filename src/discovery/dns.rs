@@ -32,7 +32,7 @@ mod candidates;
 mod client;
 mod edns;
 mod families;
-#[cfg(fuzzing)]
+#[cfg(tower_headless_fuzzing)]
 pub(crate) mod fuzzing;
 mod local;
 mod look;

@@ -80,15 +80,9 @@ use service::NoDiscovery as DefaultDiscovery;
 /// | [`request_attempts`](Self::request_attempts) | off: only requests that ask for it record their attempts |
 /// | [`base_path`](Self::base_path) | the path of the client's URI, if it has one |
 /// | [`default_headers`](Self::default_headers), [`user_agent`](Self::user_agent) | none |
-/// | [`response_limit`](Self::response_limit) | 64 MiB: what is read of a response as a whole |
-/// | [`max_response_header_size`](Self::max_response_header_size) | 1 MiB |
-/// | [`http1_max_headers`](Self::http1_max_headers) | 256 |
-/// | [`http2_initial_stream_window_size`](Self::http2_initial_stream_window_size) | 2 MiB |
-/// | [`http2_initial_connection_window_size`](Self::http2_initial_connection_window_size) | 1 GiB |
-/// | [`http2_max_frame_size`](Self::http2_max_frame_size) | 16 KiB |
-/// | [`http2_max_concurrent_reset_streams`](Self::http2_max_concurrent_reset_streams) | 10,000 a connection |
 ///
-/// Every bound of a connection, with its reason, is listed [below](#what-bounds-a-connection).
+/// What is read of a response at most, HTTP/2's windows and every other bound of a connection are listed
+/// [below](#what-bounds-a-connection), with their defaults and reasons.
 #[must_use = "a builder does nothing until it builds"]
 pub struct ClientBuilder<D = DefaultDiscovery> {
     service: Result<(Scheme, Authority), BuildError>,

@@ -32,14 +32,8 @@ use crate::{
 /// | --- | --- | --- | --- |
 /// | the request makes no sense | [`is_request`](Self::is_request) | yes | no: correct it |
 /// | it is for another service | [`is_request`](Self::is_request), [`is_foreign`](Self::is_foreign) | yes | no: by that service's client |
-/// | discovery has found no pods yet, or the service has none | [`is_no_endpoints`](Self::is_no_endpoints) | yes | later, for the client has waited; check the service's name and its pods |
-/// | all pods refuse, or fail their health checks | [`is_unreachable`](Self::is_unreachable) | yes | later, for the client has waited; check the pods |
-/// | the one pod that the request is for refuses | [`is_unreachable`](Self::is_unreachable) | yes | later |
-/// | the one pod that the request is for isn't there | [`is_unreachable`](Self::is_unreachable), [`is_absent`](Self::is_absent) | yes | later, if the name is right |
+/// | no pod gets the request: [the balancer's kinds](crate::Error) | [`is_no_endpoints`](Self::is_no_endpoints), [`is_unreachable`](Self::is_unreachable), [`is_absent`](Self::is_absent), [`is_gone`](Self::is_gone), [`is_closed`](Self::is_closed), [`is_no_runtime`](Self::is_no_runtime) | yes | as it says there |
 /// | the session's pod is out, and the session is strict | [`is_unreachable`](Self::is_unreachable), `is_session_lost` | yes | with a new session |
-/// | a pod of a broadcast has left | [`is_gone`](Self::is_gone) | yes | no: there is no such pod |
-/// | the client is closed | [`is_closed`](Self::is_closed) | yes | by another client |
-/// | there is no tokio runtime | [`is_no_runtime`](Self::is_no_runtime) | yes | no: call the client within one |
 /// | a pod failed before its response | [`is_endpoint`](Self::is_endpoint) | [ask it](Self::is_unexecuted) | the client has retried, if that was safe and the budget allowed it |
 /// | a pod sent no response within the `first_byte_timeout` | [`is_endpoint`](Self::is_endpoint), [`is_timeout`](Self::is_timeout) | no | as above |
 /// | the request, or its response, did not end within the `timeout` | [`is_timeout`](Self::is_timeout) | no | if it may be executed twice |

@@ -16,7 +16,7 @@ use super::{Current, Writer};
 use crate::{
     endpoint::Endpoint,
     in_flight::InFlight,
-    locality::LocalityPreference,
+    locality::{LocalityPreference, Proximities},
     member::{Member, Members},
     outcome::Outcome,
     policy::{
@@ -159,7 +159,8 @@ impl Set {
     }
 
     fn publish(&mut self, set: Vec<Endpoint>) {
-        self.writer.update(&self.current, set, &mut self.rng);
+        self.writer
+            .replace(&self.current, set, Proximities::Look, &mut self.rng);
     }
 
     fn members(&self) -> Vec<Arc<Member>> {
@@ -624,7 +625,7 @@ fn lose_no_count(setting: Setting) {
             .collect();
         for round in 0..2_000_u32 {
             let hosts = (0..8).map(|host| endpoint(host + round % 5)).collect();
-            writer.update(&current, hosts, &mut rng);
+            writer.replace(&current, hosts, Proximities::Look, &mut rng);
         }
         for picker in pickers {
             picker.join().expect("no picker panics");

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    locality::LocalityPreference,
+    locality::{LocalityPreference, Proximities},
     member::EjectionReason,
     policy::{AnyPolicy, LeastConnections},
 };
@@ -58,9 +58,10 @@ impl<M: FnMut(&Endpoint) -> Arc<()>> Fixture<M> {
     }
 
     fn publish(&mut self, set: impl Into<Vec<Endpoint>>) -> Option<Change> {
+        let (set, current) = (set.into(), &self.current);
         let update = self
             .writer
-            .update(&self.current, set.into(), &mut self.rng)?;
+            .replace(current, set, Proximities::Look, &mut self.rng)?;
         Some(Change {
             joined: update.joined.len(),
             left: update.left.len(),

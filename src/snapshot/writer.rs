@@ -98,22 +98,8 @@ impl<M> Writer<M> {
     }
 
     /// Publishes `set`, which may be in any order and have repetitions. `None` if nothing changes.
-    #[cfg(test)]
-    pub(crate) fn update<S>(
-        &mut self,
-        current: &Current<S>,
-        set: Vec<Endpoint>,
-        rng: &mut impl Rng,
-    ) -> Option<Update<S>>
-    where
-        M: FnMut(&Endpoint) -> S,
-        S: Clone,
-    {
-        self.replace(current, set, Proximities::Look, rng)
-    }
-
-    /// Publishes `set`. If `proximities` are known, `set` has to be in the order of identities, and recalled from the
-    /// set before.
+    ///
+    /// If `proximities` are known, `set` has to be in the order of identities, and recalled from the set before.
     pub(crate) fn replace<S>(
         &mut self,
         current: &Current<S>,

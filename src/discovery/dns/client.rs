@@ -185,7 +185,7 @@ impl From<RecordType> for Type {
 }
 
 /// The answer to `query` in the bytes of a response, without checking the sender.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, tower_headless_fuzzing))]
 pub(super) fn read(query: &Query, bytes: Vec<u8>, via: Via) -> Answer {
     let unreadable = |error: ProtoError| {
         let reason = Reason::Other(via.name_server, error.to_string());

@@ -1,4 +1,4 @@
-//! DNS and resolv.conf for the fuzz targets: bytes in, endpoints out. Only builds with `--cfg fuzzing` have it.
+//! DNS and resolv.conf for the fuzz targets: bytes in, endpoints out. Only builds with `--cfg tower_headless_fuzzing` have it.
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -8,25 +8,13 @@ use crate::member::Members;
 
 /// The most endpoints that a walk asks in all, which takes some ten milliseconds: 16 from each point of a ring of 1,000
 /// endpoints.
-pub(super) const WALKED: usize = 1 << 23;
+const WALKED: usize = 1 << 23;
 
 /// The points of the largest ring that is walked, that of 2,048 endpoints: walking it takes some 24 MB for a moment.
 const MOST: usize = 1 << 20;
 
 /// A remaining part of a point's keys that is not worth another step.
 const NEGLIGIBLE: f64 = 1e-6;
-
-/// The result of a walk of the ring.
-struct Walk {
-    /// Each endpoint's part of all keys.
-    parts: Vec<f64>,
-    /// How many endpoints were asked.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "tests compare it with its bound")
-    )]
-    steps: usize,
-}
 
 impl Picker {
     /// How likely it chooses each endpoint for a request with a random key. `None` if some endpoint isn't well and the
@@ -40,7 +28,7 @@ impl Picker {
         let accepts: Vec<_> = (0..members.len())
             .map(|index| members.is_available(index))
             .collect();
-        Some(self.walk(&takes, &accepts)?.parts)
+        self.walk(&takes, &accepts)
     }
 
     /// What part of the keys that reach an endpoint it takes now, for each endpoint.
@@ -74,14 +62,7 @@ impl Picker {
             .iter()
             .map(|&accepts| f64::from(u8::from(accepts)))
             .collect();
-        Some(self.walk(&takes, accepts)?.parts)
-    }
-
-    /// How many endpoints the walk for the shares asks; `None` if the ring isn't walked.
-    #[cfg(test)]
-    pub(crate) fn steps(&self, members: &Members) -> Option<usize> {
-        let accepts = vec![true; members.len()];
-        Some(self.walk(&self.takes(members), &accepts)?.steps)
+        self.walk(&takes, accepts)
     }
 
     /// Each endpoint's part of all keys, if it takes the part `takes` of those that reach it, and if keys that none
@@ -89,7 +70,7 @@ impl Picker {
     ///
     /// It is an approximation in two cases. If a pick leaves the ring and some endpoints take only a part, it doesn't
     /// go through which of them take a key. If a point has used up its steps, all takers race for what is left.
-    fn walk(&self, takes: &[f64], accepts: &[bool]) -> Option<Walk> {
+    fn walk(&self, takes: &[f64], accepts: &[bool]) -> Option<Vec<f64>> {
         if self.ring.len() > MOST {
             return None;
         }
@@ -152,7 +133,8 @@ impl Picker {
             takes[index]
         });
         self.race(&mut parts, raced_by_all, acceptors.iter().copied(), |_| 1.0);
-        Some(Walk { parts, steps })
+        debug_assert!(steps <= WALKED, "{steps} steps");
+        Some(parts)
     }
 
     /// Whether a pick goes along the ring for this many points.
