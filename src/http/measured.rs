@@ -187,7 +187,7 @@ mod tests {
                 }
             };
             assert!(sent < 3, "{chunks:?}");
-            assert!(error.to_string().contains("goes on"), "{error}");
+            assert!(error.to_string().contains("is longer"), "{error}");
             assert!(body.frame().await.is_none(), "nothing follows");
         }
     }
