@@ -1,6 +1,6 @@
 //! Every source of the crate that asks nobody but DNS, as the fallback of another one.
 
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::*;

@@ -1,7 +1,7 @@
 //! While the API server is away, says no, or has forgotten.
 
 use super::*;
-use crate::{Balance, discovery::endpoint_slices::rbac::Forbidden};
+use crate::discovery::endpoint_slices::rbac::Forbidden;
 
 fn server_error() -> Reason {
     Reason::Status {
@@ -46,25 +46,6 @@ async fn errors_back_off_to_30_seconds_and_change_nothing() {
             break;
         }
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_api_server_away_for_hours_leaves_the_last_set_and_staleness_tells() {
-    let script = Script::default();
-    script.slice("web-a", [1, 2]);
-    let balance = Balance::builder(discovery(&script)).build(|_: &Endpoint| {
-        tower::service_fn(|(): ()| async { Ok::<_, std::convert::Infallible>(()) })
-    });
-    let _changes = balance.watch();
-    tokio::time::sleep(5 * SECOND).await;
-    script.silent(true);
-    tokio::time::sleep(3 * PATIENCE).await;
-    assert_eq!(balance.endpoints().len(), 2);
-    assert!(balance.staleness().expect("an answer") > 3 * PATIENCE - MINUTE);
-    script.silent(false);
-    // The longest pause, and an answer that doesn't come.
-    tokio::time::sleep(50 * SECOND).await;
-    assert!(balance.staleness().expect("an answer") < 50 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
