@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout};
 pub(crate) use super::lookup::RecordType;
 use super::{Dns, OnEmpty, refresher::Refresher};
 use crate::{
-    discovery::{Discovery, shared::Shared},
+    discovery::{Discovery, FailureLog, shared::Shared},
     endpoint::Endpoint,
     error::BoxError,
 };
@@ -98,9 +98,10 @@ async fn run(discovery: &mut impl Discovery, time: Duration) {
     {}
 }
 
-/// How a source's set changes. An error changes nothing.
+/// How a source's set changes. An error changes nothing, and is logged.
 struct Watch<D> {
     source: D,
+    failures: FailureLog,
     known: BTreeSet<Endpoint>,
 }
 
@@ -111,13 +112,17 @@ struct Change {
 
 impl<D: Discovery> Watch<D> {
     fn new(source: D) -> Self {
-        let known = BTreeSet::new();
-        Self { source, known }
+        Self {
+            source,
+            failures: FailureLog::default(),
+            known: BTreeSet::new(),
+        }
     }
 
     async fn next(&mut self) -> Change {
         loop {
             let answer = poll_fn(|cx| self.source.poll_next(cx)).await;
+            self.failures.note(&answer);
             let Ok(set) = answer.map(BTreeSet::from_iter) else {
                 continue;
             };
