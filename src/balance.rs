@@ -24,6 +24,8 @@ mod shared;
 mod slow_start;
 mod starter;
 mod status;
+#[cfg(all(test, any(feature = "dns", feature = "kube")))]
+mod suite;
 mod waiting;
 
 pub use builder::{BalanceBuilder, BalanceLayer};

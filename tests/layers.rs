@@ -222,10 +222,10 @@ const GUARDED: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["http/tls", "test_util/pod/tls.rs"]),
 ];
 
-/// The code of every file under `src`, without comments and unit tests.
-fn sources() -> BTreeMap<String, String> {
+/// The text of every file under `src`.
+fn texts() -> BTreeMap<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut folders, mut sources) = (vec![root.clone()], BTreeMap::new());
+    let (mut folders, mut texts) = (vec![root.clone()], BTreeMap::new());
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a readable folder") {
             let path: PathBuf = entry.expect("a readable entry").path();
@@ -235,28 +235,53 @@ fn sources() -> BTreeMap<String, String> {
             }
             let name = path.strip_prefix(&root).expect("below src");
             let text = fs::read_to_string(&path).expect("a readable file");
-            let code = text
-                .split("#[cfg(test)]\nmod tests")
-                .next()
-                .unwrap_or_default();
-            // An item that only tests use has the attribute on the line before.
-            let mut is_for_tests = false;
-            let lines = code.lines().filter(|line| {
-                let was_for_tests = is_for_tests && line.ends_with(';');
-                is_for_tests = line.starts_with("#[cfg(all(test,");
-                !was_for_tests && !line.trim_start().starts_with("//")
-            });
-            let name = name.to_string_lossy().into_owned();
-            sources.insert(name, lines.collect::<Vec<_>>().join("\n"));
+            texts.insert(name.to_string_lossy().into_owned(), text);
         }
     }
-    // Suites and interleavings are unit tests, which may use everything; so may fuzz targets.
-    let is_test = |name: &str| {
-        let is_unit = name.contains("/suite") || name.ends_with("/tests.rs");
-        is_unit || name.contains("interleavings") || name.ends_with("fuzzing.rs")
-    };
-    sources.retain(|name, _| !is_test(name));
+    texts
+}
+
+/// The line before a file's unit tests.
+const TESTS: &str = "#[cfg(test)]\nmod tests";
+
+/// Suites and interleavings are unit tests.
+fn is_suite(file: &str) -> bool {
+    file.contains("/suite") || file.ends_with("/tests.rs") || file.contains("interleavings")
+}
+
+/// The code of every file, without comments and unit tests. Fuzz targets may look at everything.
+fn sources() -> BTreeMap<String, String> {
+    let mut sources = texts();
+    sources.retain(|file, _| !is_suite(file) && !file.ends_with("fuzzing.rs"));
+    for text in sources.values_mut() {
+        let code = text.split(TESTS).next().unwrap_or_default();
+        // An item that only tests use has the attribute on the line before.
+        let mut is_for_tests = false;
+        let lines = code.lines().filter(|line| {
+            let was_for_tests = is_for_tests && line.ends_with(';');
+            is_for_tests = line.starts_with("#[cfg(all(test,");
+            !was_for_tests && !line.trim_start().starts_with("//")
+        });
+        *text = lines.collect::<Vec<_>>().join("\n");
+    }
     sources
+}
+
+/// The unit tests of every file, without comments.
+fn unit_tests() -> BTreeMap<String, String> {
+    let mut tests = texts();
+    tests.retain(|file, text| is_suite(file) || text.contains(TESTS));
+    for (file, text) in &mut tests {
+        let code = match is_suite(file) {
+            true => text.as_str(),
+            false => text.split_once(TESTS).unwrap_or_default().1,
+        };
+        let lines = code
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        *text = lines.collect::<Vec<_>>().join("\n");
+    }
+    tests
 }
 
 fn room_of(file: &str) -> &str {
@@ -405,6 +430,25 @@ fn imports_go_downwards_only() {
         let allowed = allowed.unwrap_or_else(|| panic!("{file} has no place in the picture"));
         for named in named_rooms(code) {
             assert!(allowed.contains(&named), "{file} names crate::{named}");
+        }
+    }
+}
+
+/// A room's tests may use its own room and those below it. From `balance` up, they may also use the crate's public
+/// names.
+#[test]
+fn a_room_is_tested_without_the_rooms_above_it() {
+    let height = |room: &str| LAYERS.iter().position(|(name, _)| *name == room);
+    let balance = height("balance");
+    for (file, code) in unit_tests() {
+        let own = height(room_of(&file));
+        for named in named_rooms(&code) {
+            let is_name = named.starts_with(char::is_uppercase);
+            let reaches = if is_name { balance } else { height(named) };
+            assert!(
+                own.is_none() || reaches <= own,
+                "{file} names crate::{named}"
+            );
         }
     }
 }

@@ -51,7 +51,7 @@ mod settings;
 mod single_address;
 mod srv_records;
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 mod system_conf;
 mod target;
 mod targets;

@@ -28,7 +28,7 @@ mod rbac;
 mod settings;
 mod slices;
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 mod target;
 mod watcher;
 

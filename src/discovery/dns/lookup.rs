@@ -23,7 +23,7 @@ pub(super) enum Family {
 
 /// The type of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum RecordType {
+pub(crate) enum RecordType {
     A,
     Aaaa,
     Srv,
@@ -79,7 +79,7 @@ pub(super) enum Records {
 
 /// An SRV record. Names are in lower case, without the trailing dot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Service {
+pub(crate) struct Service {
     pub(super) priority: u16,
     pub(super) weight: u16,
     pub(super) port: u16,

@@ -15,19 +15,19 @@ mod sharing;
 mod single;
 mod trouble;
 
-use std::{future::poll_fn, time::Duration};
+use std::{collections::BTreeSet, future::poll_fn, time::Duration};
 
-use futures_util::{StreamExt, future::poll_immediate};
+use futures_util::future::poll_immediate;
 use tokio::time::{Instant, timeout};
 
+pub(crate) use super::lookup::RecordType;
 use super::{Dns, OnEmpty, refresher::Refresher};
 use crate::{
-    discovery::{Discovery, shared::Shared},
+    discovery::{Discovery, FailureLog, shared::Shared},
     endpoint::Endpoint,
     error::BoxError,
-    membership::{MembershipChange, MembershipStream},
 };
-use script::{Say, Script, hosts};
+pub(crate) use script::{Say, Script, hosts};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Longer than anything takes here.
@@ -41,6 +41,11 @@ fn discovery(target: &str, script: &Script) -> Shared<Refresher<Script>> {
 /// Discovery with the settings of `dns`, that asks the script.
 fn with(dns: Dns, script: &Script) -> Shared<Refresher<Script>> {
     Shared::new(Refresher::new(dns.settings, script.clone()))
+}
+
+/// [`with`], for the suites of rooms above.
+pub(crate) fn scripted(dns: Dns, script: &Script) -> impl Discovery + use<> {
+    with(dns, script)
 }
 
 /// The next answer: a set or an error.
@@ -93,7 +98,46 @@ async fn run(discovery: &mut impl Discovery, time: Duration) {
     {}
 }
 
-async fn change(watch: &mut MembershipStream) -> MembershipChange {
+/// How a source's set changes. An error changes nothing, and is logged.
+struct Watch<D> {
+    source: D,
+    failures: FailureLog,
+    known: BTreeSet<Endpoint>,
+}
+
+struct Change {
+    joined: Vec<Endpoint>,
+    left: Vec<Endpoint>,
+}
+
+impl<D: Discovery> Watch<D> {
+    fn new(source: D) -> Self {
+        Self {
+            source,
+            failures: FailureLog::default(),
+            known: BTreeSet::new(),
+        }
+    }
+
+    async fn next(&mut self) -> Change {
+        loop {
+            let answer = poll_fn(|cx| self.source.poll_next(cx)).await;
+            self.failures.note(&answer);
+            let Ok(set) = answer.map(BTreeSet::from_iter) else {
+                continue;
+            };
+            let without = |of: &BTreeSet<_>, others| of.difference(others).cloned().collect();
+            let (joined, left) = (without(&set, &self.known), without(&self.known, &set));
+            let change = Change { joined, left };
+            self.known = set;
+            if !change.joined.is_empty() || !change.left.is_empty() {
+                return change;
+            }
+        }
+    }
+}
+
+async fn change(watch: &mut Watch<impl Discovery>) -> Change {
     let change = timeout(PATIENCE, watch.next()).await;
-    change.expect("a change").expect("it never ends")
+    change.expect("a change")
 }

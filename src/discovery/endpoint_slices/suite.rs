@@ -18,7 +18,8 @@ use crate::{
     endpoint::Endpoint,
     error::BoxError,
 };
-use script::{Asked, Script, hosts};
+pub(crate) use script::Script;
+use script::{Asked, hosts};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -28,6 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 /// Discovery that asks the script.
 fn discovery(script: &Script) -> Shared<Watcher<Script>> {
     follow("web.default:80", script)
+}
+
+/// [`discovery`], for the suites of rooms above.
+pub(crate) fn scripted(script: &Script) -> impl Discovery + use<> {
+    discovery(script)
 }
 
 /// Discovery of `target`.

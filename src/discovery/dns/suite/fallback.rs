@@ -1,6 +1,6 @@
 //! Each of the crate's sources, other than EndpointSlices, as a fallback.
 
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::*;

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::{
+use crate::discovery::{
     StaticEndpoints,
-    discovery::dns::lookup::{
+    dns::lookup::{
+        LookupError,
         RecordType::{self, Aaaa, Srv},
         Service,
     },
@@ -234,7 +235,7 @@ async fn a_failure_is_yielded_once_the_other_family_has_nothing_either() {
         let began = Instant::now();
         let error = answer(&mut discovery).await.expect_err("nobody knows");
         assert!(began.elapsed() >= known_after);
-        let error = error.downcast_ref::<crate::LookupError>().expect("DNS's");
+        let error = error.downcast_ref::<LookupError>().expect("DNS's");
         assert!(!error.is_not_found(), "{error}");
     }
 }

@@ -237,7 +237,7 @@ async fn of_a_hundred_thousand_addresses_the_same_4096_are_used() {
         script.say("web.svc", RecordType::A, Say::Addresses(addresses));
     };
     say((0..100_000).map(address).collect());
-    let mut watch = MembershipStream::new(discovery("web.svc.:80", &script));
+    let mut watch = Watch::new(discovery("web.svc.:80", &script));
     assert_eq!(change(&mut watch).await.joined.len(), CAP);
     say((0..100_000).rev().map(address).collect());
     let churn = timeout(60 * SECOND, watch.next()).await;

@@ -141,7 +141,7 @@ async fn a_changed_search_list_starts_a_walk_and_the_set_stays_meanwhile() {
     let script = Script::new();
     script.pods(FIRST, [1]);
     script.pods("web.other.svc.cluster.local", [2]);
-    let mut watch = MembershipStream::new(discovery("web:80", &script));
+    let mut watch = Watch::new(discovery("web:80", &script));
     assert_eq!(change(&mut watch).await.joined, hosts([1]));
     script.search(&["other.svc.cluster.local"]);
     let moved = change(&mut watch).await;

@@ -29,7 +29,7 @@ const SILENCE: Duration = Duration::from_secs(4);
 
 /// The answer to a question.
 #[derive(Clone, Debug)]
-pub(super) enum Say {
+pub(crate) enum Say {
     Addresses(Vec<IpAddr>),
     Services {
         services: Vec<Service>,
@@ -46,7 +46,7 @@ pub(super) enum Say {
 
 /// The resolver. Clones share its state.
 #[derive(Clone, Default)]
-pub(super) struct Script(Arc<Mutex<State>>);
+pub(crate) struct Script(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -73,7 +73,7 @@ struct State {
 
 impl Script {
     /// A resolver with an empty zone, a pod's search list and a TTL of 30 s.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let script = Self::default();
         script.search(&[
             "default.svc.cluster.local",
@@ -91,11 +91,11 @@ impl Script {
         self.0.lock().search = names.collect();
     }
 
-    pub(super) fn ttl(&self, seconds: u64) {
+    pub(crate) fn ttl(&self, seconds: u64) {
         self.0.lock().ttl = Duration::from_secs(seconds);
     }
 
-    pub(super) fn say(&self, name: &str, record_type: RecordType, say: Say) {
+    pub(crate) fn say(&self, name: &str, record_type: RecordType, say: Say) {
         self.0
             .lock()
             .zone
@@ -117,17 +117,17 @@ impl Script {
     }
 
     /// Sets the A records of `name`.
-    pub(super) fn pods(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
+    pub(crate) fn pods(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
         let addresses = hosts.into_iter().map(address).collect();
         self.say(name, RecordType::A, Say::Addresses(addresses));
     }
 
-    pub(super) fn forget(&self, name: &str) {
+    pub(crate) fn forget(&self, name: &str) {
         self.0.lock().zone.retain(|(known, _), _| known != name);
     }
 
     /// Answers every question with this, until `None`.
-    pub(super) fn instead(&self, say: Option<Say>) {
+    pub(crate) fn instead(&self, say: Option<Say>) {
         self.0.lock().instead = say;
     }
 
@@ -156,7 +156,7 @@ impl Script {
     }
 
     /// Empties the zone until the result is dropped: every answer is NXDOMAIN.
-    pub(super) fn blank(&self) -> Blank<'_> {
+    pub(crate) fn blank(&self) -> Blank<'_> {
         Blank {
             zone: std::mem::take(&mut self.0.lock().zone),
             script: self,
@@ -184,7 +184,7 @@ impl Script {
 }
 
 /// Restores the zone when dropped.
-pub(super) struct Blank<'a> {
+pub(crate) struct Blank<'a> {
     zone: HashMap<(String, RecordType), Say>,
     script: &'a Script,
 }
@@ -200,7 +200,7 @@ pub(super) fn address(host: u8) -> IpAddr {
 }
 
 /// The endpoints of these hosts at port 80.
-pub(super) fn hosts(hosts: impl IntoIterator<Item = u8>) -> Vec<Endpoint> {
+pub(crate) fn hosts(hosts: impl IntoIterator<Item = u8>) -> Vec<Endpoint> {
     let endpoint = |host| Endpoint::new((address(host), 80).into());
     hosts.into_iter().map(endpoint).collect()
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::{script::address, *};
 use crate::discovery::dns::lookup::{
+    LookupError,
     RecordType::{A, Aaaa, Srv},
     Service,
 };
@@ -136,7 +137,7 @@ async fn a_truncated_answer_without_the_services_own_addresses_is_an_error_that_
     let error = answer(&mut discover(&script))
         .await
         .expect_err("some are missing");
-    let error = error.downcast_ref::<crate::LookupError>().expect("DNS's");
+    let error = error.downcast_ref::<LookupError>().expect("DNS's");
     assert!(error.is_truncated() && !error.is_not_found(), "{error}");
 }
 
@@ -313,7 +314,7 @@ async fn another_hostname_at_the_same_address_is_another_pod() {
         truncated: false,
     };
     script.say(PORT, Srv, at(0));
-    let mut watch = MembershipStream::new(discover(&script));
+    let mut watch = Watch::new(discover(&script));
     change(&mut watch).await;
     script.say(PORT, Srv, at(1));
     let change = change(&mut watch).await;
@@ -465,7 +466,7 @@ async fn srv_records_whose_targets_have_no_address_are_an_error_not_an_empty_set
     let error = answer(&mut dns).await.expect_err("where are they?");
     let told = error.to_string();
     assert!(told.contains("node1.hosts.example."), "{told}");
-    let error = error.downcast_ref::<crate::LookupError>().expect("DNS's");
+    let error = error.downcast_ref::<LookupError>().expect("DNS's");
     assert!(!error.is_not_found(), "{told}");
 }
 

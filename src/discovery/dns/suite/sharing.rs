@@ -40,7 +40,7 @@ async fn readers_go_on_when_the_one_that_asked_is_gone() {
     let script = Script::new();
     script.pods(WEB, [1]);
     let mut first = discovery(NAME, &script);
-    let mut second = MembershipStream::new(first.clone());
+    let mut second = Watch::new(first.clone());
     assert_eq!(set(&mut first).await, hosts([1]));
     assert_eq!(change(&mut second).await.joined, hosts([1]));
     assert!(poll_immediate(answer(&mut first)).await.is_none());

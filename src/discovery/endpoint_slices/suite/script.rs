@@ -31,7 +31,7 @@ pub(super) enum Asked {
 
 /// The server. Clones share its state.
 #[derive(Clone, Default)]
-pub(super) struct Script(Arc<Mutex<State>>);
+pub(crate) struct Script(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -64,7 +64,7 @@ fn slice(name: &str, hosts: impl IntoIterator<Item = u8>, version: u64) -> Endpo
 
 impl Script {
     /// Gives a slice these pods, and tells the watch.
-    pub(super) fn slice(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
+    pub(crate) fn slice(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
         let mut state = self.0.lock();
         state.version += 1;
         let slice = slice(name, hosts, state.version);
@@ -86,7 +86,7 @@ impl Script {
         state.tell(What::Deleted(slice));
     }
 
-    pub(super) fn bookmark(&self) {
+    pub(crate) fn bookmark(&self) {
         let mut state = self.0.lock();
         state.version += 10;
         state.tell(What::Bookmark);
@@ -103,7 +103,7 @@ impl Script {
     }
 
     /// Makes the server answer nothing any more, or everything.
-    pub(super) fn silent(&self, silent: bool) {
+    pub(crate) fn silent(&self, silent: bool) {
         self.0.lock().silent = silent;
     }
 

@@ -1,7 +1,6 @@
 //! The API server works.
 
 use super::*;
-use crate::Balance;
 
 #[tokio::test(start_paused = true)]
 async fn the_first_set_is_the_list_and_the_watch_goes_on_from_there() {
@@ -81,25 +80,6 @@ async fn the_set_is_yielded_again_when_a_watch_has_settled_and_at_bookmarks() {
         assert_eq!(set(&mut discovery).await, hosts([1]));
     }
     assert_eq!(script.asked().len(), 2, "one list, one watch");
-}
-
-/// A balancer's staleness of a quiet Service never exceeds the time between bookmarks.
-#[tokio::test(start_paused = true)]
-async fn staleness_stays_below_a_minute_while_a_quiet_watch_is_alive() {
-    let script = Script::default();
-    script.slice("web-a", [1]);
-    let balance = Balance::builder(discovery(&script)).build(|_: &Endpoint| {
-        tower::service_fn(|(): ()| async { Ok::<_, std::convert::Infallible>(()) })
-    });
-    let _changes = balance.watch();
-    for second in 1..=600 {
-        tokio::time::sleep(SECOND).await;
-        if second % 60 == 0 {
-            script.bookmark();
-        }
-        let staleness = balance.staleness().expect("an answer");
-        assert!(staleness <= MINUTE, "{second} s: {staleness:?}");
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! The API server is away, refuses, or has lost its history.
 
 use super::*;
-use crate::{Balance, discovery::endpoint_slices::rbac::Forbidden};
+use crate::discovery::endpoint_slices::rbac::Forbidden;
 
 fn server_error() -> Reason {
     Reason::Status {
@@ -46,25 +46,6 @@ async fn errors_back_off_to_30_seconds_and_keep_the_set() {
             break;
         }
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_api_server_away_for_hours_leaves_the_last_set_and_staleness_grows() {
-    let script = Script::default();
-    script.slice("web-a", [1, 2]);
-    let balance = Balance::builder(discovery(&script)).build(|_: &Endpoint| {
-        tower::service_fn(|(): ()| async { Ok::<_, std::convert::Infallible>(()) })
-    });
-    let _changes = balance.watch();
-    tokio::time::sleep(5 * SECOND).await;
-    script.silent(true);
-    tokio::time::sleep(3 * PATIENCE).await;
-    assert_eq!(balance.endpoints().len(), 2);
-    assert!(balance.staleness().expect("an answer") > 3 * PATIENCE - MINUTE);
-    script.silent(false);
-    // The longest pause, plus the timeout of an answer.
-    tokio::time::sleep(50 * SECOND).await;
-    assert!(balance.staleness().expect("an answer") < 50 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
