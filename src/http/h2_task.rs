@@ -12,7 +12,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -21,10 +21,7 @@ use std::{
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     ending::Ending,
@@ -35,50 +32,62 @@ use super::{
 use crate::{counters::Closed, error::BoxError};
 
 /// Where hyper puts a connection's futures.
+///
+/// It does so before there is a task, or from within what the task polls, which looks here afterwards: nobody has to be woken, as
+/// a channel would do it.
 #[derive(Clone)]
-pub(super) struct Spawner(mpsc::UnboundedSender<BoxFuture<'static, ()>>);
+pub(super) struct Spawner(Arc<New>);
+
+type New = Mutex<Vec<BoxFuture<'static, ()>>>;
 
 impl<F> Executor<F> for Spawner
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        // Nobody is there to run it once the task is gone, and all of the connection with it.
-        let _ = self.0.send(Box::pin(future));
+        // First: it is large, and copied where it goes.
+        let future = Box::pin(future);
+        lock(&self.0).push(future);
     }
 }
 
 /// The futures that hyper has spawned, and those it will.
 pub(super) struct Spawned {
-    new: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
+    new: Arc<New>,
     running: FuturesUnordered<BoxFuture<'static, ()>>,
 }
 
 impl Spawned {
     pub(super) fn new() -> (Spawner, Self) {
-        let (spawner, new) = mpsc::unbounded_channel();
+        let new = Arc::<New>::default();
         let running = FuturesUnordered::new();
-        (Spawner(spawner), Self { new, running })
+        (Spawner(new.clone()), Self { new, running })
     }
 
     /// Ready when all have ended, and no more can come.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let no_more = loop {
-            match self.new.poll_recv(cx) {
-                Poll::Ready(Some(future)) => self.running.push(future),
-                Poll::Ready(None) => break true,
-                Poll::Pending => break false,
-            }
-        };
         loop {
-            match self.running.poll_next_unpin(cx) {
-                Poll::Ready(Some(())) => {}
-                Poll::Ready(None) if no_more => return Poll::Ready(()),
-                // What they have spawned, or that none can do so any more, wakes this task again.
-                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            self.running.extend(lock(&self.new).drain(..));
+            let has_ended = loop {
+                match self.running.poll_next_unpin(cx) {
+                    Poll::Ready(Some(())) => {}
+                    Poll::Ready(None) => break true,
+                    Poll::Pending => break false,
+                }
+            };
+            // They may have spawned some.
+            if lock(&self.new).is_empty() {
+                return match has_ended && Arc::strong_count(&self.new) == 1 {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                };
             }
         }
     }
+}
+
+fn lock(new: &New) -> MutexGuard<'_, Vec<BoxFuture<'static, ()>>> {
+    new.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whoever has the connection.
@@ -259,5 +268,39 @@ where
             return Poll::Pending;
         }
         self.poll_all(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, task::Waker};
+
+    use super::*;
+
+    #[test]
+    fn what_is_spawned_runs_with_what_that_spawns_and_ends_when_no_more_can_come() {
+        let (spawner, mut spawned) = Spawned::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        let ran = Arc::new(AtomicUsize::new(0));
+        let (again, counts, counts_too) = (spawner.clone(), ran.clone(), ran.clone());
+        spawner.execute(async move {
+            again.execute(async move {
+                counts.fetch_add(1, Relaxed);
+            });
+            counts_too.fetch_add(1, Relaxed);
+        });
+        assert!(spawned.poll(&mut cx).is_pending(), "more may come");
+        assert_eq!(ran.load(Relaxed), 2);
+        drop(spawner);
+        assert!(spawned.poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn what_goes_on_is_waited_for() {
+        let (spawner, mut spawned) = Spawned::new();
+        spawner.execute(pending());
+        drop(spawner);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(spawned.poll(&mut cx).is_pending());
     }
 }
