@@ -333,6 +333,8 @@ impl Exchange {
     /// The error of a call that its pod cancelled by its trailers when the time was up.
     fn late(&self, frame: &Result<Frame<Bytes>, ReceiveError>) -> Option<Error> {
         let call = self.call.as_ref()?;
+        // Most calls have no time of their own, and nothing is looked up for them.
+        call.expiry?;
         let trailers = frame.as_ref().ok()?.trailers_ref()?;
         let after = grpc::has_cancelled(trailers).then(|| call.over())??;
         let origin = &self.named.origin;

@@ -2,7 +2,6 @@
 
 use std::{
     any::Any,
-    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -15,7 +14,7 @@ use crate::error::BoxError;
 
 /// A stream whose beginning has been read.
 pub(in crate::http) struct Begun<B> {
-    ahead: VecDeque<Result<Frame<Bytes>, BoxError>>,
+    ahead: Ahead,
     rest: B,
     /// Whether the beginning is the whole body.
     ended: bool,
@@ -23,15 +22,41 @@ pub(in crate::http) struct Begun<B> {
     size_hint: SizeHint,
 }
 
-/// How many frames are read in the caller's task, if they are ready at once: a gRPC body of one message and its end
-/// takes two polls.
-const AT_ONCE: usize = 2;
+/// The frames that are read in the caller's task, if they are ready at once. A gRPC body of one message and its end
+/// takes two polls. A list would cost an allocation for most requests.
+#[derive(Default)]
+struct Ahead {
+    first: Option<Result<Frame<Bytes>, BoxError>>,
+    second: Option<Result<Frame<Bytes>, BoxError>>,
+}
+
+impl Ahead {
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.second.is_none()
+    }
+
+    fn has_room(&self) -> bool {
+        self.second.is_none()
+    }
+
+    fn push(&mut self, frame: Result<Frame<Bytes>, BoxError>) {
+        let place = match self.is_empty() {
+            true => &mut self.first,
+            false => &mut self.second,
+        };
+        *place = Some(frame);
+    }
+
+    fn pop(&mut self) -> Option<Result<Frame<Bytes>, BoxError>> {
+        self.first.take().or_else(|| self.second.take())
+    }
+}
 
 impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Begun<B> {
     /// Reads what the stream has ready.
     pub(super) fn of(stream: B) -> Self {
         let mut begun = Self {
-            ahead: VecDeque::new(),
+            ahead: Ahead::default(),
             size_hint: stream.size_hint(),
             rest: stream,
             ended: false,
@@ -61,18 +86,18 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Begun<B> {
     fn read(&mut self) {
         // No wakeup is needed: the next reader polls again.
         let mut cx = Context::from_waker(Waker::noop());
-        while !self.ended && self.ahead.len() < AT_ONCE {
+        while !self.ended && self.ahead.has_room() {
             let look = || Pin::new(&mut self.rest).poll_frame(&mut cx);
             match catch_unwind(AssertUnwindSafe(look)) {
                 Ok(Poll::Pending) => return,
                 Ok(Poll::Ready(None)) => self.ended = true,
                 Ok(Poll::Ready(Some(frame))) => {
                     self.ended = frame.is_err() || self.rest.is_end_stream();
-                    self.ahead.push_back(frame);
+                    self.ahead.push(frame);
                 }
                 Err(panic) => {
                     self.ended = true;
-                    self.ahead.push_back(Err(panicked(&*panic)));
+                    self.ahead.push(Err(panicked(&*panic)));
                 }
             }
         }
@@ -82,7 +107,7 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Begun<B> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.ahead.pop_front() {
+        match self.ahead.pop() {
             Some(frame) => Poll::Ready(Some(frame)),
             None if self.ended => Poll::Ready(None),
             None => Pin::new(&mut self.rest).poll_frame(cx),
@@ -95,4 +120,30 @@ pub(in crate::http) fn panicked(panic: &(dyn Any + Send)) -> BoxError {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("the request's body panicked: {}", text.unwrap_or("?")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_come_in_order_whether_they_were_read_ahead_or_not() {
+        for count in 0..5_u8 {
+            let frames =
+                (0..count).map(|at| Ok::<_, Infallible>(Frame::data(Bytes::from(vec![at]))));
+            let stream = StreamBody::new(stream::iter(frames)).map_err(BoxError::from);
+            let mut begun = Begun::of(stream);
+            assert!(begun.is_at_hand());
+            let mut read = Vec::new();
+            while let Some(frame) = std::future::poll_fn(|cx| begun.poll_frame(cx)).await {
+                read.extend(frame.expect("no error").into_data().expect("data"));
+            }
+            assert!(read.into_iter().eq(0..count));
+        }
+    }
 }
