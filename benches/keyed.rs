@@ -481,6 +481,11 @@ fn set(policy: AnyPolicy, len: usize) -> Current<NoOp> {
     let locality = LocalityPreference::default();
     let (mut writer, current) = Writer::new(policy, locality, make, signals, &mut rng);
     let pods = (0..len).map(|pod| Endpoint::new(address(pod)).with_hostname(name(pod)));
-    writer.update(&current, pods.collect(), &mut rng);
+    writer.replace(
+        &current,
+        pods.collect(),
+        locality::Proximities::Look,
+        &mut rng,
+    );
     current
 }

@@ -175,7 +175,12 @@ impl Set<fn(&Endpoint) -> NoOp> {
     }
 
     fn update(&mut self, set: Vec<Endpoint>) {
-        let change = self.writer.update(&self.current, set, &mut self.rng);
+        let change = self.writer.replace(
+            &self.current,
+            set,
+            locality::Proximities::Look,
+            &mut self.rng,
+        );
         hint::black_box(&change);
     }
 }
