@@ -121,7 +121,8 @@ fn cells(results: &Results, table: &str, measure: &Measure, peer: &str) -> Strin
         let ours = results.cell(measure, ours).and_then(Cell::rounds);
         let ratios = rounds.iter().zip(ours.unwrap_or_default());
         let ratio = median(ratios.map(|(peer, ours)| peer / ours));
-        write!(text, " {ratio:.2} |").expect("to a string");
+        let digits = if ratio < 0.1 { 3 } else { 2 };
+        write!(text, " {ratio:.digits$} |").expect("to a string");
     }
     let rank = rank::rank(results, cell).unwrap_or_default();
     write!(text, " {rank} |").expect("to a string");
