@@ -111,6 +111,11 @@ pub struct DiscoveryExplanation {
     #[cfg_attr(feature = "serde", serde(rename = "staleness_seconds", default))]
     #[cfg_attr(feature = "serde", serde(with = "times::maybe_seconds"))]
     pub staleness: Option<Duration>,
+    /// Whether the last lookup failed.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub is_failing: bool,
+    /// The last failure, and when it was. It stays here after the source has answered again.
+    pub last_error: Option<LastError>,
     /// When the current set was last confirmed.
     #[cfg_attr(feature = "serde", serde(rename = "last_answer_unix_ms", default))]
     #[cfg_attr(feature = "serde", serde(with = "times::maybe_unix_ms"))]
@@ -119,11 +124,6 @@ pub struct DiscoveryExplanation {
     #[cfg_attr(feature = "serde", serde(rename = "next_refresh_unix_ms", default))]
     #[cfg_attr(feature = "serde", serde(with = "times::maybe_unix_ms"))]
     pub next_refresh: Option<SystemTime>,
-    /// Whether the last lookup failed.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub is_failing: bool,
-    /// The last failure, and when it was. It stays here after the source has answered again.
-    pub last_error: Option<LastError>,
     /// When an endpoint last joined or left.
     #[cfg_attr(feature = "serde", serde(rename = "last_change_unix_ms", default))]
     #[cfg_attr(feature = "serde", serde(with = "times::maybe_unix_ms"))]
