@@ -84,7 +84,7 @@ async fn every_event_of_a_story_names_its_service() {
         send(&client).await.expect("another pod's answer");
     }
     settle().await;
-    assert_eq!(logs.count(Level::DEBUG, "request refused, unsent"), 1);
+    assert_eq!(logs.count(Level::DEBUG, "endpoint refused the request"), 1);
     assert_eq!(logs.count(Level::INFO, "endpoint refuses requests"), 1);
     world.pods.set([1], Behaviour::Answer);
     sleep(10 * SECOND).await;

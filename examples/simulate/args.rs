@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(value_name = "SCENARIO")]
     names: Vec<String>,
 
-    /// Seed of all random choices: runs with equal seeds have equal figures
+    /// Seed of the random choices: it repeats a run
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
 
