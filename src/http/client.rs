@@ -101,6 +101,7 @@ use crate::{
 /// pod comes before the session, and the session before the key.
 ///
 /// Dropping the response's future or its body cancels the request.
+///
 /// # gRPC
 ///
 /// tonic's generated clients take a client in place of a `Channel`, with [`Protocol::Http2`](super::Protocol::Http2):
