@@ -5,7 +5,7 @@ use std::fs;
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/README.md");
 
 /// The text above the block that can't be run here.
-const OUTSIDE: &str = "This block is the only one that the test suite does not run";
+const OUTSIDE: &str = "It is the only block that the test suite does not run";
 
 /// The only programs that this block uses.
 const OUTSIDE_PROGRAMS: [&str; 3] = ["docker", "kind", "microk8s"];
