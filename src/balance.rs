@@ -80,7 +80,8 @@ use crate::{
 ///   behind.
 ///
 /// `poll_ready` waits for discovery's first answer, up to the ready timeout. It never fails, because tower's middleware
-/// takes a service whose `poll_ready` fails for dead, and this one recovers. All errors come from the response future.
+/// treats a service as dead once its `poll_ready` fails, and this one recovers. All errors come from the response
+/// future.
 ///
 /// See [naming types](crate::guide::naming) for where to keep a balancer, and how to name its type.
 ///
@@ -95,7 +96,7 @@ use crate::{
 ///
 /// | tower's layer around it | what it does |
 /// | --- | --- |
-/// | `load_shed` | sheds requests before the first answer, and none after it: while no pod accepts, `poll_ready` is ready and requests wait. So await `discovered()` before you serve, and put a limit below `load_shed` |
+/// | `load_shed` | sheds requests before the first answer, and none after it: while no pod accepts, `poll_ready` is ready and requests wait. So await `discovered()` before you serve, and put a limit below `load_shed`: only that limit sheds then |
 /// | `concurrency_limit` | counts a request from before its pick to its response's head, including the wait for a pod. With `load_shed` above it, it bounds how many wait |
 /// | `timeout` | includes the wait for a pod, but not the wait for the first answer: that is in `poll_ready`, before the timeout's `call`. It cancels a request that takes too long |
 /// | `buffer` | isn't needed: clone the balancer instead. Before the first answer requests stay in the buffer; after it they pass on at once |
@@ -120,8 +121,8 @@ use crate::{
 /// | is not driven (a current-thread runtime outside of `block_on`) | a request in another runtime notices when a pod refuses or, with [outlier detection](BalanceBuilder::outlier_detection), a second after the task last ran; a second later the task goes on there |
 /// | does not exist | requests fail with an error |
 ///
-/// So your own sources and services may be polled in another runtime than before. tokio's timers and sockets don't
-/// survive that. If a source panics, the balancer is closed, and requests that find no endpoint fail.
+/// Sources and services of your own must work when they are polled in another runtime than before. tokio's timers and
+/// sockets don't. If a source panics, the balancer is closed, and requests that find no endpoint fail.
 ///
 /// ```
 /// use tower::{Service, ServiceExt, service_fn};
@@ -187,8 +188,8 @@ impl<S, C> Balance<S, C> {
     /// How long ago discovery last answered; `None` if it never has.
     ///
     /// With [`Dns`](crate::Dns) this stays below the refresh interval while all is well, and grows while DNS fails and
-    /// the last endpoints are used. With EndpointSlices (feature `kube`) each event of the watch resets it: it stays
-    /// below about a minute, because the API server sends a bookmark that often.
+    /// the last endpoints are used. With EndpointSlices (feature `kube`) each event of the watch resets it: while all
+    /// is well it stays below about a minute, because the API server sends a bookmark that often.
     /// [`StaticEndpoints`](crate::StaticEndpoints) answers once.
     pub fn staleness(&self) -> Option<Duration> {
         let answered = self.shared.notes().last_answer?;
@@ -204,8 +205,8 @@ impl<S, C> Balance<S, C> {
     /// # Errors
     ///
     /// Fails as a request does if there was no answer within the [ready timeout](BalanceBuilder::ready_timeout),
-    /// counted from the first poll; within 5 s if requests [never wait](BalanceBuilder::fail_fast). It is
-    /// [`Error::is_no_endpoints`], and its source is discovery's last error. Discovery goes on, and you can wait for it
+    /// counted from the first poll; within 5 s if requests [never wait](BalanceBuilder::fail_fast). The error is
+    /// [`Error::is_no_endpoints`]; its source is discovery's last error. Discovery goes on, and you can wait for it
     /// again.
     pub fn discovered(&self) -> impl Future<Output = Result<(), Error>> + Send + use<S, C>
     where
@@ -219,7 +220,7 @@ impl<S, C> Balance<S, C> {
         }
     }
 
-    /// Sends a request: [`call`](Service::call) that needs no `poll_ready` before it.
+    /// Sends a request, like [`call`](Service::call), but needs no `poll_ready` before it.
     ///
     /// If discovery hasn't answered yet, the request waits.
     pub fn send<Req>(&self, request: Req) -> ResponseFuture<S, Req, C>

@@ -53,10 +53,10 @@ const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(30);
 ///   [subset](crate::Subset), it asks all pods that discovery finds: those outside of the subset join the set while the
 ///   broadcast runs.
 /// - **Each endpoint answers for itself**: no other endpoint gets its request, nor a new pod at its address. If it
-///   leaves before it got the request, its error [is gone](Error::is_gone).
+///   leaves before it gets the request, the answer is an error for which [`Error::is_gone`] is true.
 /// - **An endpoint that refuses connections** is tried again up to the [ready
-///   timeout](crate::BalanceBuilder::ready_timeout). After that its error [is unreachable](Error::is_unreachable). If
-///   the balancer [fails fast](crate::BalanceBuilder::fail_fast), that comes at once.
+///   timeout](crate::BalanceBuilder::ready_timeout). After that the answer is an error for which
+///   [`Error::is_unreachable`] is true; at once if the balancer [fails fast](crate::BalanceBuilder::fail_fast).
 /// - **Time**: each endpoint has a [timeout of its own](Self::endpoint_timeout), from when it is asked, and all of them
 ///   together may have a [deadline](Self::deadline). If an endpoint hasn't answered by then, its error [is a
 ///   timeout](Error::is_timeout). So is that of an endpoint that refuses connections, if the time is shorter than the

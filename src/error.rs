@@ -431,8 +431,8 @@ impl Error {
         matches!(*self.0, Kind::NoEndpoints { .. })
     }
 
-    /// Whether every endpoint refuses connections or fails its [health check](crate::HealthCheck). It is also `true` if
-    /// the requested [pod](crate::Route::pod) does so or isn't there, or if one endpoint of a
+    /// Whether there are endpoints, but every one refuses connections or fails its [health check](crate::HealthCheck).
+    /// It is also `true` if the requested [pod](crate::Route::pod) does so or isn't there, or if one endpoint of a
     /// [broadcast](crate::Balance::broadcast) does so. The source is the last refusal, or says which check failed and
     /// why.
     pub fn is_unreachable(&self) -> bool {
@@ -488,7 +488,8 @@ impl Error {
     /// the time for all.
     ///
     /// If [`is_unsent`](Self::is_unsent), it did not get the request: its turn had not come, or it did not accept it.
-    /// If it refused connections, the source is its last refusal. If not unsent, it may have executed the request.
+    /// If it refused connections, the source is its last refusal. If `is_unsent` is false, it may have executed the
+    /// request.
     pub fn is_timeout(&self) -> bool {
         matches!(*self.0, Kind::NoAnswer { .. })
     }

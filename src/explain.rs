@@ -158,7 +158,7 @@ pub struct EndpointExplanation {
     pub zone: Option<String>,
     /// Its node, if known.
     pub node: Option<String>,
-    /// Its weight. If zero, it gets only requests that ask for it.
+    /// Its weight. If zero, it gets requests that ask for it, and others only if no endpoint with a weight accepts any.
     #[cfg_attr(feature = "serde", serde(default = "absent::one"))]
     pub weight: u32,
     /// Whether the pod is terminating.

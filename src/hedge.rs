@@ -42,7 +42,8 @@ use crate::route::Route;
 /// head. Those aren't good because refusals are fast, and would win against answers that are on their way. With
 /// [`RetryLayer`](crate::RetryLayer), the policy [decides](crate::RetryPolicy::is_good). A result that isn't good is
 /// set aside while the other pod has the request. If it is the first pod's and is one that is retried, a third pod, if
-/// there is one, is asked at once, as without hedging. If no result is good, the caller gets the first one since then.
+/// there is one, is asked at once, as without hedging. If no result is good, the caller gets the first result that was
+/// set aside.
 ///
 /// If the other pod hangs, the caller also gets the result that was set aside. A hedge that goes on alone has twice the
 /// time that it was held back for. A first pod that goes on alone has as long as without hedging: until the request's
@@ -79,7 +80,7 @@ use crate::route::Route;
 /// up, the longer a hedge waits: from the usual p95 with all 10 saved up, to 4 times that with none. In good times this
 /// settles where the slowest 1.5 of 100 requests are hedged: at 1.4 times the p95 if times are exponentially
 /// distributed, at 1.7 times if they are lognormal (σ = 1). Then about 8 hedges are saved up for a bad moment. It is
-/// 1.5 rather than 2 because only three quarters of the share are filled in while more than half is saved up. A
+/// 1.5 rather than 2 because while more than half is saved up, each request saves only three quarters of the share. A
 /// [time](Self::after) that is given is not stretched.
 ///
 /// If a late request can't be hedged yet, if no pod has it yet, or if no pod takes its hedge, it is looked at again

@@ -65,7 +65,7 @@
 //! | `test-util` | no | [`test_util`]: an embedded DNS server, pods that fail on demand and a cluster of both, and [clients that a function answers](http::Client::from_fn), for [your own tests](guide::testing) |
 //! | `tls` | no | HTTPS, on rustls; needs one of the two below |
 //! | `tls-ring`, `tls-aws-lc` | no | its provider of cryptography |
-//! | `tls-native-roots`, `tls-webpki-roots` | no | trusts the system's or Mozilla's certificate authorities, in addition to those of a file |
+//! | `tls-native-roots`, `tls-webpki-roots` | no | the system's or Mozilla's certificate authorities, for clients that ask for them ([`Tls::trust_native_roots`](http::Tls::trust_native_roots), [`Tls::trust_webpki_roots`](http::Tls::trust_webpki_roots)) |
 //! | `kube` | no | [`EndpointSlices`]: discovery by a watch of the API server, on kube; from Rust 1.89; needs a version of k8s-openapi, and a provider of cryptography from the two below or `tls-ring`, `tls-aws-lc` |
 //! | `kube-ring`, `kube-aws-lc` | no | its provider of cryptography |
 //! | `kube-latest` | no | `kube` with everything that it needs, for applications that don't care which version and provider |

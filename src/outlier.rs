@@ -70,8 +70,8 @@ use crate::{member::EjectionReason, times::DAY};
 /// Values out of range do no harm: ratios are clamped to 0 to 1, NaN means the default, and times are clamped to 1 ms
 /// to a day.
 ///
-/// Endpoints of weight zero, which get only requests that ask for them, don't count for how many may be ejected, unless
-/// all weights are zero.
+/// Endpoints of weight zero, which get only requests that ask for them while others accept any, don't count for how
+/// many may be ejected, unless all weights are zero.
 ///
 /// ```
 /// use std::time::Duration;

@@ -27,8 +27,9 @@ use crate::{
 ///
 /// - **It is followed**: each request goes to the pod that has the name by then, at whatever address.
 /// - **While it is away**, or refuses connections, each request waits for it, up to the [ready
-///   timeout](crate::BalanceBuilder::ready_timeout) (5 s by default). Then it fails, unsent. A Kubernetes pod is away
-///   from its deletion until its successor is ready. That includes its `preStop` hook, though it still serves then.
+///   timeout](crate::BalanceBuilder::ready_timeout) (5 s by default), counted from when the request was made. Then it
+///   fails, unsent. A Kubernetes pod is away from its deletion until its successor is ready. That includes its
+///   `preStop` hook, though it still serves then.
 /// - **No other pod gets its requests**, whatever the policy, its health or its zone. It gets them even if it is
 ///   ejected or fails its checks, because no other pod would do. Their outcomes count for its health as usual.
 /// - **That is as sure as the source's names**: see [`Dns`](crate::Dns#pods-own-names).

@@ -70,9 +70,10 @@ use crate::{discovery::Discovery, stable_hash::stable_hash, sync::Mutex};
 /// - **Near pods**: with [`zone`](crate::BalanceBuilder::zone), `prefer_zone` and the like, the subset consists of near
 ///   pods, if there are enough of them for their [fair share](crate::guide::near_pods). If they are fewer, they have
 ///   the same share of the subset as of the requests, and the rest of it comes from all other pods. If all near pods
-///   together don't fill the subset, others do; those get requests if the near ones don't accept them. Every other
-///   substitute is far. With peers whose zones are known, as from EndpointSlices, each zone's clients share out its
-///   pods evenly among themselves. If the zones are unknown, as with DNS, near pods are used as evenly as at random.
+///   together don't fill the subset, others do; those get requests if the near ones don't accept them. Of the
+///   substitutes, every second one is far. With peers whose zones are known, as from EndpointSlices, each zone's
+///   clients share out its pods evenly among themselves. If the zones are unknown, as with DNS, near pods are used as
+///   evenly as at random.
 /// - **A pod that is asked for** ([`Balance::pod`](crate::Balance::pod), [`Route::pod`](crate::Route::pod)), by its
 ///   name, number or address, is reached even if it isn't in the subset. It joins the set with weight zero, for as long
 ///   as the pod exists. It gets the requests for it, and others only if no pod with a weight accepts them. Until a

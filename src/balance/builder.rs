@@ -117,8 +117,8 @@ impl<D, C> BalanceBuilder<D, C> {
     /// The client's own zone, to follow topology hints: with `spec.trafficDistribution: PreferSameZone` the Service's
     /// EndpointSlices say which pods are meant for which zone. Empty: not known.
     ///
-    /// Requests stay with the zone's pods as long as these are a fair share of the endpoints that accept requests. If
-    /// they are fewer, the excess goes to the others, and if none is left, all requests do: see
+    /// Requests stay with the pods that are meant for the zone, as long as these are a fair share of the endpoints that
+    /// accept requests. If they are fewer, the excess goes to the others, and if none is left, all requests do: see
     /// [near pods first](crate::guide::near_pods). Needs a [`Discovery`] that reports hints; DNS doesn't.
     pub fn zone(mut self, zone: impl Into<Box<str>>) -> Self {
         self.settings.locality.zone(zone);
@@ -169,7 +169,8 @@ impl<D, C> BalanceBuilder<D, C> {
         self.settings.policy.may_be_keyed()
     }
 
-    /// When failing requests get an endpoint ejected; [`OutlierDetection::off`] for never.
+    /// Sets when endpoints are ejected because their requests fail, hang or are slow; [`OutlierDetection::off`] for
+    /// never.
     pub fn outlier_detection(mut self, detection: OutlierDetection) -> Self {
         self.settings.detection = detection;
         self
@@ -203,7 +204,7 @@ impl<D, C> BalanceBuilder<D, C> {
     /// How long requests wait while no endpoint accepts them, because discovery has not answered yet or because all
     /// endpoints refuse; 5 s by default.
     ///
-    /// The time counts from the beginning of the outage, not of the request. After it requests fail at once
+    /// The time counts from the beginning of the outage, not of the request. When it is over, requests fail at once
     /// until an endpoint accepts one, so that nothing piles up. Zero means that requests never wait.
     ///
     /// A request for [one pod](Balance::pod), or of a [broadcast](Balance::broadcast), waits for its own pod up to this

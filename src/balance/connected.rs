@@ -194,8 +194,8 @@ impl<S: Send + 'static> Connections<S> {
     ///
     /// After that it goes to another pod that it hasn't waited for yet. If there is none, it stays in line, and looks
     /// again after the same time. Once it has waited for the [ready timeout](crate::BalanceBuilder::ready_timeout) in
-    /// all, it may try one more pod that may have room, for as long as it takes to connect or wait in line there. Then
-    /// it fails with [`Error::is_busy`](crate::Error::is_busy).
+    /// all, it may try one more pod that may have room, for as long as it takes to connect or wait in line there. If
+    /// that pod has no room either, the request fails with [`Error::is_busy`](crate::Error::is_busy).
     ///
     /// A wait doesn't count against the pod, which gets requests as before. If all of a pod's connections are stuck,
     /// [outlier detection](crate::OutlierDetection) finds out.

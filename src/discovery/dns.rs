@@ -120,9 +120,9 @@ const SHORTEST: Duration = Duration::from_millis(10);
 /// public name server in the second line of resolv.conf, which knows nothing about the cluster, can't empty the set
 /// while the first one fails: the last addresses stay.
 ///
-/// A first server that has never sent anything doesn't count, until some server has returned pods: at once if its port
-/// is closed or there is no route to it, after 4 s if it is silent. The other servers then decide which name of the
-/// search list exists.
+/// A first server that has never sent anything is left out: at once if its port is closed or there is no route to it,
+/// after 4 s if it is silent. Until some server has returned pods, the others decide which name of the search list
+/// exists.
 ///
 /// An answer that is truncated, or larger than a packet of 1,232 bytes, is asked for again over TCP. A server that
 /// doesn't take EDNS is asked without it for ten minutes, then with it again. Four of resolv.conf's options apply, with
@@ -134,8 +134,8 @@ const SHORTEST: Duration = Duration::from_millis(10);
 ///
 /// A pod counts once: the endpoints of the preferred family are used, or of the other family if the preferred one has
 /// none. If all endpoints of the family in use refuse connections, the other family's take their place, if there are
-/// any. It switches back as soon as those refuse too, or all of the preferred family's endpoints are new. If both
-/// families refuse, they take turns, after 1 s, 2 s … 30 s.
+/// any. The families switch back as soon as those refuse, too, or all of the preferred family's endpoints are new. If
+/// both families refuse, they take turns, after 1 s, 2 s … 30 s.
 ///
 /// # A virtual IP
 ///
@@ -205,9 +205,9 @@ impl Dns {
     /// for a minute. All of this takes 4 s at most; the addresses known by then are used. Records with port 0 are left
     /// out.
     ///
-    /// If the answer is truncated even over TCP, the Service's own addresses are used. If those fail too, it is an
-    /// error ([`LookupError::is_truncated`]): the last endpoints stay, and a part of the pods is never taken for all of
-    /// them. The same error applies to truncated A and AAAA records.
+    /// If the answer is truncated even over TCP, the Service's own addresses are used. Without those, it is an error
+    /// ([`LookupError::is_truncated`]): the last endpoints stay, and a part of the pods is never taken for all of them.
+    /// The same error applies to truncated A and AAAA records.
     ///
     /// If records have several priorities, only those with the lowest value are used (RFC 2782). Different weights
     /// become the endpoints' weights ([`Endpoint::weight`]). In a Kubernetes cluster they never differ: CoreDNS gives

@@ -81,7 +81,7 @@ use service::NoDiscovery as DefaultDiscovery;
 /// | [`base_path`](Self::base_path) | the path of the client's URI, if it has one |
 /// | [`default_headers`](Self::default_headers), [`user_agent`](Self::user_agent) | none |
 ///
-/// What is read of a response at most, HTTP/2's windows and every other bound of a connection are listed
+/// The limits on responses, HTTP/2's windows and every other bound of a connection are listed
 /// [below](#what-bounds-a-connection), with their defaults and reasons.
 #[must_use = "a builder does nothing until it builds"]
 pub struct ClientBuilder<D = DefaultDiscovery> {
@@ -152,8 +152,8 @@ impl ClientBuilder<Dns> {
 }
 
 impl<D> ClientBuilder<D> {
-    /// Finds pods by this discovery instead of DNS; the URI then only says how to speak to them. Without the feature
-    /// `dns` a client can't be [built](Self::build) without it.
+    /// Finds pods by this discovery instead of DNS; the URI then only says how to speak to them. If the feature `dns`
+    /// is off, [`build`](Self::build) fails unless you set a discovery.
     pub fn discovery<E: Discovery>(self, discovery: E) -> ClientBuilder<E> {
         ClientBuilder {
             service: self.service,
@@ -211,7 +211,7 @@ impl<D> ClientBuilder<D> {
         self.pods(|pods| pods.prefer_node(node))
     }
 
-    /// When pods are ejected because their requests fail; [`OutlierDetection::off`] for never.
+    /// Sets when pods are ejected because their requests fail, hang or are slow; [`OutlierDetection::off`] for never.
     pub fn outlier_detection(self, detection: OutlierDetection) -> Self {
         self.pods(|pods| pods.outlier_detection(detection))
     }

@@ -126,9 +126,9 @@ use crate::{
 /// Each pod that gets the call is told how much time is left. A malformed `grpc-timeout` is passed on unchanged, and
 /// limits nothing.
 ///
-/// Pods are not told the client's own timeout, which ends streams too. To let one call run longer, give it its own:
-/// `request.extensions_mut().insert(RequestTimeout(Duration::MAX))` is no limit
-/// ([`RequestTimeout`](super::RequestTimeout)).
+/// If a call has no `grpc-timeout`, pods are told nothing of the client's own timeout. That timeout ends streams, too.
+/// To let one call run longer, give it its own: `request.extensions_mut().insert(RequestTimeout(Duration::MAX))` is no
+/// limit ([`RequestTimeout`](super::RequestTimeout)).
 ///
 /// **Errors** of the client reach the caller as a gRPC status: a response without a body, or trailers if a response
 /// breaks off. Statuses are made after all retries, and outlier detection ignores them. If the error came before the

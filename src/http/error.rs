@@ -574,9 +574,9 @@ impl Error {
         self.unsent().is_some_and(BalanceError::is_gone)
     }
 
-    /// The client is closed, and requests would wait forever: its discovery has panicked, or its runtime has ended
-    /// before discovery answered. Build another client. If the runtime has ended, you may also use this client in
-    /// another runtime.
+    /// The client is closed, so waiting is useless: its discovery has panicked, or its runtime has ended before
+    /// discovery answered. Build another client. If the runtime has ended, you may also use this client in another
+    /// runtime.
     pub fn is_closed(&self) -> bool {
         self.unsent().is_some_and(BalanceError::is_closed)
     }

@@ -229,7 +229,7 @@ impl Sessions {
     /// 9213, section 2.1). A response that is `private` or `no-store` is left unchanged. Other headers that some caches
     /// obey (`Surrogate-Control`, `X-Accel-Expires`) aren't looked at.
     ///
-    /// If you turn it off, no cache before the client may store responses that set the cookie or have the header.
+    /// If you turn it off, no cache in front of the gateway may store responses that set the cookie or have the header.
     pub fn mark_private(mut self, marks_private: bool) -> Self {
         self.marks_private = marks_private;
         self

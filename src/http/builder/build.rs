@@ -53,8 +53,9 @@ impl Client {
     /// - **`http://localhost:8080`**, names below `.localhost`, and addresses (`http://127.0.0.1:8080`,
     ///   `http://[::1]:8080`) need no name server and no `allow_loopback`: they mean this machine (RFC 6761 §6.3).
     ///   `localhost` is 127.0.0.1, or ::1 if that refuses.
-    /// - **Several servers**, or pods of a cluster, each with its own port, are a `StaticEndpoints`. Forward a pod by
-    ///   `kubectl port-forward pod/web-0 8081:80`; a Service forwards to one pod only. The pods see the service's name:
+    /// - **Several servers**, or pods of a cluster, each with its own port, are a `StaticEndpoints`. Forward each pod
+    ///   by `kubectl port-forward pod/web-0 8081:80`: forwarding the Service reaches one pod only. The pods see the
+    ///   service's name:
     ///   ```
     ///   # fn main() -> Result<(), tower_headless::BoxError> {
     ///   # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
