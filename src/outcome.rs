@@ -10,7 +10,8 @@ pub enum Outcome {
     Success,
     /// The endpoint failed: it broke the connection, didn't answer in time, or answered that it can't serve.
     Failure,
-    /// The endpoint answered that it is overloaded, for example with 429. It gets fewer requests, but isn't ejected.
+    /// The endpoint answered that it is overloaded, for example with 429. It gets fewer requests, but isn't ejected for
+    /// it.
     Overload,
     /// It means nothing for the endpoint: the request was cancelled, or failed by the caller's own fault.
     Ignored,

@@ -24,7 +24,7 @@ impl fmt::Display for Attempts {
             lines.add("", &format!("And {} more attempts.", self.omitted));
         }
         if self.is_budget_spent {
-            lines.add("", "No further attempt: the retry budget is spent.");
+            lines.add("", "A retry was wanted, but the retry budget is spent.");
         }
         if lines.0.is_empty() {
             lines.add("", "no attempts");

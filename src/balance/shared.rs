@@ -388,7 +388,7 @@ impl<S> Shared<S> {
         self.notes.lock()
     }
 
-    /// An endpoint refused the request of `in_flight`. The request goes to another endpoint, unless it `is_lost`.
+    /// An endpoint refused the request of `in_flight`. The request is placed again, unless it `is_lost`.
     #[cold]
     pub(super) fn refused(
         &self,
@@ -405,7 +405,7 @@ impl<S> Shared<S> {
                 debug!(REQUESTS, service, %endpoint, error = %why, "request lost; its endpoint is passed over");
             }
             false => {
-                debug!(REQUESTS, service, %endpoint, error = %why, "endpoint refused the request, unsent; it goes to another endpoint");
+                debug!(REQUESTS, service, %endpoint, error = %why, "endpoint refused the request, unsent; it is placed again");
             }
         }
         let id = in_flight.member().id();

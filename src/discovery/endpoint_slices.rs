@@ -160,10 +160,10 @@ use crate::{endpoint::Endpoint, error::BoxError, logs};
 /// TLS uses rustls' default crypto provider for the process, if the application has installed one. If not, ring
 /// (`kube-ring`, `tls-ring`) or aws-lc (`kube-aws-lc`, `tls-aws-lc`) is installed as the default.
 ///
-/// **Clones share** one watch per runtime. It ends within a second after the last clone there is dropped. Changing a
-/// setting on a clone makes it independent. While any clone is in use, a new one begins with the last set. If nothing
-/// has come from the API server for 100 s, the clone begins with the next set. It begins with the old set, and its
-/// [age](Discovery::age), only if the API server says nothing for 3 s or can't be asked.
+/// **Clones share** one watch per runtime. It ends within a second after the last clone that reads there is dropped.
+/// Changing a setting on a clone makes it independent. While any clone is in use, a new one begins with the last set.
+/// If nothing has come from the API server for 100 s, the clone begins with the next set. It begins with the old set,
+/// and its [age](Discovery::age), only if the API server says nothing for 3 s or can't be asked.
 #[derive(Clone)]
 pub struct EndpointSlices {
     settings: Settings,

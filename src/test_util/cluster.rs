@@ -202,8 +202,8 @@ impl Cluster {
 
     /// Adds pods, or removes the newest ones gracefully, until there are `n`; publishes.
     ///
-    /// A client [confirms](crate::OnEmpty::Confirm) that there are none. For 10 s it keeps the pods, which refuse
-    /// connections by then, and its errors are [`is_unreachable`](crate::http::Error::is_unreachable).
+    /// A client [confirms](crate::OnEmpty::Confirm) that there are none. For 10 s it keeps the pods that it already
+    /// knew to refuse connections, and its errors are [`is_unreachable`](crate::http::Error::is_unreachable).
     ///
     /// # Panics
     ///

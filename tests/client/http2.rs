@@ -591,7 +591,7 @@ async fn every_stream_that_a_pod_refuses_counts_as_overload_also_when_it_is_pass
     assert_eq!(counts.failures, FailureCounts::default(), "{counts:?}");
     // It had the last request, which is not offered to another pod.
     assert_eq!(logs.count(Level::DEBUG, "request lost"), 1);
-    assert_eq!(logs.count(Level::DEBUG, "request refused, unsent"), 0);
+    assert_eq!(logs.count(Level::DEBUG, "endpoint refused the request"), 0);
 }
 
 #[tokio::test]

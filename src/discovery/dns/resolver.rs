@@ -175,7 +175,7 @@ impl Servers {
                     if hearing.is_decided_by(address) {
                         return Ok(Err(nothing));
                     }
-                    debug!(DISCOVERY, here(), name_server = %address, error = %Line(&nothing.error), "a negative answer isn't believed");
+                    debug!(DISCOVERY, here(), name_server = %address, error = %Line(&nothing.error), "a negative answer isn't believed yet");
                     hearing.denied(address, nothing, heard.is_denied_below_the_root);
                 }
                 // Another server has no more room in its messages.

@@ -43,7 +43,7 @@ fn with(dns: Dns, script: &Script) -> Shared<Refresher<Script>> {
     Shared::new(Refresher::new(dns.settings, script.clone()))
 }
 
-/// [`with`], for the suites of rooms above.
+/// [`with`], for the balancer's suite.
 pub(crate) fn scripted(dns: Dns, script: &Script) -> impl Discovery + use<> {
     with(dns, script)
 }

@@ -31,7 +31,7 @@ fn discovery(script: &Script) -> Shared<Watcher<Script>> {
     follow("web.default:80", script)
 }
 
-/// [`discovery`], for the suites of rooms above.
+/// [`discovery`], for the balancer's suite.
 pub(crate) fn scripted(script: &Script) -> impl Discovery + use<> {
     discovery(script)
 }

@@ -14,7 +14,7 @@ pub(in crate::http) enum Wait {
     None,
     /// The layers around the client, to be ready.
     Layers,
-    /// A free connection to this pod. If the pod refuses, why.
+    /// A connection to this pod. If the pod refuses, why.
     Connection(Endpoint, Option<SharedError>),
     /// A pod that accepts it. With more time, the request would have failed with this error.
     Pod(BalanceError),

@@ -379,8 +379,6 @@ impl Drop for Http2 {
     }
 }
 
-impl Places {}
-
 impl Stream {
     /// Begins one more request, if the pod allows it.
     pub(super) fn begin(connection: &Arc<Http2>) -> Option<Self> {
