@@ -149,7 +149,7 @@ impl Service {
                 self.foreign(&self.scheme, other.as_str())
             }
             _ => Error::request(format_args!(
-                "{path:?}: a path begins with one '/': write the whole URI, {}://{}{path}",
+                "{path:?}: a path begins with one '/' and no backslash: write the whole URI, {}://{}{path}",
                 self.scheme, self.authority
             )),
         }

@@ -460,7 +460,8 @@ fn uri(client: &Client, path: &str) -> Result<Uri, Error> {
     let below = client.defaults().below(path);
     let uri = below.as_deref().unwrap_or(path).parse::<Uri>();
     let uri = uri.map_err(|error| invalid(&error))?;
-    if path.starts_with("//") {
+    // Some parsers take `/\host` for `//host`.
+    if path.starts_with('/') && !secrets::is_plain_path(path) {
         return Err(client.service().another_host(path));
     }
     if below.is_some() && climbs(uri.path()) {

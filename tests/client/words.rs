@@ -539,6 +539,8 @@ async fn no_request_method_reaches_another_service() {
             "?x",
             "//",
             "//?x",
+            "/\\",
+            "/\\evil/x",
             "*",
         ] {
             invalid(client.get(path)).await;
