@@ -1,10 +1,10 @@
-# Sourced, from the repository's root, by the scripts beside it: what they need beside Rust's stable toolchain, each of one exact
-# version, installed where it is missing.
+# The tools that the scripts beside it need in addition to Rust's stable toolchain. Each has one exact version, and is installed if it
+# is missing. Source it from the repository's root.
 
-# What fails in `$(…)` fails.
+# A command that fails in `$(…)` ends the script.
 shopt -s inherit_errexit
 
-# rustdoc's JSON changes with the nightlies, and cargo-public-api reads that of some.
+# rustdoc's JSON format changes between nightlies, and cargo-public-api reads that of some.
 nightly_date=2026-05-20
 nightly_commit=e50aa6fba
 
@@ -13,7 +13,7 @@ cargo_tool() {
     local name="$1" version="$2" folder="$PWD/target/tools/$1-$2"
     if ! [ -x "$folder/bin/$name" ]; then
         printf 'Building %s %s\n' "$name" "$version" >&2
-        # Not optimised: that would take longer than all its runs.
+        # Not optimised, because optimising takes longer than all runs of the tool.
         env -u RUSTFLAGS -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 \
             cargo install --quiet --locked --debug "$name@$version" --root "$folder" >&2
     fi
