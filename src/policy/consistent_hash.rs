@@ -324,17 +324,16 @@ impl Picker {
     /// rendezvous hashing; Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", 2005).
     #[cold]
     fn choose_of_all(&self, key: u64, mut which: impl FnMut(usize) -> bool) -> Option<usize> {
-        let all = self.nodes.iter().enumerate();
-        let allowed = all.filter(|&(index, _)| which(index));
-        let racer = |(index, node): (usize, &Node)| {
-            let time = time(mix(!key, node.hash)) / f64::from(node.weight.max(1));
-            (node.weight == 0, time, index)
-        };
-        let first = allowed.map(racer).min_by(|one, other| {
-            let times = one.1.total_cmp(&other.1);
-            one.0.cmp(&other.0).then(times)
-        });
-        first.map(|(.., index)| index)
+        let allowed = (0..self.nodes.len()).filter(|&index| which(index));
+        allowed.min_by_key(|&index| self.time_in_race(key, index))
+    }
+
+    /// The endpoint's time in the race for a key, which the shortest wins. Endpoints of weight zero come last.
+    fn time_in_race(&self, key: u64, index: usize) -> (bool, u64) {
+        let Node { hash, weight } = self.nodes[index];
+        let time = time(mix(!key, hash)) / f64::from(weight.max(1));
+        // The bits of positive numbers are in the numbers' order.
+        (weight == 0, time.to_bits())
     }
 
     /// Whether a key has moved to its endpoint: the keys of a new endpoint move one after another.

@@ -50,7 +50,7 @@ impl Stateless<LeastConnections> {
     #[inline]
     pub(super) fn pick(&self, members: &Members, rng: &mut impl Rng) -> Option<usize> {
         if !members.are_packed() {
-            return pick_unpacked(self.weights.as_deref(), members, rng);
+            return self.pick_unpacked(members, rng);
         }
         if let Some(weights) = &self.weights {
             return pick_weighted(weights, members, rng);
@@ -66,12 +66,28 @@ impl Stateless<LeastConnections> {
         take(members, look).or_else(|| any_available(members, None, rng))
     }
 
+    /// The least loaded endpoint by the members' own counters. The status words don't count requests if a policy from
+    /// outside wraps this one.
+    #[cold]
+    fn pick_unpacked(&self, members: &Members, rng: &mut impl Rng) -> Option<usize> {
+        let is_open = |&index: &usize| members.is_available(index) && self.weight(index) > 0;
+        let part = |index| f64::from(members.load(index)) / f64::from(self.weight(index));
+        let open = (0..members.len()).filter(is_open);
+        let least = open.clone().map(part).fold(f64::INFINITY, f64::min);
+        let is_least = |index| self.weight(index) > 0 && part(index) <= least;
+        let chosen = match self.weights.as_deref() {
+            Some(weights) => weights.choose(members, rng, is_least),
+            None => open.filter(|&index| is_least(index)).choose(rng),
+        };
+        begin_or_any(chosen, members, self.weights.as_deref(), rng)
+    }
+
     /// How likely it chooses each endpoint; `None` if the set is so large that it has too many samples to go through.
     pub(super) fn shares(&self, members: &Members) -> Option<Vec<f64>> {
-        let Some(weights) = shares::available_weights(members) else {
+        let Some(weights) = self.available_weights(members) else {
             return Some(shares::any_available(members));
         };
-        let load = |index| f64::from(members.load(index)) / f64::from(members.weight(index));
+        let load = |index| f64::from(members.load(index)) / f64::from(self.weight(index));
         let load = |index| (weights[index] > 0.0).then(|| load(index));
         let loads: Vec<_> = (0..members.len()).map(load).collect();
         let is_exact = members.len() <= EXACT || !members.are_packed();
@@ -133,26 +149,6 @@ fn sample(len: usize, start: usize, stride: usize) -> [usize; SAMPLE] {
         let index = start + step * stride;
         if index < len { index } else { index - len }
     })
-}
-
-/// The least loaded endpoint by the members' own counters. The status words don't count requests if a policy from
-/// outside wraps this one.
-#[cold]
-fn pick_unpacked(
-    weights: Option<&Weights>,
-    members: &Members,
-    rng: &mut impl Rng,
-) -> Option<usize> {
-    let is_open = |&index: &usize| members.is_available(index) && members.weight(index) > 0;
-    let part = |index| f64::from(members.load(index)) / f64::from(members.weight(index));
-    let open = (0..members.len()).filter(is_open);
-    let least = open.clone().map(part).fold(f64::INFINITY, f64::min);
-    let is_least = |index| members.weight(index) > 0 && part(index) <= least;
-    let chosen = match weights {
-        Some(weights) => weights.choose(members, rng, is_least),
-        None => open.filter(|&index| is_least(index)).choose(rng),
-    };
-    begin_or_any(chosen, members, weights, rng)
 }
 
 #[inline(never)]

@@ -81,7 +81,7 @@ impl Stateless<PeakEwma> {
 
     /// How likely it chooses each endpoint.
     pub(super) fn shares(&self, members: &Members) -> Option<Vec<f64>> {
-        let Some(weights) = shares::available_weights(members) else {
+        let Some(weights) = self.available_weights(members) else {
             return Some(shares::any_available(members));
         };
         let open = || (0..members.len()).filter(|&index| weights[index] > 0.0);

@@ -41,10 +41,10 @@ impl Stateless<PowerOfTwo> {
 
     /// How likely it chooses each endpoint.
     pub(super) fn shares(&self, members: &Members) -> Vec<f64> {
-        let Some(weights) = shares::available_weights(members) else {
+        let Some(weights) = self.available_weights(members) else {
             return shares::any_available(members);
         };
-        let load = |index| f64::from(members.load_of(index)) / f64::from(members.weight(index));
+        let load = |index| f64::from(members.load_of(index)) / f64::from(self.weight(index));
         let loads: Vec<_> = (0..members.len()).map(load).collect();
         shares::of_two(&weights, &loads)
     }

@@ -45,7 +45,7 @@ impl Stateless<Random> {
 
     /// How likely it chooses each endpoint.
     pub(super) fn shares(&self, members: &Members) -> Vec<f64> {
-        match shares::available_weights(members) {
+        match self.available_weights(members) {
             Some(weights) => shares::in_proportion(weights),
             None => shares::any_available(members),
         }

@@ -4,19 +4,6 @@
 
 use crate::member::Members;
 
-/// The weights of the endpoints that are available, and zero for the others; `None` if all are zero.
-pub(super) fn available_weights(members: &Members) -> Option<Vec<f64>> {
-    let weight = |index| match members.is_available(index) {
-        true => f64::from(members.weight(index)),
-        false => 0.0,
-    };
-    let weights: Vec<_> = (0..members.len()).map(weight).collect();
-    weights
-        .iter()
-        .any(|&weight| weight > 0.0)
-        .then_some(weights)
-}
-
 /// One uniform draw of the available endpoints: for when none of them has weight.
 pub(super) fn any_available(members: &Members) -> Vec<f64> {
     let one = |index| f64::from(u8::from(members.is_available(index)));

@@ -1,6 +1,6 @@
 //! The order of endpoints of one key, and why a request of that key passes one over.
 
-use super::Picker;
+use super::{Picker, STEPS};
 use crate::member::Members;
 
 /// Why an endpoint is passed over for a key.
@@ -31,8 +31,8 @@ impl Picker {
         let passed = |index: usize| self.passed(key, members, index, allowance);
         let mut is_new = vec![true; self.nodes.len()];
         let mut all = Vec::with_capacity(self.nodes.len());
-        let behind = (0..self.nodes.len()).filter(|&index| self.nodes[index].weight == 0);
-        for index in self.ring.onwards(key).chain(behind) {
+        // As picks go: some way along the ring, then the others by their times in the race.
+        for index in self.ring.onwards(key).take(STEPS * self.nodes.len()) {
             if std::mem::replace(&mut is_new[index], false) {
                 all.push((index, passed(index)));
             }
@@ -40,6 +40,9 @@ impl Picker {
                 break;
             }
         }
+        let mut others: Vec<_> = (0..self.nodes.len()).filter(|&at| is_new[at]).collect();
+        others.sort_by_key(|&index| self.time_in_race(key, index));
+        all.extend(others.into_iter().map(|index| (index, passed(index))));
         let chosen = self.choose(key, |index| passed(index).is_none());
         let chosen = chosen.or_else(|| self.choose(key, |index| members.is_available(index)));
         Order { all, chosen }

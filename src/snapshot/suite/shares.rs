@@ -171,6 +171,33 @@ proptest! {
     }
 }
 
+/// In a part of the set whose weights are alike, even at zero, picks go by load as if there were no weights.
+#[test]
+fn shares_of_near_endpoints_without_weight_match_their_picks() {
+    let near = |host: u32| Pod {
+        weight: 0,
+        running: host,
+        millis: 5 + u64::from(host),
+        standing: 2,
+        slow_start_share: 10,
+    };
+    let far = Pod {
+        weight: 1,
+        standing: 0,
+        ..near(0)
+    };
+    let pods = [near(0), far.clone(), near(1), far, near(2)];
+    holds(half_near(Random::new()), &pods, false, 0.0).expect("random");
+    holds(half_near(LeastConnections::new()), &pods, false, 0.0).expect("least connections");
+    holds(half_near(PowerOfTwo::new()), &pods, false, 0.0).expect("power of two");
+    holds(half_near(PeakEwma::new()), &pods, true, 0.0).expect("peak EWMA");
+    let wrapped = outside(LeastConnections::new());
+    holds(half_near(wrapped), &pods, false, 0.0).expect("wrapped");
+    let (set, _running) = set_of(half_near(LeastConnections::new()), &pods, false);
+    let told = set.current.load().shares();
+    assert_eq!(told, Some(vec![1.0, 0.0, 0.0, 0.0, 0.0]));
+}
+
 /// More endpoints than a scan reads: some are out, and loads differ.
 fn many(len: usize) -> Vec<Pod> {
     let pod = |host: usize| Pod {
@@ -250,6 +277,30 @@ fn keys_that_leave_the_ring_are_raced_for() {
     pods[4].slow_start_share = 3;
     let (mut set, _running) = set_of(ConsistentHash::new().into(), &pods, false);
     check(&mut set, route, 0.0).expect("as told");
+}
+
+/// A pick leaves the ring after some points for each endpoint. Here three heavy endpoints, which are out, have most of
+/// the points.
+#[test]
+fn the_order_of_a_key_goes_on_as_picks_do_where_they_leave_the_ring() {
+    let mut pods = many(6);
+    for (host, pod) in pods.iter_mut().enumerate() {
+        pod.weight = [1, 200, 1, 300, 0, 1][host];
+        (pod.running, pod.standing) = (0, if pod.weight > 1 { 0 } else { 2 });
+    }
+    let (mut set, _running) = set_of(ConsistentHash::new().into(), &pods, false);
+    let mut left = 0;
+    for number in 0..200_u64 {
+        let snapshot = set.current.load_full();
+        let told = snapshot.key_order(number.into()).expect("a ring").order;
+        let picked = snapshot.pick_routed(&Route::new().key(number), &mut set.rng);
+        let picked = picked.map(|it| set.index(&it.in_flight));
+        let first = told.iter().find(|it| it.1.is_none()).map(|it| it.0);
+        assert_eq!(first, picked, "{number}: {told:?}");
+        assert_eq!(told[5].0, 4, "without weight");
+        left += u32::from(told[..2].iter().all(|it| pods[it.0].weight > 1));
+    }
+    assert!(left > 100, "{left}");
 }
 
 /// They go by the ring alone, whatever the endpoints' state.
