@@ -22,18 +22,19 @@ mod support;
 mod load;
 #[path = "http/peers.rs"]
 mod peers;
+#[path = "http/pod.rs"]
+mod pod;
 #[path = "http/server.rs"]
 mod server;
 
 use std::net::SocketAddr;
 
-use tokio::runtime::{Builder, Runtime};
 use tower_headless::{LeastConnections, RoundRobin, http::Protocol};
 
 use load::{Goal, Plan, Race};
 use peers::{Get, Http1Limit, Reqwest};
 use server::Server;
-use support::Goals;
+use support::{Goals, one_worker};
 
 const OURS: &str = "round_robin";
 const LEAST: &str = "least_connections";
@@ -55,16 +56,6 @@ fn main() {
     goals.print();
 }
 
-/// One worker, because the pods take the other core of a small machine. With two, the client's and the pods' threads
-/// compete for the cores.
-fn runtime() -> Runtime {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build();
-    runtime.expect("a runtime")
-}
-
 /// Our goal relative to bare connections, which neither count nor choose.
 const fn near_limit(requests: f64) -> Option<Goal> {
     Some(Goal { requests, p99: 1.1 })
@@ -76,7 +67,7 @@ const BETTER: Option<Goal> = Some(Goal {
 });
 
 fn http1(pods: &[SocketAddr], plan: &Plan, goals: &mut Goals) {
-    let runtime = runtime();
+    let runtime = one_worker();
     let _entered = runtime.enter();
     let mut race = Race::new("http1", &runtime);
     race.add(LIMIT, Http1Limit::new(pods));
@@ -101,7 +92,7 @@ fn http1(pods: &[SocketAddr], plan: &Plan, goals: &mut Goals) {
 }
 
 fn http2(pods: &[SocketAddr], plan: &Plan, goals: &mut Goals) {
-    let runtime = runtime();
+    let runtime = one_worker();
     let _entered = runtime.enter();
     let mut race = Race::new("http2", &runtime);
     race.add(LIMIT, runtime.block_on(peers::http2_limit(pods)));
@@ -122,7 +113,7 @@ fn http2(pods: &[SocketAddr], plan: &Plan, goals: &mut Goals) {
 }
 
 fn grpc(pods: &[SocketAddr], plan: &Plan, goals: &mut Goals) {
-    let runtime = runtime();
+    let runtime = one_worker();
     let _entered = runtime.enter();
     let mut race = Race::new("grpc", &runtime);
     race.add(LIMIT, runtime.block_on(peers::grpc_limit(pods)));

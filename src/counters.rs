@@ -14,7 +14,7 @@
 
 #[cfg_attr(
     not(feature = "http"),
-    expect(dead_code, reason = "the HTTP client's pools count connections")
+    expect(dead_code, reason = "TLS is the HTTP client's")
 )]
 mod connections;
 mod count;
@@ -23,7 +23,6 @@ mod latencies;
 mod tally;
 
 pub(crate) use connections::joining;
-#[cfg(feature = "http")]
 pub(crate) use connections::{Closed, ConnectionTally, HasIdle, NotConnected, claim};
 pub use counts::{
     BalanceCounts, ConnectionCounts, ConnectionEnds, ConnectionFailures, DiscoveryCounts,

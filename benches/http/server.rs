@@ -1,7 +1,6 @@
 //! The pods: ten listeners in their own process, so that their computing time isn't counted as the client's.
 
 use std::{
-    convert::Infallible,
     env,
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddr},
@@ -9,22 +8,9 @@ use std::{
     thread,
 };
 
-use bytes::Bytes;
-use futures::future::{Either, ready};
-use http::{Request, Response};
-use http_body_util::Full;
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    runtime::Builder,
-};
-use tonic::body::Body;
-use tonic_health::pb::health_server::{Health, HealthServer};
-use tower::Service;
+use tokio::{net::TcpListener, runtime::Builder};
+
+use super::pod;
 
 pub(crate) const PODS: u8 = 10;
 
@@ -33,9 +19,6 @@ const SERVE: &str = "--serve-pods";
 
 /// The argument, of this program and of the pods, by which these never sleep.
 const SPIN: &str = "--spin";
-
-/// An answer of a typical length for a small API.
-const BODY: &[u8] = &[b'x'; 128];
 
 /// The client's handle of the pods' process.
 pub(crate) struct Server {
@@ -105,36 +88,9 @@ async fn serve() {
         let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0)).await;
         let listener = listener.expect("an address of the loopback network");
         addresses.push(listener.local_addr().expect("bound").to_string());
-        let (_, health) = tonic_health::server::health_reporter();
-        tokio::spawn(pod(listener, health));
+        tokio::spawn(pod::serve(listener));
     }
     println!("{}", addresses.join(" "));
     io::stdout().flush().expect("the parent listens");
     std::future::pending().await
-}
-
-async fn pod<H: Health>(listener: TcpListener, health: HealthServer<H>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(connection(stream, health.clone()));
-    }
-}
-
-async fn connection<H: Health>(stream: TcpStream, health: HealthServer<H>) {
-    stream.set_nodelay(true).expect("a connection");
-    let service = service_fn(move |request| answer(&health, request));
-    let builder = auto::Builder::new(TokioExecutor::new());
-    let _ = builder
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-}
-
-fn answer<H: Health>(
-    health: &HealthServer<H>,
-    request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<H> {
-    if request.uri().path() != "/" {
-        return Either::Left(health.clone().call(request));
-    }
-    let body = Body::new(Full::new(Bytes::from_static(BODY)));
-    Either::Right(ready(Ok(Response::new(body))))
 }

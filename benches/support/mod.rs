@@ -20,6 +20,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use tokio::runtime::{Builder, Runtime};
 use tower::Service;
 
 pub(crate) mod burst;
@@ -112,8 +113,18 @@ impl<'a> Field<'a> {
     }
 }
 
+/// A runtime of one thread beside this one, because the pods take the other core of a small machine. With two, the client's
+/// and the pods' threads compete for the cores.
+pub(crate) fn one_worker() -> Runtime {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    runtime.expect("a runtime")
+}
+
 /// How many runs fill the window. Finding out is the warm-up.
-fn calibrate(burst: &mut Burst<'_>, window: f64) -> u64 {
+pub(crate) fn calibrate(burst: &mut Burst<'_>, window: f64) -> u64 {
     let mut times = 1;
     loop {
         let took = burst(times).max(0.1) * times as f64;

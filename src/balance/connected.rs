@@ -14,6 +14,7 @@
 //! Pools such as deadpool and bb8 take a connection back whenever its guard drops. That is wrong below cancellable
 //! requests: half an exchange may still be on its way. They also have their own timers, and one pool for each address.
 
+mod counted;
 mod lease;
 mod pool;
 
@@ -36,6 +37,7 @@ use self::{
     pool::{Place, Pool, Settings},
 };
 use crate::{
+    counters::Closed,
     endpoint::Endpoint,
     error::{BoxError, Busy, NoRuntime},
     home::{Home, Timer},
@@ -218,9 +220,10 @@ impl<S: Send + 'static> Connections<S> {
 
     /// The service of one endpoint.
     pub(super) fn of(&self, endpoint: &Endpoint) -> Connected<S> {
-        let pool = Pool::new(endpoint.clone(), self.settings.clone());
+        let pool = Arc::new(Pool::new(endpoint.clone(), self.settings.clone()));
+        pool.counted.set_pool(&pool);
         Connected {
-            pool: Arc::new(pool),
+            pool,
             stage: Mutex::default(),
         }
     }
@@ -365,8 +368,11 @@ impl<S: Send + 'static> Stage<S> {
                     }
                 },
                 Self::Connects(connecting) => match connecting.connection.as_mut().poll(cx) {
-                    Poll::Ready(made) => {
-                        let connection = made?;
+                    Poll::Ready(Err(error)) => {
+                        pool.counted.failed(&error);
+                        return Poll::Ready(Err(error));
+                    }
+                    Poll::Ready(Ok(connection)) => {
                         let Self::Connects(connecting) = std::mem::take(self) else {
                             continue;
                         };
@@ -377,6 +383,7 @@ impl<S: Send + 'static> Stage<S> {
                     }
                     Poll::Pending => {
                         std::task::ready!(connecting.timer.poll(cx));
+                        pool.counted.timed_out();
                         return Poll::Ready(Err(
                             NoConnection::Late(settings.connect_timeout).into()
                         ));
@@ -385,18 +392,18 @@ impl<S: Send + 'static> Stage<S> {
                 Self::Has(lease, timer) => match lease.poll_ready(cx) {
                     Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                     Poll::Ready(Err(error)) if lease.is_new() => {
-                        lease.discard();
+                        lease.discard(Closed::Peer);
                         return Poll::Ready(Err(error));
                     }
                     // It broke while it was idle, which says nothing about the pod.
-                    Poll::Ready(Err(_)) => match lease.discard() {
+                    Poll::Ready(Err(_)) => match lease.discard(Closed::Peer) {
                         Some(place) => Self::at(place, pool, here),
                         None => Self::New,
                     },
                     Poll::Pending => {
                         std::task::ready!(timer.poll(cx));
                         if lease.is_new() {
-                            lease.discard();
+                            lease.discard(Closed::Client);
                             return Poll::Ready(Err(
                                 NoConnection::Late(settings.connect_timeout).into()
                             ));
@@ -408,7 +415,7 @@ impl<S: Send + 'static> Stage<S> {
                             ));
                         }
                         // An idle connection is stuck. Other idle ones may be, too, so a new one is made.
-                        match lease.discard() {
+                        match lease.discard(Closed::Client) {
                             Some(place) => Self::connects(place, pool, here),
                             None => Self::New,
                         }

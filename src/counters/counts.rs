@@ -47,7 +47,8 @@ pub struct EndpointCounts {
     pub unreachable: u64,
     /// How long its successes took.
     pub latency: LatencyCounts,
-    /// Its connections, if the client makes them itself, as an [`http::Client`](crate::http::Client) does.
+    /// Its connections, if this crate makes them: those of an [`http::Client`](crate::http::Client), and of
+    /// [`Connections`](crate::Connections).
     pub connections: ConnectionCounts,
 }
 

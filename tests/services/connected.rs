@@ -1,6 +1,9 @@
 //! The balancer over connections of a custom protocol: which requests get one, which wait, and what closes them. Under
 //! paused time, with scripted connections.
 
+#[path = "connected/counts.rs"]
+mod counts;
+
 use std::{
     collections::HashMap,
     future::Future,

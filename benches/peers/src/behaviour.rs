@@ -18,7 +18,7 @@ use tokio::{
 use tower_headless::test_util::{Cluster, Fault, Mode, Pod, RecordType};
 
 use crate::{
-    pods,
+    pod, pods,
     results::{Measure, Results},
 };
 use client::{Client, PEERS};
@@ -241,7 +241,7 @@ async fn start() -> Cluster {
     let (_, health) = tonic_health::server::health_reporter();
     let cluster = Cluster::builder()
         .pods(6)
-        .answer(move |_, request| pods::answer(&health, request))
+        .answer(move |_, request| pod::answer(&health, request))
         .start()
         .await;
     cluster

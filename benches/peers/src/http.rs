@@ -4,10 +4,7 @@ pub(crate) mod others;
 
 use std::net::SocketAddr;
 
-use tokio::{
-    runtime::{Builder, Runtime},
-    time::Duration,
-};
+use tokio::{runtime::Runtime, time::Duration};
 use tower_headless::{LeastConnections, RoundRobin, http::Protocol};
 
 use crate::{
@@ -16,6 +13,7 @@ use crate::{
     load::{Caller, Seen, load},
     pods::Pods,
     results::{Measure, Results},
+    support::one_worker,
 };
 
 /// How often and for how long to measure each candidate.
@@ -47,7 +45,7 @@ pub fn measure(results: &mut Results, plan: Plan) {
 }
 
 fn http1(pods: &[SocketAddr], plan: Plan, results: &mut Results) {
-    let runtime = runtime();
+    let runtime = one_worker();
     let _entered = runtime.enter();
     let mut race = Race::new("HTTP/1.1", &runtime);
     let protocol = Protocol::Http1;
@@ -68,7 +66,7 @@ fn http1(pods: &[SocketAddr], plan: Plan, results: &mut Results) {
 }
 
 fn http2(pods: &[SocketAddr], plan: Plan, results: &mut Results) {
-    let runtime = runtime();
+    let runtime = one_worker();
     let _entered = runtime.enter();
     let mut race = Race::new("HTTP/2", &runtime);
     let protocol = Protocol::Http2;
@@ -87,7 +85,7 @@ fn http2(pods: &[SocketAddr], plan: Plan, results: &mut Results) {
 }
 
 fn grpc(pods: &[SocketAddr], plan: Plan, results: &mut Results) {
-    let runtime = runtime();
+    let runtime = one_worker();
     let _entered = runtime.enter();
     let mut race = Race::new("gRPC", &runtime);
     race.add(OURS, clients::grpc_ours(pods, RoundRobin::new()));
@@ -98,15 +96,6 @@ fn grpc(pods: &[SocketAddr], plan: Plan, results: &mut Results) {
     let envoy = Envoy::fixed(pods, EnvoyProtocol::Http2);
     race.add_proxied(ENVOY_TONIC, &envoy, |proxy| clients::grpc_channel(&[proxy]));
     race.run(plan, results);
-}
-
-/// One worker: the pods take the other core of a small machine.
-fn runtime() -> Runtime {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build();
-    runtime.expect("a runtime")
 }
 
 type Run<'a> = Box<dyn FnMut(Duration) -> Seen + 'a>;

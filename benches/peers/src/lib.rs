@@ -28,5 +28,7 @@ mod load;
 #[allow(dead_code, reason = "what isn't used here is used there")]
 #[path = "../../http/peers.rs"]
 mod clients;
+#[path = "../../http/pod.rs"]
+mod pod;
 #[path = "../../support/mod.rs"]
 mod support;

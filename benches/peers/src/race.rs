@@ -1,7 +1,6 @@
 //! Candidates side by side: in every round each runs for some milliseconds, A, B, C, A, B, C.
 
-/// Runs so many times, and returns the nanoseconds that one time took.
-pub type Burst<'a> = Box<dyn FnMut(u64) -> f64 + 'a>;
+use crate::support::{Burst, calibrate};
 
 /// The nanoseconds of each round, by candidates.
 pub type Rounds = Vec<(&'static str, Vec<f64>)>;
@@ -68,16 +67,4 @@ impl<'a> Race<'a> {
 fn fastest(burst: &mut Burst<'_>, times: u64) -> f64 {
     let bursts = (0..BURSTS).map(|_| burst(times));
     bursts.fold(f64::INFINITY, f64::min)
-}
-
-/// How many times fill the window.
-fn calibrate(burst: &mut Burst<'_>, window: f64) -> u64 {
-    let mut times = 1;
-    loop {
-        let took = burst(times).max(0.1) * times as f64;
-        if took >= window / 2.0 {
-            return ((times as f64 * window / took) as u64).max(1);
-        }
-        times = (times as f64 * (window / took).clamp(2.0, 10.0)) as u64;
-    }
 }

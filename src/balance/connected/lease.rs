@@ -8,7 +8,7 @@ use std::{
 use tower::Service;
 
 use super::pool::{Connection, Place, Pool};
-use crate::{error::BoxError, home::Home};
+use crate::{counters::Closed, error::BoxError, home::Home};
 
 pub(super) struct Lease<S> {
     /// None once it has been given up.
@@ -43,10 +43,12 @@ impl<S> Pool<S> {
     /// Leases a connection that was just made, and adds it to the pool if it is shared.
     pub(super) fn add(self: &Arc<Self>, service: S, place: Place, here: Home) -> Lease<S> {
         let id = self.number();
+        let opened = self.counted.opened();
         let connection = |service| Connection {
             service,
             home: here,
             id,
+            opened: opened.clone(),
         };
         let Some(share) = self.settings.share else {
             return Lease::new(self, connection(service), Some(place), true);
@@ -114,14 +116,15 @@ impl<S> Lease<S> {
         });
         match is_kept {
             true => self.is_good = true,
-            false => drop(self.discard()),
+            false => drop(self.discard(Closed::Lost)),
         }
     }
 
     /// Closes the connection; if it is shared, no new request gets it. Returns the place, if it had one, for another
     /// connection.
-    pub(super) fn discard(&mut self) -> Option<Place> {
+    pub(super) fn discard(&mut self, why: Closed) -> Option<Place> {
         let connection = self.connection.take()?;
+        connection.opened.ends(why);
         if self.place.is_none()
             && let Some(pool) = self.pool.upgrade()
         {
@@ -137,8 +140,10 @@ impl<S> Drop for Lease<S> {
         let Some(connection) = self.connection.take() else {
             return;
         };
-        if self.is_good
-            && let Some(pool) = self.pool.upgrade()
+        if !self.is_good {
+            // Its request was cancelled.
+            connection.opened.ends(Closed::Client);
+        } else if let Some(pool) = self.pool.upgrade()
             && let Some(place) = self.place.take()
         {
             pool.put(connection, Some(place));

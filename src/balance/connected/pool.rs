@@ -12,7 +12,8 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{endpoint::Endpoint, error::BoxError, home::Home, sync::Mutex};
+use super::counted::{Counted, Opened};
+use crate::{counters::Closed, endpoint::Endpoint, error::BoxError, home::Home, sync::Mutex};
 
 /// How many runtimes may have a shared connection each. Later ones push out those of runtimes that have ended.
 const MOST_RUNTIMES: usize = 64;
@@ -47,6 +48,7 @@ impl<S> Clone for Settings<S> {
 pub(super) struct Pool<S> {
     pub(super) endpoint: Endpoint,
     pub(super) settings: Settings<S>,
+    pub(super) counted: Counted,
     /// How many places there are.
     most: usize,
     pub(super) places: Arc<Semaphore>,
@@ -66,6 +68,7 @@ pub(super) struct Connection<S> {
     pub(super) service: S,
     pub(super) home: Home,
     pub(super) id: u64,
+    pub(super) opened: Opened,
 }
 
 impl<S> Pool<S> {
@@ -74,6 +77,7 @@ impl<S> Pool<S> {
         Self {
             endpoint,
             settings,
+            counted: Counted::claim(),
             most,
             places: Arc::new(Semaphore::new(most)),
             taken: Arc::default(),
@@ -93,6 +97,7 @@ impl<S> Pool<S> {
             service: share(&shared.service),
             home: here,
             id: shared.id,
+            opened: shared.opened.clone(),
         })
     }
 
@@ -112,8 +117,22 @@ impl<S> Pool<S> {
         };
         drop(open);
         // Outside of the lock: its `Drop` is the user's code.
-        drop(closed);
+        Self::end_idle(closed);
         idle
+    }
+
+    /// Closes a connection, if any, in favour of another runtime's.
+    fn end_idle(closed: Option<Connection<S>>) {
+        if let Some(closed) = closed {
+            closed.opened.ends(Closed::Idle);
+        }
+    }
+
+    /// How many connections have no request.
+    pub(super) fn count_idle(&self) -> u64 {
+        let open = self.open.lock();
+        let idle = open.connections.iter().filter(|it| it.opened.is_idle());
+        idle.count() as u64
     }
 
     /// A new connection's number.
@@ -132,7 +151,8 @@ impl<S> Pool<S> {
         let is_over = self.settings.share.is_some() && open.connections.len() > MOST_RUNTIMES;
         let oldest = is_over.then(|| open.connections.pop_front()).flatten();
         drop(open);
-        drop((place, oldest));
+        drop(place);
+        Self::end_idle(oldest);
     }
 
     /// Removes a shared connection, so that no more requests use it.
