@@ -1,0 +1,46 @@
+//! Errors that mark what an endpoint service's failure means to the balancer.
+
+use std::time::Duration;
+
+use tower::BoxError;
+
+use super::kind::SharedError;
+
+/// Marks a failure after which the endpoint is passed over, like one that refuses, until it has answered a trial
+/// request.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct Suspect(pub(crate) BoxError);
+
+/// Marks a request that the endpoint refused without processing it: it is overloaded, or takes no requests at all.
+///
+/// The endpoint accepted the connection, but refuses requests on it (HTTP/2's `REFUSED_STREAM`).
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct Refused(pub(crate) BoxError);
+
+/// An endpoint's service has had no room for a request for this time. It is not a refusal: if it is polled again, the
+/// request keeps its place in the queue.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub(crate) struct Busy {
+    pub(crate) why: SharedError,
+    pub(crate) waited: Duration,
+}
+
+/// There is no runtime that an endpoint's service could go on in. It says nothing about the endpoint.
+#[derive(Debug, thiserror::Error)]
+#[error("no tokio runtime: await the response in a task of one")]
+pub(crate) struct NoRuntime;
+
+/// The endpoint service's own error, without the mark that tells the balancer what it means.
+#[cfg(feature = "http")]
+pub(crate) fn unmarked(error: &BoxError) -> &BoxError {
+    if let Some(Suspect(error)) = error.downcast_ref() {
+        return error;
+    }
+    match error.downcast_ref() {
+        Some(Refused(error)) => error,
+        None => error,
+    }
+}
