@@ -2,7 +2,7 @@
 //!
 //! | file | what lives there |
 //! | --- | --- |
-//! | `counters/tally.rs` | the counters that requests write: relaxed atomics |
+//! | `counters/tally.rs` | the counters that requests write: relaxed atomics; in `tally/` those of one endpoint, and of waits |
 //! | `counters/connections.rs` | the counters that connection pools write |
 //! | `counters/count.rs` | a single counter |
 //! | `counters/counts.rs` | plain numbers, for readers |
