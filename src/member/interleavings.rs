@@ -5,7 +5,10 @@ mod slots;
 mod trials;
 mod words;
 
-use super::*;
+use super::{
+    flags::{REMOVED, UNREACHABLE},
+    *,
+};
 
 fn member(slot: Option<Slot>) -> Arc<Member> {
     let endpoint = Endpoint::new(([10, 0, 0, 1], 80).into());
