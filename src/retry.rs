@@ -11,6 +11,7 @@
 //! | file | what lives there |
 //! | --- | --- |
 //! | `retry/attempts.rs` | the one engine, which [`RetryLayer`] and the HTTP client share |
+//! | `retry/attempts/ended.rs` | how an attempt ended |
 //! | `retry/delays.rs`, `retry/pushback.rs` | endpoints that ask for a pause in retries, and how they ask |
 //! | `retry/layer.rs`, `retry/future.rs` | [`RetryLayer`]: the layer, its service and a request's future |
 //! | `retry/located.rs` | which endpoint a response comes from |
