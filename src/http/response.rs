@@ -1,5 +1,10 @@
 //! Responses: which pod and request they belong to, and what they hold until they end.
 
+mod classify;
+mod completion;
+mod conversions;
+mod excuse;
+
 use std::{
     any::Any,
     fmt,
@@ -10,155 +15,23 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
-use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{Full, StreamBody};
-use hyper::upgrade::OnUpgrade as HyperUpgrade;
+use http_body_util::StreamBody;
 
+pub(super) use self::{classify::SharedClassify, completion::OnResponseEnd};
+
+use self::excuse::Excuse;
 use super::{
-    body::Elsewhere,
     deadline::Deadline,
-    error::{Error, Failure, Outcome, RuntimeEnded},
-    failure::is_end_of_runtime,
+    error::{Error, RuntimeEnded},
     grpc::{self, Call, Errors},
     pool::{Lease, Named, Origin},
     read_ahead::ReadAhead,
     received::{ReceiveError, Received},
     span::RequestSpan,
     sync_body::SyncBody,
-    upgrade::OnUpgrade,
 };
-use crate::{
-    endpoint::Endpoint,
-    error::{BoxError, NoRuntime, unmarked},
-    in_flight::{Completion, InFlight},
-    outcome::{self, ByStatus, ClassifyHttp},
-};
-
-/// A response from its head to its end. Boxed once, because it passes through many types on its way to its caller.
-struct Exchange {
-    /// None once the whole body has been read, or has failed.
-    body: Option<ReadAhead<Received>>,
-    /// The error, if the body failed.
-    failed: Option<Error>,
-    /// The connection, until the response has ended.
-    lease: Option<Lease>,
-    /// Counts the request as in flight until the response has ended. The balancer adds it.
-    in_flight: Option<InFlight>,
-    classify: SharedClassify,
-    deadline: Option<Deadline>,
-    /// If this is a gRPC call, how it ends.
-    call: Option<Call>,
-    /// The request's span, until the response has ended.
-    span: Option<RequestSpan>,
-    named: Named,
-}
-
-/// The classifier of outcomes. Each request clones it once or twice.
-#[derive(Clone)]
-pub(super) enum SharedClassify {
-    ByStatus,
-    Own(Arc<dyn ClassifyHttp>),
-}
-
-impl SharedClassify {
-    /// Classifies a head. Only if it is the whole response (`is_all`) may it have a gRPC status, so most heads are not
-    /// searched for one.
-    fn answered(&self, response: &Response<ResponseBody>, is_all: bool) -> outcome::Outcome {
-        match self {
-            Self::ByStatus if !is_all => ByStatus::status(response.status()),
-            _ => self.head(response.status(), response.headers()),
-        }
-    }
-
-    fn inner(&self) -> &dyn ClassifyHttp {
-        match self {
-            Self::ByStatus => &ByStatus,
-            Self::Own(own) => &**own,
-        }
-    }
-}
-
-impl ClassifyHttp for SharedClassify {
-    fn head(&self, status: StatusCode, headers: &HeaderMap) -> outcome::Outcome {
-        self.inner().head(status, headers)
-    }
-
-    fn trailers(&self, trailers: &HeaderMap) -> Option<outcome::Outcome> {
-        self.inner().trailers(trailers)
-    }
-
-    fn error(&self, error: &BoxError) -> outcome::Outcome {
-        self.inner().error(error)
-    }
-}
-
-/// Counts a request as in flight to the end of its response, upgraded streams included.
-#[derive(Clone)]
-pub(super) struct OnResponseEnd {
-    pub(super) classify: SharedClassify,
-}
-
-impl Completion<Response<ResponseBody>> for OnResponseEnd {
-    type Response = Response<ResponseBody>;
-
-    #[inline]
-    fn complete(
-        &self,
-        mut in_flight: InFlight,
-        mut response: Response<ResponseBody>,
-    ) -> Self::Response {
-        // Asked only once: for an HTTP/2 body this takes the connection's lock.
-        let is_all = response.body().exchange.is_end_stream();
-        let outcome = self.classify.answered(&response, is_all);
-        in_flight.report(outcome);
-        if outcome.is_turned_away() {
-            in_flight.note_status(response.status());
-        }
-        let exchange = &mut *response.body_mut().exchange;
-        exchange.in_flight = Some(in_flight);
-        exchange.classify.clone_from(&self.classify);
-        let upgrade = match response.extensions().is_empty() {
-            true => None,
-            false => response.extensions_mut().remove::<HyperUpgrade>(),
-        };
-        if let Some(upgrade) = upgrade {
-            let exchange = &mut *response.body_mut().exchange;
-            let held = exchange.lease.take().zip(exchange.in_flight.take());
-            let upgrade = OnUpgrade::new(upgrade, held);
-            response.extensions_mut().insert(upgrade);
-        }
-        if is_all {
-            let exchange = &mut *response.body_mut().exchange;
-            exchange.end();
-            exchange.body = None;
-        }
-        response
-    }
-
-    fn status(&self, response: &Response<ResponseBody>) -> Option<u16> {
-        Some(response.status().as_u16())
-    }
-
-    fn failed(&self, error: &BoxError) -> outcome::Outcome {
-        let error = unmarked(error);
-        if error.is::<Error>() || error.is::<NoRuntime>() {
-            return outcome::Outcome::Ignored;
-        }
-        let failure = error.downcast_ref::<Failure>();
-        if failure.is_some_and(|failure| failure.source.is::<RuntimeEnded>()) {
-            return outcome::Outcome::Ignored;
-        }
-        match failure.map(|failure| failure.outcome) {
-            // The caller or the client is at fault, not the pod.
-            Some(Outcome::Abandoned | Outcome::Limit) => outcome::Outcome::Ignored,
-            // The pod refused the request: it is closing, or overloaded. A refusal is fast, and must not attract more
-            // requests.
-            Some(Outcome::Unprocessed) => outcome::Outcome::Overload,
-            Some(Outcome::Unknown) | None => self.classify.error(error),
-        }
-    }
-}
+use crate::{endpoint::Endpoint, error::BoxError, in_flight::InFlight, outcome};
 
 /// The body of a response.
 ///
@@ -307,82 +180,6 @@ impl ResponseBody {
     }
 }
 
-impl Exchange {
-    fn is_end_stream(&self) -> bool {
-        match &self.body {
-            Some(body) => body.is_end_stream(),
-            None => self.failed.is_none(),
-        }
-    }
-
-    fn end(&mut self) {
-        self.deadline = None;
-        // Before the request counts as ended: its caller may rely on a free connection then.
-        if let Some(lease) = self.lease.take() {
-            lease.release();
-        }
-        self.in_flight = None;
-    }
-
-    /// Gives up the response, and its connection.
-    fn abandon(&mut self) {
-        self.lease = None;
-        self.in_flight = None;
-    }
-
-    /// The error of a call that its pod cancelled by its trailers when the time was up.
-    fn late(&self, frame: &Result<Frame<Bytes>, ReceiveError>) -> Option<Error> {
-        let call = self.call.as_ref()?;
-        // Most calls have no time of their own, and nothing is looked up for them.
-        call.expiry?;
-        let trailers = frame.as_ref().ok()?.trailers_ref()?;
-        let after = grpc::has_cancelled(trailers).then(|| call.over())??;
-        let origin = &self.named.origin;
-        Some(origin.error(|pod| Error::unended(pod, after)))
-    }
-
-    /// Ends the request's span at the last frame, unless that is an error, or will become one.
-    #[cold]
-    fn end_span(&mut self, last: Option<&Result<Frame<Bytes>, ReceiveError>>) {
-        if last.is_some_and(|last| last.is_err() || self.late(last).is_some()) {
-            return;
-        }
-        let trailers = last.and_then(|last| last.as_ref().ok()?.trailers_ref());
-        if let Some(span) = self.span.take()
-            && let Some(trailers) = trailers
-        {
-            span.trailers(trailers);
-        }
-    }
-
-    /// The last frame, if `error` is why there are no more. Each further read returns it again, because an end without
-    /// an error would mean a whole body.
-    #[cold]
-    fn last(&mut self, mut error: Error) -> Result<Frame<Bytes>, Error> {
-        self.body = None;
-        if let Some(call) = &self.call {
-            if grpc::is_cancelled(&error)
-                && let Some(after) = call.over()
-            {
-                error = Error::unended(error.endpoint().cloned(), after).because(error);
-            }
-            if call.errors == Errors::Statuses
-                && let Some(status) = grpc::status(&error)
-            {
-                if let Some(span) = self.span.take() {
-                    span.trailers(&status);
-                }
-                return Ok(Frame::trailers(status));
-            }
-        }
-        if let Some(mut span) = self.span.take() {
-            span.failed(&error);
-        }
-        self.failed = Some(error.again());
-        Err(error)
-    }
-}
-
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Error;
@@ -475,80 +272,104 @@ impl Body for ResponseBody {
     }
 }
 
+/// A response from its head to its end. Boxed once, because it passes through many types on its way to its caller.
+struct Exchange {
+    /// None once the whole body has been read, or has failed.
+    body: Option<ReadAhead<Received>>,
+    /// The error, if the body failed.
+    failed: Option<Error>,
+    /// The connection, until the response has ended.
+    lease: Option<Lease>,
+    /// Counts the request as in flight until the response has ended. The balancer adds it.
+    in_flight: Option<InFlight>,
+    classify: SharedClassify,
+    deadline: Option<Deadline>,
+    /// If this is a gRPC call, how it ends.
+    call: Option<Call>,
+    /// The request's span, until the response has ended.
+    span: Option<RequestSpan>,
+    named: Named,
+}
+
+impl Exchange {
+    fn is_end_stream(&self) -> bool {
+        match &self.body {
+            Some(body) => body.is_end_stream(),
+            None => self.failed.is_none(),
+        }
+    }
+
+    fn end(&mut self) {
+        self.deadline = None;
+        // Before the request counts as ended: its caller may rely on a free connection then.
+        if let Some(lease) = self.lease.take() {
+            lease.release();
+        }
+        self.in_flight = None;
+    }
+
+    /// Gives up the response, and its connection.
+    fn abandon(&mut self) {
+        self.lease = None;
+        self.in_flight = None;
+    }
+
+    /// The error of a call that its pod cancelled by its trailers when the time was up.
+    fn late(&self, frame: &Result<Frame<Bytes>, ReceiveError>) -> Option<Error> {
+        let call = self.call.as_ref()?;
+        // Most calls have no time of their own, and nothing is looked up for them.
+        call.expiry?;
+        let trailers = frame.as_ref().ok()?.trailers_ref()?;
+        let after = grpc::has_cancelled(trailers).then(|| call.over())??;
+        let origin = &self.named.origin;
+        Some(origin.error(|pod| Error::unended(pod, after)))
+    }
+
+    /// Ends the request's span at the last frame, unless that is an error, or will become one.
+    #[cold]
+    fn end_span(&mut self, last: Option<&Result<Frame<Bytes>, ReceiveError>>) {
+        if last.is_some_and(|last| last.is_err() || self.late(last).is_some()) {
+            return;
+        }
+        let trailers = last.and_then(|last| last.as_ref().ok()?.trailers_ref());
+        if let Some(span) = self.span.take()
+            && let Some(trailers) = trailers
+        {
+            span.trailers(trailers);
+        }
+    }
+
+    /// The last frame, if `error` is why there are no more. Each further read returns it again, because an end without
+    /// an error would mean a whole body.
+    #[cold]
+    fn last(&mut self, mut error: Error) -> Result<Frame<Bytes>, Error> {
+        self.body = None;
+        if let Some(call) = &self.call {
+            if grpc::is_cancelled(&error)
+                && let Some(after) = call.over()
+            {
+                error = Error::unended(error.endpoint().cloned(), after).because(error);
+            }
+            if call.errors == Errors::Statuses
+                && let Some(status) = grpc::status(&error)
+            {
+                if let Some(span) = self.span.take() {
+                    span.trailers(&status);
+                }
+                return Ok(Frame::trailers(status));
+            }
+        }
+        if let Some(mut span) = self.span.take() {
+            span.failed(&error);
+        }
+        self.failed = Some(error.again());
+        Err(error)
+    }
+}
+
 impl Origin {
     pub(super) fn error(&self, make: impl FnOnce(Option<Endpoint>) -> Error) -> Error {
         make(self.endpoint().cloned()).of_service(self.service.as_ref())
-    }
-}
-
-/// Why a response broke off, if that isn't the pod's failure.
-enum Excuse {
-    /// The request's own body failed, so hyper ended the stream or the connection.
-    RequestBody(BoxError),
-    /// The runtime that drove the connection has ended.
-    CutOff,
-    /// Another attempt has taken the request's body.
-    Elsewhere(Elsewhere),
-}
-
-impl Excuse {
-    fn of(
-        frame: &Option<Result<Frame<Bytes>, ReceiveError>>,
-        connection: Option<&Lease>,
-    ) -> Option<Self> {
-        let Some(Err(ReceiveError::Broken(error))) = frame else {
-            return None;
-        };
-        let connection = connection?;
-        if let Some(error) = connection.take_body_error() {
-            return Some(Self::of_request_body(error));
-        }
-        is_end_of_runtime(error, connection.is_cut_off()).then_some(Self::CutOff)
-    }
-}
-
-impl Excuse {
-    fn of_request_body(error: BoxError) -> Self {
-        match error.downcast() {
-            Ok(elsewhere) => Self::Elsewhere(*elsewhere),
-            Err(error) => Self::RequestBody(error),
-        }
-    }
-}
-
-impl Default for ResponseBody {
-    fn default() -> Self {
-        Self::empty()
-    }
-}
-
-impl From<()> for ResponseBody {
-    fn from((): ()) -> Self {
-        Self::empty()
-    }
-}
-
-impl From<Bytes> for ResponseBody {
-    fn from(data: Bytes) -> Self {
-        Self::new(Full::new(data))
-    }
-}
-
-impl From<Vec<u8>> for ResponseBody {
-    fn from(data: Vec<u8>) -> Self {
-        Bytes::from(data).into()
-    }
-}
-
-impl From<String> for ResponseBody {
-    fn from(text: String) -> Self {
-        Bytes::from(text).into()
-    }
-}
-
-impl From<&'static str> for ResponseBody {
-    fn from(text: &'static str) -> Self {
-        Bytes::from_static(text.as_bytes()).into()
     }
 }
 
@@ -564,36 +385,20 @@ impl fmt::Debug for ResponseBody {
 mod tests {
     use super::*;
     use crate::{
-        error::{Error as BalanceError, Refused, Suspect},
-        http::{deadline::Until, error::Wait, grpc::Expiry},
+        error::Error as BalanceError,
+        http::{
+            deadline::Until,
+            error::{Failure, Outcome, Wait},
+            grpc::Expiry,
+        },
         member::Member,
         signals::Signals,
     };
     use futures_util::{StreamExt, stream};
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue, StatusCode};
     use http_body_util::BodyExt;
     use std::time::Duration;
     use tokio::time::Instant;
-
-    fn failed(outcome: Outcome, mark: fn(BoxError) -> BoxError) -> outcome::Outcome {
-        let failure = Failure {
-            outcome,
-            source: "reset".into(),
-        };
-        let completion = OnResponseEnd {
-            classify: SharedClassify::ByStatus,
-        };
-        completion.failed(&mark(failure.into()))
-    }
-
-    #[test]
-    fn a_request_refused_unprocessed_counts_as_overload() {
-        let marks: [fn(BoxError) -> BoxError; 2] = [|error| error, |error| Refused(error).into()];
-        for mark in marks {
-            let outcome = failed(Outcome::Unprocessed, mark);
-            assert_eq!(outcome, outcome::Outcome::Overload);
-        }
-    }
 
     /// Wraps a body as layers do.
     type Wrap = fn(ResponseBody) -> ResponseBody;
@@ -711,25 +516,5 @@ mod tests {
                 assert_eq!(is(&error), expected);
             }
         }
-    }
-
-    #[test]
-    fn a_body_taken_over_by_another_attempt_is_not_its_caller_s_failure() {
-        let excuse = Excuse::of_request_body(Elsewhere.into());
-        assert!(matches!(excuse, Excuse::Elsewhere(_)));
-        let excuse = Excuse::of_request_body("the disk is gone".into());
-        assert!(matches!(excuse, Excuse::RequestBody(_)));
-        let error = Error::cut_off(None, Elsewhere);
-        assert!(error.is_body() && !error.is_request_body());
-        let text = "the response was cut off: the request's body has gone on to another pod";
-        assert_eq!(error.to_string(), text);
-    }
-
-    #[test]
-    fn a_mark_doesn_t_change_what_an_error_says() {
-        let mark = |error| Suspect(error).into();
-        let outcomes = [Outcome::Unknown, Outcome::Abandoned].map(|outcome| failed(outcome, mark));
-        let (failure, ignored) = (outcome::Outcome::Failure, outcome::Outcome::Ignored);
-        assert_eq!(outcomes, [failure, ignored]);
     }
 }
