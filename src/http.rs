@@ -53,7 +53,7 @@
 // - client.rs, builder.rs, defaults.rs: the client, its settings, and the headers and base path that its requests get
 // - request.rs, send.rs, reply.rs, json.rs: the client's own request methods: building a request, sending it, reading
 //   its response
-// - future.rs, deadline.rs: one request: its attempts and its timeout
+// - future.rs, future/, deadline.rs: one request: its attempts and its timeout
 // - grpc.rs, call.rs: gRPC calls: their deadline, and errors as statuses
 // - layered.rs: tower's layers around the client
 // - from_fn.rs: feature `test-util`: clients whose requests a test answers
@@ -76,10 +76,10 @@
 // - wire_limits.rs, heads.rs: limits on what pods send, and the room for it
 // - body.rs, body/begun.rs, upload.rs: request bodies, also on a shared connection
 // - sync_body.rs: bodies of any other type
-// - response.rs, received.rs, upgrade.rs: response bodies, upgraded streams
+// - response.rs, response/, received.rs, upgrade.rs: response bodies, what their ends say of pods, upgraded streams
 // - check.rs, check/: health checks over HTTP and gRPC
 // - read_ahead.rs: response bodies that are read before the caller asks
-// - error.rs, failure.rs: what can go wrong, and what it says of the request and its pod
+// - error.rs, error/, failure.rs: what can go wrong, and what it says of the request and its pod
 
 mod address;
 mod affinity;
