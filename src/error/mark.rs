@@ -1,4 +1,4 @@
-//! Errors that tell the balancer what an endpoint service's failure means. Callers don't see them.
+//! Errors that mark what an endpoint service's failure means to the balancer.
 
 use std::time::Duration;
 
