@@ -14,7 +14,7 @@ pub(crate) use split::{Before, LocalitySplit};
 
 use std::collections::HashSet;
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Counted, Endpoint};
 
 /// Where the client is, and whether pods there are preferred even without hints.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +58,10 @@ impl Nearest {
         if all == 0 {
             return 0.0;
         }
+        if near == all {
+            // Of the far ones, only some without weight are available at most.
+            return 1.0;
+        }
         (near as f64 * self.places as f64 * self.scale / all as f64).min(1.0)
     }
 
@@ -90,11 +94,14 @@ impl Nearest {
     }
 }
 
-/// The weight of the near endpoints, and of all.
+/// The weight of the near endpoints, and of all. If none has weight, each counts as one, as in picks.
 fn weights(endpoints: &[Endpoint], is_near: &[bool]) -> (u64, u64) {
-    let weights = endpoints
-        .iter()
-        .map(|endpoint| u64::from(endpoint.weight()));
+    let counted = Counted::of(endpoints.iter().map(Endpoint::weight));
+    let weight = |weight: u32| match counted.has(weight) {
+        true => u64::from(weight.max(1)),
+        false => 0,
+    };
+    let weights = endpoints.iter().map(|endpoint| weight(endpoint.weight()));
     let near = weights
         .clone()
         .zip(is_near)

@@ -193,9 +193,28 @@ impl<S> Snapshot<S> {
         let is_ejected = |index: usize| members[index].is_only_ejected() && may_be(index);
         let ejected = (0..members.len()).filter(|&index| is_ejected(index));
         let by_key = self.pickers.first(route, &is_ejected);
-        let index = by_key.or_else(|| ejected.choose(rng))?;
+        let Some(index) = by_key.or_else(|| ejected.choose(rng)) else {
+            let index = self.last_trial(route)?;
+            let claimed = members[index].claim_trial();
+            return claimed.then(|| self.picked(index, true));
+        };
         let begun = members[index].begin_ejected();
         begun.then(|| self.picked(index, false))
+    }
+
+    /// The endpoint that a request tries if there is nothing else for it, though the endpoint has no weight or the
+    /// request isn't of its keys: requests of its own keys, or for it, may never come.
+    fn last_trial(&self, route: &Route) -> Option<usize> {
+        let may_be_tried = |index: usize| {
+            let is_left_out = route.leaves_out(self.members.endpoint(index));
+            self.members()[index].has_trial() && !is_left_out
+        };
+        let all = || 0..self.members.len();
+        let by_key = self.pickers.first(route, &may_be_tried);
+        let counted = |&index: &usize| self.members.counts(index) && may_be_tried(index);
+        by_key
+            .or_else(|| all().find(counted))
+            .or_else(|| all().find(|&index| may_be_tried(index)))
     }
 
     #[inline]

@@ -23,8 +23,8 @@ use tokio::{net::TcpListener, sync::watch, time::sleep};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_headless::{
     Balance, Balancers, BoxError, ConsistentHash, Discovery, EjectionReason, Endpoint,
-    EndpointExplanation, EndpointState, EventKind, Explanation, Hedge, KeyExplanation, RetryLayer,
-    RetryPolicy, Route, StaticEndpoints, Unsent, Verdict,
+    EndpointExplanation, EndpointState, EventKind, Explanation, Hedge, KeyExplanation,
+    OutlierDetection, RetryLayer, RetryPolicy, Route, StaticEndpoints, Unsent, Verdict,
     http::{Client, ClientBuilder, Protocol, Tls},
     test_util::{Cluster, Mode},
 };
@@ -860,4 +860,89 @@ async fn refusals_of_all_pods_or_a_failing_single_pod_are_no_panic() {
     let words =
         "last resort: would be ejected (consecutive failures); but no other endpoint is left";
     says(&trouble(&it), &[words]);
+}
+
+fn verdicts(it: &Explanation) -> Vec<Verdict> {
+    it.endpoints.iter().map(|pod| pod.verdict).collect()
+}
+
+async fn send(world: &World, times: u32) {
+    for number in 0..times {
+        let answer = world.balance.clone().oneshot(Request(number)).await;
+        answer.expect("an answer");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_without_weight_is_the_last_resort_if_no_other_accepts_requests() {
+    let set = vec![endpoint(1), endpoint(2).with_weight(0)];
+    let world = World::of(set, |builder| builder.counters(true)).await;
+    let it = world.balance.explain();
+    assert_eq!(verdicts(&it), [Verdict::Picked, Verdict::OnlyByName]);
+    world.pods.set([1], Behaviour::NotReady);
+    send(&world, 5).await;
+    assert_eq!(world.pods.counts(2).calls, 5);
+    let it = world.balance.explain();
+    assert_eq!(verdicts(&it), [Verdict::Unreachable, Verdict::LastResort]);
+    assert_eq!((it.available, it.endpoints[1].share), (1, Some(1.0)));
+    says(&it.endpoints[1].why, &["weight 0", "no other endpoint"]);
+}
+
+/// Whatever its standing, it gets only requests for it.
+#[tokio::test(start_paused = true)]
+async fn a_pod_without_weight_is_neither_tried_nor_picked_in_a_panic() {
+    for threshold in [0.5, 1.0] {
+        let set = vec![
+            endpoint(1),
+            endpoint(2),
+            endpoint(3),
+            endpoint(4).with_weight(0),
+        ];
+        let detection = OutlierDetection::new().panic_threshold(threshold);
+        let world = World::of(set, |builder| {
+            builder.counters(true).outlier_detection(detection)
+        })
+        .await;
+        world.pods.set([1, 4], Behaviour::Fail);
+        for number in 0..30 {
+            let _ = world.balance.clone().oneshot(Request(number)).await;
+        }
+        for number in 0..5 {
+            let route = Route::new().pod(endpoint(4).address());
+            let answer = world.balance.call_with(Request(number), route).await;
+            answer.expect_err("it fails");
+        }
+        if threshold < 1.0 {
+            // Its ejection is over.
+            sleep(Duration::from_secs(6)).await;
+        }
+        world.pods.set([1], Behaviour::Answer);
+        let calls = world.pods.counts(4).calls;
+        settle().await;
+        let it = world.balance.explain();
+        let (verdict, why) = match threshold < 1.0 {
+            true => (Verdict::Ejected, "the next request for it tries it"),
+            false => (Verdict::OnlyByName, "would be ejected"),
+        };
+        assert_eq!(it.endpoints[3].verdict, verdict, "{it}");
+        says(&it.endpoints[3].why, &[why]);
+        assert_eq!(it.is_panic, threshold == 1.0, "{it}");
+        assert_eq!(it.available, 3, "{it}");
+        send(&world, 30).await;
+        assert_eq!(world.pods.counts(4).calls, calls);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn far_pods_are_picked_if_no_near_one_accepts_requests() {
+    let set = vec![endpoint(1).with_zone("a"), endpoint(2).with_zone("b")];
+    let world = World::of(set, |builder| builder.counters(true).prefer_zone("a")).await;
+    let it = world.balance.explain();
+    assert_eq!(verdicts(&it), [Verdict::Picked, Verdict::Far]);
+    world.pods.set([1], Behaviour::NotReady);
+    send(&world, 5).await;
+    assert_eq!(world.pods.counts(2).calls, 5);
+    let it = world.balance.explain();
+    assert_eq!(verdicts(&it), [Verdict::Unreachable, Verdict::Picked]);
+    assert_eq!(it.available, 1);
 }

@@ -1019,3 +1019,44 @@ async fn ten_clients_share_thirty_pods_by_what_dns_says_of_both() {
     fleet.send().await;
     assert!(fleet.clients.iter().all(|(address, _)| *address != gone));
 }
+
+/// Weights of zero in all of the set are equal weights.
+#[tokio::test(start_paused = true)]
+async fn in_a_set_without_weights_a_pod_that_is_there_by_name_gets_no_others_requests() {
+    let weightless = |host| endpoint(host).with_weight(0);
+    let (_script, _, balance) =
+        balance((0..60).map(weightless).collect(), Subset::of(3), &|it| it).await;
+    let own = hosts(&balance);
+    let other = (0..60).find(|host| !own.contains(host)).expect("many");
+    let route = Route::new().pod(endpoint(other).address());
+    let (answering_pod, _) = balance
+        .call_with(Request(1), route)
+        .await
+        .expect("it is there");
+    assert_eq!(host(&answering_pod), other);
+    assert_eq!(hosts(&balance).len(), 4);
+    assert_eq!(answering(&balance, 100).await, own);
+    assert_eq!(used(&balance).0.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_set_without_weights_a_subset_keeps_the_zones_shares() {
+    for counts in [[10, 10, 10], [10, 10, 5], [1, 30, 29]] {
+        for size in [4, 10] {
+            for zone in ["a", "b", "c"] {
+                let mut near_pods = Vec::new();
+                for weight in [1, 0] {
+                    let set = zoned(counts)
+                        .into_iter()
+                        .map(|it| it.with_weight(weight))
+                        .collect();
+                    let (_script, _, balance) =
+                        balance(set, Subset::of(size), &|it| it.prefer_zone(zone)).await;
+                    let pods = balance.endpoints().into_iter();
+                    near_pods.push(pods.filter(|pod| pod.endpoint.zone() == Some(zone)).count());
+                }
+                assert_eq!(near_pods[0], near_pods[1], "{counts:?} {size} {zone}");
+            }
+        }
+    }
+}

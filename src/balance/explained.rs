@@ -151,12 +151,10 @@ impl<S> Explainer<'_, S> {
 
     fn endpoints(&self) -> Vec<EndpointExplanation> {
         let members = self.snapshot.members();
-        let has_available = members.iter().any(|member| member.is_available());
-        let counted = Counted::of(self.snapshot.endpoints().iter().map(|it| it.weight()));
+        let serving = Serving::of(self.snapshot);
         let (shares, homes) = (self.snapshot.shares(), self.snapshot.key_homes());
         let explained = members.iter().enumerate().map(|(index, member)| {
-            let counts = counted.has(self.snapshot.endpoints()[index].weight());
-            let mut explained = self.endpoint(index, member, counts, has_available);
+            let mut explained = self.endpoint(index, member, &serving);
             explained.share = shares.as_ref().map(|shares| shares[index]);
             explained.key_share = homes.as_ref().map(|homes| homes[index].0);
             explained.key_ranges = homes.as_ref().map(|homes| homes[index].1);
@@ -169,10 +167,10 @@ impl<S> Explainer<'_, S> {
         &self,
         index: usize,
         member: &Arc<Member>,
-        is_counted: bool,
-        has_available: bool,
+        serving: &Serving,
     ) -> EndpointExplanation {
         let endpoint = &self.snapshot.endpoints()[index];
+        let is_counted = serving.counted.has(endpoint.weight());
         let past = self.history.and_then(|history| history.past(member.id()));
         // The status word says what holds now; the history says why.
         let complaint = match past.map(|past| past.standing) {
@@ -184,7 +182,8 @@ impl<S> Explainer<'_, S> {
         let verdict = match (standing, self.snapshot.members().len()) {
             // Keeping the only endpoint is no panic.
             (Standing::Panic(_), 1) => Verdict::LastResort,
-            _ => verdict(standing, member, is_counted, is_near, has_available),
+            _ if !is_counted => serving.verdict_without_weight(standing, member),
+            _ => serving.verdict(standing, member, is_near),
         };
         let next_trial = past.and_then(|past| past.next_trial);
         let next_trial = next_trial.map(|at| at.saturating_duration_since(self.clock.now));
@@ -279,7 +278,8 @@ impl<S> Explainer<'_, S> {
         };
         match (it.verdict, it.next_trial) {
             (Verdict::LastResort, _) => why += "; but no other endpoint is left",
-            _ if member.has_trial() => why += "; the next request tries it",
+            (Verdict::Trial, _) => why += "; the next request tries it",
+            _ if member.has_trial() => why += "; the next request for it tries it",
             (_, Some(left)) if left.is_zero() => why += "; it is being tried",
             (_, Some(left)) => why += &format!("; tried again in {}", short(left)),
             _ => {}
@@ -295,6 +295,9 @@ fn healthy(it: &EndpointExplanation) -> String {
             "outside of this client's subset: gets requests that ask for it".into()
         }
         Verdict::OnlyByName => "weight 0: gets requests that ask for it".into(),
+        Verdict::LastResort => {
+            "weight 0: gets requests because no other endpoint accepts any".into()
+        }
         Verdict::Far => "far: gets what the near ones can't take".into(),
         _ if it.slow_start < 1.0 => {
             let part = it.slow_start * 100.0;
@@ -314,23 +317,67 @@ fn words(failure: LastFailure) -> String {
     }
 }
 
-fn verdict(
-    standing: Standing,
-    member: &Member,
-    is_counted: bool,
-    is_near: Option<bool>,
+/// Which endpoints of a set requests can go to, as picks see it.
+struct Serving {
+    counted: Counted,
     has_available: bool,
-) -> Verdict {
-    match standing {
-        _ if !is_counted && standing == Standing::In => Verdict::OnlyByName,
-        _ if member.has_trial() => Verdict::Trial,
-        Standing::In if is_near == Some(false) => Verdict::Far,
-        Standing::In => Verdict::Picked,
-        Standing::Panic(_) => Verdict::Panic,
-        Standing::Ejected(_) if !has_available && member.is_only_ejected() => Verdict::LastResort,
-        Standing::Ejected(_) => Verdict::Ejected,
-        Standing::CheckFails => Verdict::CheckFails,
-        Standing::Pending => Verdict::Pending,
-        Standing::Unreachable => Verdict::Unreachable,
+    /// An endpoint that counts is available.
+    has_counted: bool,
+    /// Also one that is near.
+    has_near: bool,
+    /// None is available, nor only ejected: then any trial will do.
+    is_none_left: bool,
+}
+
+impl Serving {
+    fn of<S>(snapshot: &Snapshot<S>) -> Self {
+        let counted = Counted::of(snapshot.endpoints().iter().map(|it| it.weight()));
+        let members = snapshot.members().iter().enumerate();
+        let available = members.filter(|(_, member)| member.is_available());
+        let counts = |index: usize| counted.has(snapshot.endpoints()[index].weight());
+        let mut serving = available.clone().filter(|&(index, _)| counts(index));
+        Self {
+            counted,
+            has_available: available.clone().next().is_some(),
+            has_counted: serving.clone().next().is_some(),
+            has_near: serving.any(|(index, _)| snapshot.is_near(index) == Some(true)),
+            is_none_left: !(snapshot.members().iter())
+                .any(|member| member.is_available() || member.is_only_ejected()),
+        }
+    }
+
+    fn verdict(&self, standing: Standing, member: &Member, is_near: Option<bool>) -> Verdict {
+        match standing {
+            _ if member.has_trial() => Verdict::Trial,
+            Standing::In if is_near == Some(false) && self.has_near => Verdict::Far,
+            Standing::In => Verdict::Picked,
+            Standing::Panic(_) => Verdict::Panic,
+            _ => self.verdict_outside(standing, member),
+        }
+    }
+
+    /// The verdict of an endpoint of weight zero. Requests that don't ask for it aren't its trial, unless nothing else is
+    /// left for them.
+    fn verdict_without_weight(&self, standing: Standing, member: &Member) -> Verdict {
+        match standing {
+            _ if self.is_none_left && member.has_trial() => Verdict::Trial,
+            Standing::In | Standing::Panic(_) if self.has_counted => Verdict::OnlyByName,
+            Standing::In | Standing::Panic(_) => Verdict::LastResort,
+            _ => self.verdict_outside(standing, member),
+        }
+    }
+
+    /// The verdict of an endpoint that is out.
+    fn verdict_outside(&self, standing: Standing, member: &Member) -> Verdict {
+        match standing {
+            Standing::Ejected(_) if !self.has_available && member.is_only_ejected() => {
+                Verdict::LastResort
+            }
+            Standing::Ejected(_) => Verdict::Ejected,
+            Standing::CheckFails => Verdict::CheckFails,
+            Standing::Pending => Verdict::Pending,
+            Standing::Unreachable => Verdict::Unreachable,
+            Standing::In | Standing::Panic(_) => Verdict::Picked,
+        }
     }
 }

@@ -242,7 +242,11 @@ impl Part {
         let is_whole = self.broadcasts > 0;
         let is_here = |&index: &usize| is_whole || is_chosen[index] || is_wanted(&whole[index]);
         let indices: Vec<_> = (0..whole.len()).filter(is_here).collect();
+        // If none of the chosen has weight, all do alike. With a weight of zero they would be no better than the others.
+        let mut chosen = (0..whole.len()).filter(|&index| is_chosen[index]);
+        let are_weightless = chosen.all(|index| whole[index].weight() == 0);
         let endpoint = |&index: &usize| match is_chosen[index] {
+            true if are_weightless => whole[index].clone().with_weight(1),
             true => whole[index].clone(),
             // It is here only because it is asked for, or for a broadcast. It gets other requests only as the last
             // resort.

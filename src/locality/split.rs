@@ -30,7 +30,8 @@
 //! whole set's share while all endpoints of the subset are available.
 //!
 //! Availability changes between two sets: the background task then recomputes the share, and picks only read it. If a
-//! group has no available endpoint, its requests go to the other group at once.
+//! group has no available endpoint, its requests go to the other group at once; likewise if only endpoints without
+//! weight are left in it.
 //!
 //! Which requests stay near depends on the policy:
 //!
@@ -142,8 +143,12 @@ impl LocalitySplit {
             None if self.near.picker.is_exact() => self.turn(),
             None => self.draw(rng),
         };
-        let first = self.group(is_near).pick(route, rng);
-        first.or_else(|| self.group(!is_near).pick(route, rng))
+        let (first, other) = (self.group(is_near), self.group(!is_near));
+        match first.pick(route, rng) {
+            Some(at) if first.members.counts(at) => Some(first.indices[at]),
+            Some(at) => Some(first.or_counted(at, other, route, rng)),
+            None => other.pick(route, rng).map(|at| other.indices[at]),
+        }
     }
 
     /// The first endpoint in the key's order that `which` allows; none if the policy doesn't go by keys.
@@ -253,8 +258,23 @@ impl Group {
         self.members.available_weight()
     }
 
+    /// Chooses one of its endpoints.
     fn pick(&self, route: &Route, rng: &mut impl Rng) -> Option<usize> {
-        let index = self.picker.pick(&self.members, route, rng)?;
-        Some(self.indices[index])
+        self.picker.pick(&self.members, route, rng)
+    }
+
+    /// The endpoint at `at`, which has been chosen although it has no weight; or one with weight that the `other` group
+    /// chooses. As an index in the set.
+    #[cold]
+    fn or_counted(&self, at: usize, other: &Self, route: &Route, rng: &mut impl Rng) -> usize {
+        let Some(instead) = other.pick(route, rng) else {
+            return self.indices[at];
+        };
+        if other.members.counts(instead) {
+            self.members.all()[at].end();
+            return other.indices[instead];
+        }
+        other.members.all()[instead].end();
+        self.indices[at]
     }
 }

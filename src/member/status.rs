@@ -213,7 +213,7 @@ impl MemberRef {
     }
 
     /// How many requests the word counts.
-    #[cfg(all(test, any(tower_headless_loom, tower_headless_shuttle)))]
+    #[cfg(test)]
     pub(crate) fn counted(&self) -> u32 {
         self.word().load(Relaxed) & COUNT
     }

@@ -32,15 +32,20 @@ impl<S> Snapshot<S> {
             }
         };
         let mut order = Vec::with_capacity(self.members.len());
-        let mut chosen = None;
+        let mut chosen: Option<usize> = None;
         for (ring, members, indices) in &rings {
             let of_ring = ring.order(hash, members);
             let all = of_ring.all.into_iter();
             order.extend(all.map(|(at, passed)| (indices[at], passed)));
-            chosen = chosen.or(of_ring.chosen.map(|at| indices[at]));
+            let of_ring = of_ring.chosen.map(|at| indices[at]);
+            // An endpoint without weight only if the other ring has none with weight.
+            let is_better = |it: &usize| chosen.is_none_or(|_| self.members.counts(*it));
+            let is_settled = chosen.is_some_and(|it| self.members.counts(it));
+            chosen = of_ring.filter(|it| !is_settled && is_better(it)).or(chosen);
         }
         let is_ejected = |index: usize| self.members()[index].is_only_ejected();
         let chosen = chosen.or_else(|| self.pickers.first(&route, &is_ejected));
+        let chosen = chosen.or_else(|| self.last_trial(&route));
         Some(KeyOrder {
             // If the key's own endpoint has a trial on offer, a request of this key is the trial.
             chosen: self.trial_at_home(&route).or(chosen),

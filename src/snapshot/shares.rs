@@ -4,7 +4,10 @@
 //! (`warm_up.rs`), and the last resort if no endpoint is available.
 
 use super::{Snapshot, warm_up::ATTEMPTS};
-use crate::policy::{Picker, Ring};
+use crate::{
+    policy::{Picker, Ring},
+    route::Route,
+};
 
 impl<S> Snapshot<S> {
     /// What part of the next requests each endpoint gets, if that is known. Under a keyed policy, of the requests with
@@ -23,7 +26,8 @@ impl<S> Snapshot<S> {
             .members()
             .iter()
             .any(|member| member.slow_start_share() < 1.0);
-        let is_keyed = self.pickers.whole.as_ring().is_some();
+        // Also a policy from outside. As picks do, it asks with a route that has a key.
+        let is_keyed = self.pickers.whole.is_keyed(&Route::new().key(0_u64));
         Some(match is_slow_start && !is_keyed {
             false => shares,
             true if self.pickers.whole.is_load_aware() => self.slow_start_by_load(&shares),

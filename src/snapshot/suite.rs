@@ -3,6 +3,7 @@
 
 mod keyed;
 mod locality;
+mod routed;
 mod shares;
 mod slow_start;
 mod weights;

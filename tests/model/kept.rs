@@ -394,4 +394,39 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::Advance(3500),
         ],
     },
+    Kept {
+        name: "a pod outside of the subset gets no far pod's requests",
+        config: Config {
+            locality: PreferZone,
+            subset: 2,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1, 2, 3])),
+            Step::Zone(2, 1),
+            Step::Send(hosts(&[]), Drop),
+            Step::SendTo(Name, 3, Keep),
+            Step::Behave(1, Refuse),
+            Step::Send(hosts(&[]), Drop),
+            Step::Traffic(10, 1, Drop),
+        ],
+    },
+    Kept {
+        name: "a key tries a pod that isn't its own if no other is left",
+        config: Config {
+            policy: BoundedHash,
+            names: Untold,
+            ready: FailFast,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1, 2])),
+            Step::Behave(1, HandBack),
+            Step::Behave(2, HandBack),
+            Step::Send(hosts(&[]), Drop),
+            Step::Behave(2, Well),
+            Step::Advance(7000),
+            Step::SendKey(0, Read),
+        ],
+    },
 ];

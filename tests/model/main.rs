@@ -29,12 +29,14 @@
 //! | `view.rs` | what can be seen at one time |
 //! | `promises.rs`, `states.rs` | what holds at any time |
 //! | `keys.rs`, `subsets.rs` | what holds for keys, and for subsets |
+//! | `explained.rs` | what `explain` and the counters say |
 //! | `failures.rs` | which requests may fail, and how |
 //! | `quiet.rs` | what holds in the end |
 //! | `shrink.rs`, `kept.rs` | how failed runs become short; those that were kept |
 
 mod broadcasts;
 mod cluster;
+mod explained;
 mod failures;
 mod generate;
 mod kept;

@@ -10,7 +10,8 @@ use http::Response;
 use tower::{Service, ServiceExt};
 use tower_headless::{
     Answers, Balance, BoxError, BuiltInPolicy, ConsistentHash, CountedBody, Discovery, Endpoint,
-    EndpointStatus, Error, HealthCheck, OnBodyEnd, OutlierDetection, Route, Subset,
+    EndpointStatus, Error, Explanation, HealthCheck, KeyExplanation, OnBodyEnd, OutlierDetection,
+    Route, Subset,
 };
 
 use crate::{
@@ -27,6 +28,8 @@ pub(crate) type PodResponse = Response<CountedBody<PodBody>>;
 pub(crate) trait Subject {
     fn handle(&self) -> Box<dyn Subject>;
     fn endpoints(&self) -> Vec<EndpointStatus>;
+    fn explain(&self) -> Explanation;
+    fn explain_key(&self, key: u8) -> Option<KeyExplanation>;
     /// Waits for readiness; the future holds a handle.
     fn ready(&self) -> BoxFuture<'static, Box<dyn Subject + Send>>;
     /// The future holds no handle.
@@ -56,6 +59,14 @@ impl Subject for Balance<Pod, OnBodyEnd> {
 
     fn endpoints(&self) -> Vec<EndpointStatus> {
         Self::endpoints(self)
+    }
+
+    fn explain(&self) -> Explanation {
+        Self::explain(self)
+    }
+
+    fn explain_key(&self, key: u8) -> Option<KeyExplanation> {
+        Self::explain_key(self, key)
     }
 
     fn ready(&self) -> BoxFuture<'static, Box<dyn Subject + Send>> {
@@ -108,6 +119,7 @@ where
     let builder = Balance::builder(discovery)
         .completion(OnBodyEnd::new())
         .seed(config.seed)
+        .counters(true)
         .slow_start(millis(config.slow_start))
         .outlier_detection(detection(config));
     let builder = match config.ready {

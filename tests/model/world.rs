@@ -16,6 +16,7 @@ use tower_headless::EndpointStatus;
 use crate::{
     broadcasts::Broadcast,
     cluster::{Change, Cluster, host},
+    explained::{self, Told},
     lock::lock,
     plan::{Config, Ending, Step, Take},
     promises::Promises,
@@ -58,6 +59,8 @@ pub(crate) struct World {
     pub(crate) started: Instant,
     pub(crate) promises: Promises,
     next_number: u32,
+    /// A request didn't go where `explain` said.
+    disagrees: Option<Broken>,
 }
 
 /// Runs `steps`, and then to the end. The first broken promise ends it.
@@ -97,7 +100,16 @@ impl World {
             started: Instant::now(),
             promises: Promises::default(),
             next_number: 0,
+            disagrees: None,
         }
+    }
+
+    /// How many requests pods have refused or handed back.
+    fn refusals(&self) -> u32 {
+        let cluster = lock(&self.cluster);
+        let departed = cluster.departed.iter().map(|(life, _)| life);
+        let logs = cluster.lives().chain(departed).map(|life| life.log());
+        logs.map(|log| log.refusals + log.handed_back).sum()
     }
 
     async fn go(&mut self, steps: &[Step]) -> Result<(), Broken> {
@@ -197,7 +209,12 @@ impl World {
         self.promises.part.note(wish.wants);
         let known = lock(&self.cluster).source.known.load(Relaxed);
         let handle = &self.handles[wish.number as usize % self.handles.len()];
+        let told = Told::before(&**handle, &self.config, &wish, self.refusals());
         let user = User::start(&**handle, wish, known, looks, stays);
+        if let Some(told) = told {
+            let agrees = told.agrees(&user, self.refusals());
+            self.disagrees = self.disagrees.take().or(agrees.err());
+        }
         self.users.push(user);
     }
 
@@ -223,10 +240,15 @@ impl World {
 
     /// Checks that all promises are kept so far.
     pub(crate) fn check(&mut self) -> Result<(), Broken> {
+        if let Some(broken) = self.disagrees.take() {
+            return Err(broken);
+        }
+        let explained = self.handles[0].explain();
         let mut cluster = lock(&self.cluster);
         let shown = self.endpoints();
         cluster.note_chosen(&shown);
         let mut view = View::new(&cluster, shown)?;
+        explained::it_agrees(&self.config, &view, &explained)?;
         self.promises.check(
             &self.config,
             &cluster,

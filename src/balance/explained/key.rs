@@ -1,8 +1,7 @@
 //! Explains which endpoint gets a key, and why those before it don't.
 
-use super::{super::shared::Shared, Clock, Explainer};
+use super::{super::shared::Shared, Clock, Explainer, Serving};
 use crate::{
-    endpoint::Counted,
     explain::{KeyChoice, KeyExplanation},
     policy::Passed,
     route::RouteKey,
@@ -24,15 +23,13 @@ pub(in super::super) fn explain_key<S>(
         history: history.as_deref(),
         clock: &clock,
     };
-    let has_available = snapshot.members().iter().any(|it| it.is_available());
-    let counted = Counted::of(snapshot.endpoints().iter().map(|it| it.weight()));
+    let serving = Serving::of(&snapshot);
     let is_chosen = |index: usize| found.chosen == Some(index);
     let chosen = found.order.iter().position(|it| is_chosen(it.0));
     let shown = SHOWN.max(chosen.map_or(0, |at| at + 1));
     let choices = found.order.iter().take(shown).map(|&(index, passed)| {
-        let (endpoint, member) = (&snapshot.endpoints()[index], &snapshot.members()[index]);
-        let counts = counted.has(endpoint.weight());
-        let it = explainer.endpoint(index, member, counts, has_available);
+        let member = &snapshot.members()[index];
+        let it = explainer.endpoint(index, member, &serving);
         KeyChoice {
             is_chosen: is_chosen(index),
             verdict: it.verdict,

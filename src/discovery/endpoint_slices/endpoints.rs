@@ -45,13 +45,14 @@ enum Rank {
     Ready,
 }
 
-/// The endpoints to use, of the first of `families` that has any.
+/// The endpoints to use, of the first of `families` that has any. Ready ones of the other family go before the last
+/// resort.
 pub(super) fn endpoints<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
     families: [&str; 2],
     port: &Port,
 ) -> Result<Vec<Endpoint>, Reason> {
-    let mut trouble = None;
+    let (mut trouble, mut last_resort) = (None, None);
     for family in families {
         // A slice without endpoints has no ports either.
         let is_used = |slice: &&EndpointSlice| !slice.endpoints.entries().is_empty();
@@ -64,18 +65,19 @@ pub(super) fn endpoints<'a>(
         {
             return Err(Reason::UnknownPort(UnknownPort::new(port, slices)));
         }
-        let found = joined(&slices, port);
-        if !found.is_empty() {
-            return Ok(found);
+        match joined(&slices, port) {
+            Some((Rank::Ready, found)) => return Ok(found),
+            found => last_resort = last_resort.or(found),
         }
         let wanted = slices
             .iter()
             .filter(|slice| ports::number(port, slice).is_some());
         trouble = trouble.or_else(|| wanted.clone().find_map(|slice| unreadable(slice)));
     }
-    match trouble {
-        Some(text) => Err(Reason::Unreadable(text.to_owned())),
-        None => Ok(Vec::new()),
+    match (last_resort, trouble) {
+        (Some((_, found)), _) => Ok(found),
+        (None, Some(text)) => Err(Reason::Unreadable(text.to_owned())),
+        (None, None) => Ok(Vec::new()),
     }
 }
 
@@ -110,8 +112,8 @@ fn without_zeros(octet: &str) -> &str {
     }
 }
 
-/// The endpoints of slices of one family: each address once, and only those of the highest rank.
-fn joined(slices: &[&EndpointSlice], port: &Port) -> Vec<Endpoint> {
+/// The endpoints of slices of one family: each address once, and only those of the highest rank, which comes with them.
+fn joined(slices: &[&EndpointSlice], port: &Port) -> Option<(Rank, Vec<Endpoint>)> {
     let mut found = BTreeMap::new();
     for slice in slices {
         let Some(port) = ports::number(port, slice) else {
@@ -128,12 +130,9 @@ fn joined(slices: &[&EndpointSlice], port: &Port) -> Vec<Endpoint> {
             }
         }
     }
-    let best = found.values().map(|(rank, _)| *rank).max();
-    let found = found.into_values();
-    found
-        .filter(|(rank, _)| Some(*rank) == best)
-        .map(|(_, endpoint)| endpoint)
-        .collect()
+    let best = found.values().map(|(rank, _)| *rank).max()?;
+    let of_best = found.into_values().filter(|(rank, _)| *rank == best);
+    Some((best, of_best.map(|(_, endpoint)| endpoint).collect()))
 }
 
 /// Orders two entries with the same address: the greater one is the pod that has it now.

@@ -447,6 +447,27 @@ fn an_ejected_endpoint_is_tried_with_its_own_keys() {
     assert_ne!(set.home("user-0"), home);
 }
 
+/// Requests of the other endpoint's keys may never come.
+#[test]
+fn if_nothing_is_left_a_key_tries_an_endpoint_that_is_not_its_own() {
+    let mut set = Set::of_endpoints(unbounded(), stateful([(0, 0), (1, 1)]));
+    let members = set.members();
+    let key = keys(100).find(|key| set.home(key) == "web-0");
+    let route = route(&key.expect("one of many"));
+    for member in &members {
+        member.refuse();
+    }
+    let snapshot = set.current.load_full();
+    assert!(snapshot.pick_routed(&route, &mut set.rng).is_none());
+    set.named("web-1").offer_trial();
+    let told = snapshot.key_order(route.requested_key().expect("it has one").clone());
+    assert_eq!(told.expect("a ring").chosen, Some(1));
+    let picked = snapshot.pick_routed(&route, &mut set.rng).expect("a trial");
+    assert!(picked.in_flight.is_trial());
+    assert_eq!(set.index(&picked.in_flight), 1);
+    assert!(snapshot.pick_routed(&route, &mut set.rng).is_none());
+}
+
 #[test]
 fn if_all_are_ejected_keys_stay_at_home() {
     let mut set = Set::new(unbounded(), 0..5);

@@ -155,8 +155,23 @@ proptest! {
     }
 
     #[test]
-    fn shares_of_a_policy_from_outside_match_its_picks(pods in pods(1..9)) {
-        holds(outside(PowerOfTwo::new()), &pods, false, 0.0)?;
+    fn shares_of_a_policy_from_outside_match_its_picks(
+        pods in pods(1..9), near in any::<bool>(), policy in 0..4_u8, keyed in any::<bool>(),
+    ) {
+        let (setting, slack) = match policy {
+            0 => (outside(PowerOfTwo::new()), 0.0),
+            1 => (outside(LeastConnections::new()), 0.0),
+            2 => (outside(RoundRobin::new()), 0.01),
+            _ => (outside(ConsistentHash::new()), 0.005),
+        };
+        let setting = if near { half_near(setting) } else { setting };
+        let (mut set, _running) = set_of(setting, &pods, false);
+        let keyed = keyed || policy == 3;
+        let route = |number| match keyed {
+            true => Route::new().key(format!("user-{number}").as_str()),
+            false => Route::new(),
+        };
+        check(&mut set, route, slack).map_err(TestCaseError::fail)?;
     }
 
     #[test]

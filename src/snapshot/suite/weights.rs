@@ -181,3 +181,22 @@ proptest! {
         prop_assert_eq!(shares, expected);
     }
 }
+
+/// A request for it may never come.
+#[test]
+fn an_endpoint_without_weight_is_tried_if_nothing_else_is_left() {
+    let mut set = Set::new(RoundRobin::new(), []);
+    set.publish(weighted([1, 0]));
+    let members = set.members();
+    for member in &members {
+        member.refuse();
+    }
+    members[1].offer_trial();
+    assert_eq!(set.pick().map(|picked| set.index(&picked)), Some(1));
+    members[0].accept();
+    members[1].offer_trial();
+    for _ in 0..10 {
+        assert_eq!(set.pick().map(|picked| set.index(&picked)), Some(0));
+    }
+    assert!(members[1].has_trial());
+}
