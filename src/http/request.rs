@@ -459,7 +459,12 @@ fn uri(client: &Client, path: &str) -> Result<Uri, Error> {
     address::Service::check_text(path)?;
     let below = client.defaults().below(path);
     let uri = below.as_deref().unwrap_or(path).parse::<Uri>();
-    let uri = uri.map_err(|error| invalid(&error))?;
+    let uri = uri.map_err(
+        |error| match path.is_empty() || path.starts_with(['?', '#']) {
+            true => invalid(&"a path begins with '/'"),
+            false => invalid(&error),
+        },
+    )?;
     // Some parsers take `/\host` for `//host`.
     if path.starts_with('/') && !secrets::is_plain_path(path) {
         return Err(client.service().another_host(path));
