@@ -223,6 +223,9 @@ impl<S, C> Balance<S, C> {
     /// Sends a request, like [`call`](Service::call), but needs no `poll_ready` before it.
     ///
     /// If discovery hasn't answered yet, the request waits.
+    ///
+    /// Use it in spawned tasks. There `oneshot` of tower's `ServiceExt` doesn't compile if the pods' errors are
+    /// [`BoxError`]s: rustc says that "implementation of `From` is not general enough".
     pub fn send<Req>(&self, request: Req) -> ResponseFuture<S, Req, C>
     where
         S: Service<Req> + Clone + Send + Sync + 'static,

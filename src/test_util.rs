@@ -101,7 +101,7 @@
 //! | a pod crashes, and is scheduled again | [`Cluster::replace`] |
 //! | a node vanishes: nothing answers, nothing refuses | [`Pod::black_hole`] |
 //! | a pod fails its readiness probe | [`Cluster::set_ready`] |
-//! | the Service is scaled, or rolled out | [`Cluster::scale`], [`Cluster::rolling_restart`]; [`Cluster::set_drain`] is the `preStop` hook |
+//! | the Service is scaled, or rolled out | [`Cluster::scale`], [`Cluster::rolling_restart`]; [`Cluster::set_drain`] is the `preStop` hook, without which POSTs may be lost |
 //! | all pods are replaced before DNS knows | [`Cluster::replace_all`] |
 //! | DNS fails, lies, is slow or silent | [`DnsServer::fault`] with a [`Fault`], of [`Cluster::dns`] |
 //! | the name server is gone | [`DnsServer::stop`], [`DnsServer::restart`] |

@@ -684,10 +684,10 @@ async fn the_serialized_fields_have_these_names() {
     });
     assert_eq!(json, expected);
     let text = "\
-1. 10.0.0.1:80 (web-1), first attempt, picked as preferred: refused after 0.0ns:
+1. 10.0.0.1:80 (web-1), first attempt, picked as preferred: refused after 0ns:
    connection refused
 2. 10.0.0.2:80, because the previous pod didn't take it, picked as the only one
-   available: answered after 0.0ns";
+   available: answered after 0ns";
     assert_eq!(attempts.to_string(), text);
     assert_eq!(AttemptLog::new().attempts().to_string(), "no attempts");
 }

@@ -443,6 +443,28 @@ async fn a_connection_that_the_pod_closes_is_named_in_plain_words() {
     );
 }
 
+/// The client takes the scheme from the URI; a wrong one is a usual mistake.
+#[tokio::test]
+async fn a_pod_that_speaks_another_protocol_says_what_to_change() {
+    let authority = Authority::new();
+    let (secure, _) = tls_kit::secure(authority.server(&[NAME], &[], false)).await;
+    let error = post(&builder([secure]).build().expect("a client")).await;
+    let advice = "its answer is not HTTP/1.1 (does the port want `https`, or `Protocol::Http2`?)";
+    assert!(error.to_string().ends_with(advice), "{error}");
+
+    let plain = pod(|mut peer: Peer<_>| async move {
+        peer.arrived().await;
+        peer.write("HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        pending().await
+    });
+    let client = tls_kit::builder([plain.await], authority.tls()).fail_fast();
+    let client = client.build().expect("a client");
+    kit::know(&client).await;
+    let error = post(&client).await;
+    let advice = "InvalidContentType (does the pod speak TLS at this port?)";
+    assert!(error.to_string().ends_with(advice), "{error}");
+}
+
 /// If the pod has closed nothing, the same words in another error are printed unchanged.
 #[test]
 fn an_error_blames_a_connection_s_end_on_the_pod_only_if_its_connection_has_ended() {

@@ -160,6 +160,10 @@ async fn without_counters_it_still_says_which_pods_get_requests() {
     let it = client.explain();
     assert!(it.totals.is_none() && client.counts().is_none() && it.events.is_empty());
     assert_eq!(it.endpoints[0].verdict, Verdict::Picked);
+    says(
+        &it.to_string(),
+        &["nothing, and no events: see `counters`", "not recorded"],
+    );
 }
 
 #[tokio::test]
@@ -370,6 +374,8 @@ async fn a_name_that_does_not_exist_is_named_as_the_cause() {
     let _ = within("an end", request).await;
     let unplaced = client.counts().expect("counted").unplaced;
     assert_eq!(unplaced, 1, "no pod had it");
+    let text = client.explain().to_string().replace("\n         ", " ");
+    says(&text, &["1 failed without any endpoint"]);
 }
 
 #[tokio::test]

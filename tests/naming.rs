@@ -116,6 +116,13 @@ async fn requests_can_be_spawned_joined_and_instrumented() {
     let balance = balance();
     let spawned = tokio::spawn(balance.clone().oneshot(7));
     assert_eq!(spawned.await.expect("no panic").expect("a response"), 87);
+    // `oneshot` doesn't compile in an async block, because the pods' error is a `BoxError`.
+    let in_a_task = tokio::spawn({
+        let (balance, pod) = (balance.clone(), balance.pod("127.0.0.1:80"));
+        async move { (balance.send(7).await, pod.send(7).await.is_err()) }
+    });
+    let (any, _) = in_a_task.await.expect("no panic");
+    assert_eq!(any.expect("a response"), 87);
     let answers = join_all((0..3).map(|_| balance.clone().oneshot(7))).await;
     assert!(answers.iter().all(Result::is_ok));
     let instrumented = tokio::spawn(balance.oneshot(7).instrument(span));

@@ -23,10 +23,10 @@ use support::scripted::{
 };
 use tokio::time::{sleep, timeout};
 use tokio_test::{assert_pending, assert_ready, task};
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_headless::{
     Balance, BalanceBuilder, BoxError, BuiltInPolicy, Discovery, Endpoint, EndpointState, Error,
-    OutlierDetection, Pinned, PodId, RetryLayer, RetryPolicy, Route,
+    OutlierDetection, Pinned, PodId, RetryLayer, RetryPolicy, Route, StreamDiscovery,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -185,6 +185,35 @@ async fn send_needs_no_poll_ready_for_one_pod_or_for_any() {
     assert_eq!(pod.address(), at(4));
     story.balance.send(Request(1)).await.expect("any");
     assert_eq!(story.calls(1..=5), 2);
+}
+
+/// A request that gives up just when its pod comes is sent, or says that the pod is away. Never that it refuses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_comes_when_a_request_gives_up_is_not_said_to_refuse() {
+    for _ in 0..300 {
+        let (sender, sets) = futures::channel::mpsc::unbounded();
+        let send = |set: Vec<Endpoint>| sender.unbounded_send(set).expect("it is read");
+        send(vec![web(1, 0)]);
+        let balance = Balance::builder(StreamDiscovery::new(sets)).fail_fast();
+        let balance = balance.build(|pod: &Endpoint| {
+            let address = pod.address();
+            service_fn(move |_: Request| async move { Ok::<_, BoxError>(address) })
+        });
+        balance.discovered().await.expect("a set");
+        let requests = tokio::spawn({
+            let pod = balance.pod("web-1");
+            async move {
+                loop {
+                    match pod.send(Request(1)).await {
+                        Ok(address) => return address,
+                        Err(error) => assert!(error.is_absent(), "{error}"),
+                    }
+                }
+            }
+        });
+        send(vec![web(1, 0), web(2, 1)]);
+        assert_eq!(requests.await.expect("no other error"), at(2));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -64,7 +64,11 @@ fn sentence(attempt: &Attempt, policy: Option<&str>) -> String {
 
 /// A time to the microsecond, in a unit that suits it.
 fn short(time: Duration) -> String {
-    format!("{:.1?}", Duration::from_micros(time.as_micros() as u64))
+    let time = Duration::from_micros(time.as_micros() as u64);
+    match time < Duration::from_millis(1) {
+        true => format!("{time:.0?}"),
+        false => format!("{time:.1?}"),
+    }
 }
 
 /// Writes the waits that aren't zero, such as `, waited 1.5s for discovery`.

@@ -61,7 +61,12 @@ impl<S: Clone> Shared<S> {
             true => Err(error),
             false => self.tell(context).ok_or(error),
         });
-        wait.map(Placement::Waiting)
+        wait.map(Placement::Waiting).or_else(|error| {
+            // The endpoint may have come since the second pick. The error would say that it refuses.
+            let late = self.pick_routed(context.route());
+            let (service, in_flight) = late.ok_or(error)?;
+            Ok(Placement::Picked(service, in_flight))
+        })
     }
 
     /// For a request that finds no room at this endpoint: another one that it hasn't asked for room, if there is one.

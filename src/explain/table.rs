@@ -26,8 +26,9 @@ impl fmt::Display for Explanation {
             wrapped(f, "! ", trouble)?;
         }
         discovery(f, &self.discovery, self.at)?;
-        if let Some(totals) = &self.totals {
-            counted(f, totals)?;
+        match &self.totals {
+            Some(totals) => counted(f, totals)?,
+            None => wrapped(f, "counted: ", "nothing, and no events: see `counters`")?,
         }
         writeln!(f)?;
         writeln!(
@@ -51,7 +52,11 @@ impl fmt::Display for Explanation {
 }
 
 fn discovery(f: &mut Formatter<'_>, it: &DiscoveryExplanation, at: SystemTime) -> fmt::Result {
-    let mut text = it.kind.clone().unwrap_or_else(|| "unknown source".into());
+    // Nothing is known of the source if no history is kept.
+    let mut text = it
+        .kind
+        .clone()
+        .unwrap_or_else(|| "source not recorded".into());
     let mut add = |words: String| text += &words;
     if it.is_fallback {
         add(" (fallback)".into());
@@ -100,8 +105,12 @@ fn counted(f: &mut Formatter<'_>, totals: &BalanceCounts) -> fmt::Result {
     );
     for (what, waits) in waited {
         if waits.begun > 0 {
-            text += &format!(", {} waited for {what}", waits.begun);
+            let times = if waits.begun == 1 { "wait" } else { "waits" };
+            text += &format!(", {} {times} for {what}", waits.begun);
         }
+    }
+    if totals.unplaced > 0 {
+        text += &format!(", {} failed without any endpoint", totals.unplaced);
     }
     let refused = totals.retries.budget_refused;
     if refused > 0 {

@@ -74,6 +74,9 @@ use crate::{
 /// [`layer`](Self::layer) puts tower's middleware around it; the result is a `Client` again. [A page of the
 /// guide](crate::guide::naming) shows how to name the type of a client, or of a [`Balance`](crate::Balance).
 ///
+/// As a service it takes any body. So `ServiceExt::ready` can't infer which; `client.oneshot(request)` and
+/// [`execute`](Self::execute) can.
+///
 /// A client without layers is always ready, even before its pods are known: requests wait for them. To accept traffic
 /// only when the pods are known, await `client.discovered()` first.
 ///

@@ -71,6 +71,33 @@ impl Client {
     /// # }
     /// ```
     ///
+    /// To answer differently each time, count outside of the async block. Unlike an async closure, this one may use what
+    /// it has captured:
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    /// use http::{Response, StatusCode};
+    /// use tower_headless::http::Client;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_headless::http::Error> {
+    /// let calls = AtomicUsize::new(0);
+    /// let client = Client::from_fn(move |_request| {
+    ///     let call = calls.fetch_add(1, Relaxed);
+    ///     async move {
+    ///         let mut response = Response::new("hello");
+    ///         if call == 0 {
+    ///             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    ///         }
+    ///         Ok(response)
+    ///     }
+    /// });
+    /// assert_eq!(client.get("/").await?.status(), 503);
+    /// assert_eq!(client.get("/").await?.status(), 200);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// To check what was sent, keep it. Each request's future needs its own handle:
     ///
     /// ```

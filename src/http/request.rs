@@ -290,7 +290,7 @@ impl RequestBuilder {
     /// The request's [key](Route::key): with [`ConsistentHash`](crate::ConsistentHash), requests of one key go to one
     /// pod. It overrides a key that the client [finds itself](super::ClientBuilder::key_from). Keys from a header or
     /// the path are text, so write `.key("7")` to match them: `.key(7)` is another key. The rest of the request's route
-    /// stays.
+    /// stays. Of this crate's other policies none looks at it.
     pub fn key(self, key: impl Into<RouteKey>) -> Self {
         let route = self.own_route().key(key);
         self.route(route)
@@ -459,7 +459,12 @@ fn uri(client: &Client, path: &str) -> Result<Uri, Error> {
     address::Service::check_text(path)?;
     let below = client.defaults().below(path);
     let uri = below.as_deref().unwrap_or(path).parse::<Uri>();
-    let uri = uri.map_err(|error| invalid(&error))?;
+    let uri = uri.map_err(
+        |error| match path.is_empty() || path.starts_with(['?', '#']) {
+            true => invalid(&"a path begins with '/'"),
+            false => invalid(&error),
+        },
+    )?;
     // Some parsers take `/\host` for `//host`.
     if path.starts_with('/') && !secrets::is_plain_path(path) {
         return Err(client.service().another_host(path));

@@ -10,7 +10,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -36,7 +36,8 @@ use crate::{endpoint::Endpoint, error::BoxError, in_flight::InFlight, outcome};
 /// The body of a response.
 ///
 /// When it has been read to its end, its connection is free again, and its request no longer counts as in flight.
-/// Dropped early, it closes its connection (HTTP/1.1) or resets its stream (HTTP/2).
+/// Dropped early, it closes its connection (HTTP/1.1) or resets its stream (HTTP/2), unless the rest of it has arrived
+/// and is small.
 ///
 /// After an error, each further read returns an error of the same kind, so that nobody takes a part for the whole. Stop
 /// at the first.
@@ -170,13 +171,7 @@ impl ResponseBody {
 
     /// Reads up to about `limit` bytes before the caller asks, to free the connection.
     pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) {
-        let exchange = &mut *self.exchange;
-        if exchange.lease.is_some()
-            && let Some(body) = &mut exchange.body
-            && body.read_ahead(cx, limit)
-        {
-            exchange.end();
-        }
+        self.exchange.read_ahead(cx, limit);
     }
 }
 
@@ -272,6 +267,9 @@ impl Body for ResponseBody {
     }
 }
 
+/// How much of a body that is dropped is read for the sake of its connection.
+const UNREAD: usize = 16 << 10;
+
 /// A response from its head to its end. Boxed once, because it passes through many types on its way to its caller.
 struct Exchange {
     /// None once the whole body has been read, or has failed.
@@ -292,6 +290,15 @@ struct Exchange {
 }
 
 impl Exchange {
+    fn read_ahead(&mut self, cx: &mut Context<'_>, limit: usize) {
+        if self.lease.is_some()
+            && let Some(body) = &mut self.body
+            && body.read_ahead(cx, limit)
+        {
+            self.end();
+        }
+    }
+
     fn is_end_stream(&self) -> bool {
         match &self.body {
             Some(body) => body.is_end_stream(),
@@ -364,6 +371,13 @@ impl Exchange {
         }
         self.failed = Some(error.again());
         Err(error)
+    }
+}
+
+/// What is dropped unread is often here already: then its connection need not be closed. Nothing waits for the rest.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.read_ahead(&mut Context::from_waker(Waker::noop()), UNREAD);
     }
 }
 

@@ -122,6 +122,9 @@ fn advice(error: &io::Error) -> &'static str {
         Some(rustls::Error::InvalidCertificate(
             rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature,
         )) => " (the client trusts no authority that has signed it: see `Tls::trust_pem`)",
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            " (does the pod speak TLS at this port?)"
+        }
         _ => "",
     }
 }

@@ -52,6 +52,9 @@ impl PodId {
     /// has the pods of several StatefulSets, requests fail at once, with an error that [is
     /// unreachable](crate::Error::is_unreachable) and has two of the names. While only one StatefulSet's pods are
     /// there, the client can't know of the other one. So request the pods of such a Service by name.
+    ///
+    /// While no endpoint's name is known, the pod isn't there. So it is with [`Dns`](crate::Dns) if the port has no name,
+    /// until a request has asked for a pod by its name.
     pub const fn ordinal(ordinal: u32) -> Self {
         Self(Id::Ordinal(ordinal))
     }

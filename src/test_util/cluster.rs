@@ -226,6 +226,9 @@ impl Cluster {
     /// A new pod starts before an old one is removed. In a StatefulSet the old one goes first, from the highest ordinal
     /// down, and the new one has its name.
     ///
+    /// Set a [drain](Self::set_drain) longer than the TTL first if no POST should fail. Without one, the old pods close
+    /// connections that clients still send on.
+    ///
     /// # Panics
     ///
     /// As [`start_pod`](Self::start_pod) does.

@@ -516,6 +516,10 @@ async fn an_invalid_path_is_an_invalid_request() {
         let message = is_invalid(client.get(path).into_future()).await;
         assert!(message.contains(&format!("{path:?}")), "{message}");
     }
+    for path in ["", "?page=2", "#top"] {
+        let message = is_invalid(client.get(path).into_future()).await;
+        assert!(message.contains("a path begins with '/'"), "{message}");
+    }
 }
 
 #[tokio::test]

@@ -118,6 +118,18 @@ async fn a_connection_that_does_not_become_ready_blocks_no_request() {
     drop(body);
 }
 
+/// Callers who only look at the status need no connection for each request.
+#[tokio::test]
+async fn a_response_that_is_dropped_after_it_has_arrived_keeps_its_connection() {
+    let (pod, connections) = whole().await;
+    let client = client([pod]);
+    for _ in 0..3 {
+        let response = client.get("/").into_future();
+        drop(within("a response", response).await.expect("a response"));
+    }
+    assert_eq!(connections.get(), 1);
+}
+
 /// A waiting request gets another connection meanwhile. The new connection is kept for the next request.
 #[tokio::test]
 async fn a_connection_that_no_request_needs_any_more_is_kept() {

@@ -48,7 +48,7 @@ fn of_explanation(it: &Explanation) -> Vec<String> {
             None => String::new(),
         };
         trouble.push(format!(
-            "all {} endpoints refuse requests{since}: requests wait, and fail when the ready timeout is over",
+            "all {} endpoints refuse requests{since}: requests wait until the ready timeout since then is over, and fail at once after it",
             it.size
         ));
     } else if it.is_panic {

@@ -16,6 +16,11 @@ pub(super) fn words(error: &(dyn Error + 'static)) -> Option<String> {
 
 fn of(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        // hyper has no method for this. A server of TLS or HTTP/2 answers a request of HTTP/1.1 in its own protocol.
+        if error.is_parse() && error.to_string().starts_with("invalid HTTP version") {
+            let advice = "does the port want `https`, or `Protocol::Http2`?";
+            return Some(format!("its answer is not HTTP/1.1 ({advice})"));
+        }
         let is_early = error.is_incomplete_message();
         return is_early.then(|| "it closed the connection before the end of its response".into());
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::discovery::dns::lookup::{
-    LookupError,
+    LookupError, Reason,
     RecordType::{self, A, Aaaa},
 };
 
@@ -100,6 +100,22 @@ async fn the_error_of_an_empty_walk_lists_all_names() {
     for name in [FIRST, SECOND_NAME, THIRD, "web."] {
         assert!(error.to_string().contains(name), "{error}");
     }
+}
+
+#[test]
+fn a_short_name_that_does_not_exist_says_what_to_do_outside_the_cluster() {
+    let says = |question: &str, reason| {
+        let error = LookupError::new(question, reason).to_string();
+        error.contains("outside the cluster use `localhost`")
+    };
+    let tried = |names: &[&str]| Reason::NoCandidate(names.iter().map(|it| (*it).into()).collect());
+    for question in ["web. (A)", "web.default. (AAAA)"] {
+        assert!(says(question, Reason::NoName), "{question}");
+        assert!(!says(question, Reason::Timeout), "{question}");
+    }
+    assert!(says("web", tried(&["web.lan", "web"])));
+    assert!(!says("web", tried(&[FIRST, "web"])), "it is in the cluster");
+    assert!(!says("www.example.com. (A)", Reason::NoName));
 }
 
 #[tokio::test(start_paused = true)]
