@@ -313,8 +313,8 @@ async fn a_retry_is_a_second_attempt_in_the_same_span() {
         .find(|it| it.message() == "request sent again");
     let retried = retried.expect("it is told").fields;
     assert_eq!(
-        (&*retried["method"], &*retried["reason"]),
-        ("GET", "503 Service Unavailable")
+        ["method", "reason", "outcome"].map(|field| &*retried[field]),
+        ["GET", "503 Service Unavailable", "answered"]
     );
     assert_eq!(retried["endpoint"], bad.addr().to_string());
     assert_well_told(&logs);

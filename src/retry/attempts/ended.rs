@@ -33,7 +33,8 @@ impl Ended {
             return;
         };
         let (endpoint, method) = (self.endpoint.as_ref().map(display), method.as_deref());
-        debug!(REQUESTS, service, endpoint, method, %reason, fate = ?self.fate, "{text}");
+        let outcome = self.fate.name();
+        debug!(REQUESTS, service, endpoint, method, %reason, outcome, "{text}");
     }
 
     /// Whether this is a hedge that no endpoint has executed, and its request may have another one. Then the share of
@@ -70,6 +71,16 @@ pub(crate) enum Fate {
 }
 
 impl Fate {
+    /// As log events name it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Lost => "lost",
+            Self::Unprocessed => "unprocessed",
+            Self::Unsent => "unsent",
+        }
+    }
+
     pub(super) fn may_be_executed(self) -> bool {
         matches!(self, Self::Answered | Self::Lost)
     }
