@@ -21,7 +21,10 @@ use futures::FutureExt;
 use support::scripted::{
     Behaviour, PodService, Pods, Request, Scripted, World as Story, endpoint, settle,
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::yield_now,
+    time::{sleep, timeout},
+};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_headless::{
@@ -208,6 +211,8 @@ async fn a_pod_that_comes_when_a_request_gives_up_is_not_said_to_refuse() {
                         Ok(address) => return address,
                         Err(error) => assert!(error.is_absent(), "{error}"),
                     }
+                    // It may have woken the background task on this very thread.
+                    yield_now().await;
                 }
             }
         });
@@ -651,4 +656,21 @@ async fn a_route_of_a_request_does_not_loosen_the_pin() {
         let answered = pod.call_with(Request(1), route).await;
         assert_eq!(answered.expect("there").0.address(), at(4));
     }
+}
+
+/// Nothing but the pod itself can end its wait then, or the time.
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_pod_left_before_its_balancer_ended_fails_in_time() {
+    let story = story().await;
+    story.pods.set([4], Behaviour::Pending);
+    let route = Route::new().pod("web-3");
+    let mut request = task::spawn(story.balance.call_with(Request(1), route));
+    story.set(set([1, 2, 3, 0, 5])).await;
+    drop(story.balance);
+    settle().await;
+    assert_pending!(request.poll(), "the pod may still become ready");
+    sleep(6 * SECOND).await;
+    assert!(request.is_woken(), "its time is up");
+    let error = assert_ready!(request.poll()).expect_err("not ready");
+    assert!(error.is_closed(), "{error}");
 }

@@ -403,6 +403,8 @@ where
         // Checked after the wait for changes has begun, so that no change is missed.
         let is_lost = shared.is_lost(context.route(), in_flight);
         let has_left = is_lost || in_flight.member().is_removed();
+        // If the balancer is closed there is no other endpoint; this one may still become ready in time.
+        let has_left = has_left && !shared.is_closed();
         if !has_left {
             task::ready!(next.as_mut().poll(cx));
             *change = None;
@@ -412,7 +414,7 @@ where
             *held = None;
             return Poll::Ready(failed);
         }
-        if has_left && !shared.is_closed() {
+        if has_left {
             let Held {
                 request,
                 mut context,
@@ -420,10 +422,6 @@ where
             } = held.take().expect(TAKEN);
             context.ended(AttemptOutcome::Left);
             return Poll::Ready(place_in_context(shared, request, context));
-        }
-        if has_left {
-            // The balancer is closed, so there is no other endpoint; this one may still become ready.
-            return Poll::Pending;
         }
     }
 }
