@@ -50,10 +50,22 @@ pub struct RequestBody(Option<Box<Kind>>);
 
 enum Kind {
     Whole(Option<Bytes>),
-    Stream(SyncBody),
-    Recorded(ReplayBody),
-    Begun(Begun<RequestBody>),
+    Stream(Streamed),
+    Begun(Begun<Streamed>),
     Watched { body: RequestBody, reader: Reader },
+}
+
+/// A stream, which can be read once, or as far as it is recorded.
+enum Streamed {
+    Once(SyncBody),
+    Recorded(ReplayBody),
+}
+
+/// What is kept of a request's body to send it again. It needs no box of its own, as a [`RequestBody`] would.
+pub(super) enum KeptBody {
+    Empty,
+    Whole(Option<Bytes>),
+    Recorded(ReplayBody),
 }
 
 impl RequestBody {
@@ -70,7 +82,7 @@ impl RequestBody {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self::at_hand(body).unwrap_or_else(|body| Kind::Stream(SyncBody::new(body)).into())
+        Self::at_hand(body).unwrap_or_else(|body| Streamed::Once(SyncBody::new(body)).into())
     }
 
     /// Wraps a stream of bytes. Like any other stream it can be sent only once: see [`new`](Self::new).
@@ -139,7 +151,7 @@ impl RequestBody {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Kind::Stream(SyncBody::new(Measured::new(body, declared))).into()
+        Streamed::Once(SyncBody::new(Measured::new(body, declared))).into()
     }
 
     /// Converts a body of a known type without boxing it, or gives it back.
@@ -165,8 +177,8 @@ impl RequestBody {
     /// Measures a stream that came as a `RequestBody`, and so has not been measured before.
     fn remeasured(self, declared: Option<u64>) -> Self {
         match self.0 {
-            Some(kind) if matches!(*kind, Kind::Stream(_)) => match *kind {
-                Kind::Stream(stream) => Self::measured_stream(stream, declared),
+            Some(kind) if matches!(*kind, Kind::Stream(Streamed::Once(_))) => match *kind {
+                Kind::Stream(Streamed::Once(stream)) => Self::measured_stream(stream, declared),
                 other => other.into(),
             },
             other => Self(other),
@@ -193,15 +205,13 @@ impl RequestBody {
         match self.0.as_deref() {
             None => true,
             Some(Kind::Whole(data)) => data.as_ref().is_none_or(|data| data.len() <= limit),
-            Some(Kind::Stream(_) | Kind::Recorded(_) | Kind::Begun(_) | Kind::Watched { .. }) => {
-                false
-            }
+            Some(Kind::Stream(_) | Kind::Begun(_) | Kind::Watched { .. }) => false,
         }
     }
 
     /// Lets `reading` tell whether hyper still reads a stream.
     pub(super) fn watch(&mut self, reading: &Reading) {
-        if let Some(Kind::Stream(_) | Kind::Recorded(_) | Kind::Begun(_)) = self.0.as_deref() {
+        if let Some(Kind::Stream(_) | Kind::Begun(_)) = self.0.as_deref() {
             let stream = std::mem::take(self);
             *self = Kind::Watched {
                 body: stream,
@@ -221,17 +231,14 @@ impl RequestBody {
 
     /// Reads what a stream has ready, in the caller's task: if the stream panics or blocks, it does so there.
     pub(super) fn begin(&mut self) {
-        if let Some(Kind::Stream(_) | Kind::Recorded(_)) = self.0.as_deref() {
-            let stream = std::mem::take(self);
-            *self = Kind::Begun(Begun::of(stream)).into();
-        }
+        self.replace_stream(|stream| Kind::Begun(Begun::of(stream)));
     }
 
     /// Whether the next frame, or the end, can be had without running foreign code.
     pub(super) fn is_at_hand(&self) -> bool {
         match self.0.as_deref() {
             None | Some(Kind::Whole(_)) => true,
-            Some(Kind::Stream(_) | Kind::Recorded(_)) => false,
+            Some(Kind::Stream(_)) => false,
             Some(Kind::Begun(begun)) => begun.is_at_hand(),
             Some(Kind::Watched { body, .. }) => body.is_at_hand(),
         }
@@ -239,36 +246,72 @@ impl RequestBody {
 
     /// Records a stream as it is sent, so that up to `limit` bytes of it can be sent again.
     pub(super) fn record(&mut self, limit: usize) {
-        let Some(kind) = self.0.as_deref_mut() else {
-            return;
-        };
-        if let Kind::Stream(_) = kind
+        self.replace_stream(|stream| {
+            Kind::Stream(match stream {
+                Streamed::Once(stream) => Streamed::Recorded(ReplayBody::new(stream, limit)),
+                recorded @ Streamed::Recorded(_) => recorded,
+            })
+        });
+    }
+
+    /// Replaces a stream that has not been read yet, in its box.
+    fn replace_stream(&mut self, replace: impl FnOnce(Streamed) -> Kind) {
+        if let Some(kind) = self.0.as_deref_mut()
+            && let Kind::Stream(_) = kind
             && let Kind::Stream(stream) = std::mem::replace(kind, Kind::Whole(None))
         {
-            *kind = Kind::Recorded(ReplayBody::new(stream, limit));
+            *kind = replace(stream);
         }
     }
 
     /// A copy of the body. None if it can be read only once, or if more was read than recorded.
     pub(super) fn again(&self) -> Option<Self> {
+        self.keep().map(|kept| kept.again())
+    }
+
+    /// Keeps what is needed to send the body again. None if it can be read only once.
+    pub(super) fn keep(&self) -> Option<KeptBody> {
         match self.0.as_deref() {
-            None => Some(Self::EMPTY),
-            Some(Kind::Whole(data)) => Some(Kind::Whole(data.clone()).into()),
-            Some(Kind::Stream(_)) => None,
-            Some(Kind::Recorded(replayed)) => Some(Kind::Recorded(replayed.again()).into()),
-            Some(Kind::Begun(begun)) => begun.stream().again(),
-            Some(Kind::Watched { body, .. }) => body.again(),
+            None => Some(KeptBody::Empty),
+            Some(Kind::Whole(data)) => Some(KeptBody::Whole(data.clone())),
+            Some(Kind::Stream(stream)) => stream.keep(),
+            Some(Kind::Begun(begun)) => begun.stream().keep(),
+            Some(Kind::Watched { body, .. }) => body.keep(),
+        }
+    }
+}
+
+impl Streamed {
+    fn keep(&self) -> Option<KeptBody> {
+        match self {
+            Self::Once(_) => None,
+            Self::Recorded(replayed) => Some(KeptBody::Recorded(replayed.again())),
+        }
+    }
+}
+
+impl KeptBody {
+    /// The body from its beginning.
+    pub(super) fn again(&self) -> RequestBody {
+        match self {
+            Self::Empty => RequestBody::EMPTY,
+            Self::Whole(data) => Kind::Whole(data.clone()).into(),
+            Self::Recorded(replayed) => Streamed::Recorded(replayed.again()).into(),
         }
     }
 
     /// Whether everything that was read of it has been recorded.
     pub(super) fn is_playable(&self) -> bool {
-        match self.0.as_deref() {
-            Some(Kind::Recorded(replayed)) => !replayed.recording.lock().overrun,
-            Some(Kind::Begun(begun)) => begun.stream().is_playable(),
-            Some(Kind::Watched { body, .. }) => body.is_playable(),
-            _ => true,
+        match self {
+            Self::Empty | Self::Whole(_) => true,
+            Self::Recorded(replayed) => !replayed.recording.lock().overrun,
         }
+    }
+}
+
+impl From<Streamed> for RequestBody {
+    fn from(stream: Streamed) -> Self {
+        Kind::Stream(stream).into()
     }
 }
 
@@ -323,7 +366,6 @@ impl Body for RequestBody {
             None => Poll::Ready(None),
             Some(Kind::Whole(data)) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
             Some(Kind::Stream(stream)) => Pin::new(stream).poll_frame(cx),
-            Some(Kind::Recorded(replayed)) => replayed.poll_frame(cx),
             Some(Kind::Begun(begun)) => begun.poll_frame(cx),
             Some(Kind::Watched { body, reader }) => {
                 let frame = Pin::new(body).poll_frame(cx);
@@ -337,7 +379,6 @@ impl Body for RequestBody {
             None => true,
             Some(Kind::Whole(data)) => data.is_none(),
             Some(Kind::Stream(stream)) => stream.is_end_stream(),
-            Some(Kind::Recorded(replayed)) => replayed.is_end_stream(),
             Some(Kind::Begun(begun)) => begun.is_end_stream(),
             Some(Kind::Watched { body, .. }) => body.is_end_stream(),
         }
@@ -350,9 +391,37 @@ impl Body for RequestBody {
                 SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64))
             }
             Some(Kind::Stream(stream)) => stream.size_hint(),
-            Some(Kind::Recorded(replayed)) => replayed.size_hint,
             Some(Kind::Begun(begun)) => begun.size_hint(),
             Some(Kind::Watched { body, .. }) => body.size_hint(),
+        }
+    }
+}
+
+impl Body for Streamed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut *self {
+            Self::Once(stream) => Pin::new(stream).poll_frame(cx),
+            Self::Recorded(replayed) => replayed.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Once(stream) => stream.is_end_stream(),
+            Self::Recorded(replayed) => replayed.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Once(stream) => stream.size_hint(),
+            Self::Recorded(replayed) => replayed.size_hint,
         }
     }
 }
@@ -360,7 +429,7 @@ impl Body for RequestBody {
 /// A stream that is recorded, and a position in the recording.
 ///
 /// The newest replay reads on where the recording ends; older ones belong to attempts that have failed.
-struct ReplayBody {
+pub(super) struct ReplayBody {
     recording: Arc<Mutex<Recording>>,
     /// The number of this replay among those that have been read; none before the first read.
     turn: Option<usize>,
@@ -376,7 +445,7 @@ pub(super) struct Elsewhere;
 
 struct Recording {
     stream: SyncBody,
-    recorded: Vec<Bytes>,
+    recorded: Frames,
     /// How many replays have been read; the newest of them reads on.
     turns: usize,
     /// How many frames have been read, recorded or not.
@@ -387,12 +456,35 @@ struct Recording {
     ended: bool,
 }
 
+/// Recorded frames. Most streams are gRPC calls of one message, and need no list.
+#[derive(Default)]
+struct Frames {
+    first: Option<Bytes>,
+    more: Vec<Bytes>,
+}
+
+impl Frames {
+    fn push(&mut self, data: Bytes) {
+        match self.first {
+            None => self.first = Some(data),
+            Some(_) => self.more.push(data),
+        }
+    }
+
+    fn get(&self, at: usize) -> Option<&Bytes> {
+        match at.checked_sub(1) {
+            None => self.first.as_ref(),
+            Some(at) => self.more.get(at),
+        }
+    }
+}
+
 impl ReplayBody {
     fn new(stream: SyncBody, limit: usize) -> Self {
         let size_hint = stream.size_hint();
         let recording = Recording {
             stream,
-            recorded: Vec::new(),
+            recorded: Frames::default(),
             turns: 0,
             read: 0,
             room: limit,
@@ -466,7 +558,7 @@ impl Recording {
             }
             _ => {
                 self.overrun = true;
-                self.recorded = Vec::new();
+                self.recorded = Frames::default();
             }
         }
     }
@@ -521,8 +613,9 @@ mod tests {
         let mut first = chunks(&["ab", "cd", "ef"]);
         first.record(10);
         assert_eq!(read(&mut first, 2).await, b"abcd");
-        assert!(first.is_playable());
-        let mut second = first.again().expect("recorded");
+        let kept = first.keep().expect("recorded");
+        assert!(kept.is_playable());
+        let mut second = kept.again();
         drop(first);
         assert!(!second.is_end_stream());
         assert_eq!(read(&mut second, 3).await, b"abcdef");
@@ -536,11 +629,11 @@ mod tests {
     async fn a_replay_reads_no_more_once_a_newer_one_reads() {
         let mut first = chunks(&["ab", "cd"]);
         first.record(10);
-        let kept = first.again().expect("recorded");
+        let kept = first.keep().expect("recorded");
         let reading = Reading::default();
         first.watch(&reading);
         assert_eq!(read(&mut first, 1).await, b"ab");
-        let mut second = kept.again().expect("recorded");
+        let mut second = kept.again();
         assert_eq!(read(&mut second, 1).await, b"ab");
         let frame = first.frame().await.expect("a frame");
         assert!(frame.is_err(), "what follows is the second's");
@@ -555,8 +648,9 @@ mod tests {
         body.record(3);
         assert_eq!(read(&mut body, 3).await, b"abcdef");
         assert!(body.frame().await.is_none());
-        assert!(!body.is_playable());
-        let mut again = body.again().expect("recorded");
+        let kept = body.keep().expect("recorded");
+        assert!(!kept.is_playable());
+        let mut again = kept.again();
         let frame = again.frame().await.expect("a frame");
         assert!(frame.is_err(), "not a body with a hole in it");
     }

@@ -19,8 +19,9 @@ use super::{body::RequestBody, error::Error};
 /// If they contradict each other, or are neither a length nor `chunked`.
 pub(super) fn declared(headers: &HeaderMap) -> Result<Option<u64>, Error> {
     // Most requests have none of these, and a walk through few headers is faster than hashing three names.
-    let names = [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION];
-    if headers.is_empty() || !headers.keys().any(|name| names.contains(name)) {
+    let is_one =
+        |it: &HeaderName| *it == CONTENT_LENGTH || *it == TRANSFER_ENCODING || *it == CONNECTION;
+    if headers.is_empty() || !headers.keys().any(is_one) {
         return Ok(None);
     }
     let length = only(headers, &CONTENT_LENGTH)?.map(length).transpose()?;
@@ -109,7 +110,7 @@ pub(super) fn check<B: Body>(request: &mut Request<B>) -> Result<(), Error> {
 /// RFC 9110 §9.3.6 and §9.3.8
 pub(super) fn check_body<B: Body>(request: &Request<B>) -> Result<(), Error> {
     let method = request.method();
-    if [Method::CONNECT, Method::TRACE].contains(method) && !request.body().is_end_stream() {
+    if matches!(*method, Method::CONNECT | Method::TRACE) && !request.body().is_end_stream() {
         return Err(Error::request(format_args!("{method} has no body")));
     }
     Ok(())

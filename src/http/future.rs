@@ -49,7 +49,7 @@ pin_project! {
         deadline: Option<Deadline>,
         followed: Option<Box<Followed>>,
         names_pod: bool,
-        grpc: Option<Box<Call>>,
+        grpc: Option<Call>,
         tracing: Option<Box<Tracing>>,
     }
 }
@@ -108,7 +108,7 @@ impl ResponseFuture {
     /// Makes it a gRPC call if there are `errors`, which say how its errors are told. Its own time is up at `expiry`.
     #[inline]
     pub(super) fn for_call(self, errors: Option<Errors>, expiry: Option<Expiry>) -> Self {
-        let grpc = errors.map(|errors| Box::new(Call { expiry, errors }));
+        let grpc = errors.map(|errors| Call { expiry, errors });
         Self { grpc, ..self }
     }
 

@@ -13,7 +13,7 @@ use std::{ops::ControlFlow, task::Context, time::Duration};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::UPGRADE};
 
 use super::{
-    body::{PodRequest, RequestBody},
+    body::{KeptBody, PodRequest, RequestBody},
     error::{Error, Outcome},
     kept_head::KeptHead,
     response::ResponseBody,
@@ -94,7 +94,7 @@ impl Default for Retries {
 /// What is needed to send a request again.
 pub(super) struct Replay {
     head: KeptHead,
-    body: RequestBody,
+    body: KeptBody,
     /// Whether it may be executed twice.
     repeatable: bool,
     /// Whether it may be hedged: it changes nothing, so two pods may execute it at once.
@@ -123,7 +123,7 @@ impl Replay {
         }
         // Pods that can refuse probably speak gRPC, whose bodies are all streams.
         request.body_mut().record(marked.unwrap_or_default().record);
-        let body = request.body().again()?;
+        let body = request.body().keep()?;
         Some(Box::new(Self {
             head: KeptHead::of(request),
             body,
@@ -143,7 +143,7 @@ impl Replay {
     ) -> ControlFlow<Answer, (PodRequest, Route)> {
         let ended = self.ended(&answer, retries);
         let allowance = &retries.allowance;
-        let again = || again(&self.head, &self.body);
+        let again = || Some(again(&self.head, &self.body));
         (self.attempts).next(answer, &ended, allowance, has_other, again)
     }
 
@@ -178,7 +178,7 @@ impl Replay {
     ) -> Option<(PodRequest, Route)> {
         let allowance = &retries.allowance;
         let route = self.attempts.beside(pod, allowance, has_other)?;
-        let request = again(&self.head, &self.body)?;
+        let request = again(&self.head, &self.body);
         let is_allowed = retries.hedges.as_ref()?.allow(&*allowance.budget, charge);
         allowance
             .hedged(is_allowed, charge)
@@ -216,7 +216,7 @@ impl Replay {
         has_other: impl Fn(&Route) -> bool,
     ) -> Option<(PodRequest, Route)> {
         let allowance = &retries.allowance;
-        let again = || again(&self.head, &self.body);
+        let again = || Some(again(&self.head, &self.body));
         (self.attempts).replace(answer, ended, other, allowance, has_other, again)
     }
 
@@ -318,7 +318,7 @@ fn status(response: &Response<ResponseBody>) -> StatusCode {
     }
 }
 
-/// A copy of the request, if its body can be copied.
-fn again(head: &KeptHead, body: &RequestBody) -> Option<PodRequest> {
-    Some(head.with(body.again()?))
+/// The request again.
+fn again(head: &KeptHead, body: &KeptBody) -> PodRequest {
+    head.with(body.again())
 }

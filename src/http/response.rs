@@ -213,8 +213,9 @@ impl Body for ResponseBody {
         }
         match &frame {
             Some(Err(_)) => this.abandon(),
-            // Not every caller polls again after the last frame, if the length told that it was the last.
-            Some(Ok(_)) if !body.is_end_stream() => {}
+            // Not every caller polls again after the last frame, if the length told that it was the last. Trailers always
+            // are; asking whether a stream has ended takes the lock of an HTTP/2 connection.
+            Some(Ok(frame)) if !frame.is_trailers() && !body.is_end_stream() => {}
             Some(Ok(_)) | None => {
                 this.end();
                 this.body = None;
@@ -225,8 +226,6 @@ impl Body for ResponseBody {
         }
         Poll::Ready(frame.map(|frame| {
             if let Some(error) = this.late(&frame) {
-                // Its pod has ended it, even if that end is still unread.
-                this.end();
                 return this.last(error);
             }
             frame.or_else(|error| {
@@ -473,7 +472,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_its_trailers_end_late_is_no_longer_in_flight() {
+    async fn a_stream_that_its_trailers_end_in_time_or_late_is_no_longer_in_flight() {
+        for (time, status) in [(Duration::from_secs(3600), "1"), (Duration::ZERO, "4")] {
+            assert_ends_with_its_trailers(time, status).await;
+        }
+    }
+
+    /// A call with this much time, which its pod cancels by trailers.
+    async fn assert_ends_with_its_trailers(time: Duration, status: &str) {
         let signals = Arc::new(Signals::new(Instant::now()));
         let pod = Endpoint::new(([10, 0, 0, 1], 80).into());
         let member = Member::new(pod, None, None, signals);
@@ -486,11 +492,12 @@ mod tests {
         let mut body = ResponseBody::new(StreamBody::new(frames));
         body.exchange.in_flight = Some(InFlight::new(&member, false));
         body.end_as(Call {
-            expiry: Until::after(Duration::ZERO).map(Expiry::of),
+            expiry: Until::after(time).map(Expiry::of),
             errors: Errors::Statuses,
         });
         let last = body.frame().await.expect("a frame").expect("a status");
-        assert_eq!(last.into_trailers().expect("trailers")["grpc-status"], "4");
+        let trailers = last.into_trailers().expect("trailers");
+        assert_eq!(trailers["grpc-status"], status);
         assert!(body.exchange.in_flight.is_none());
     }
 

@@ -23,11 +23,12 @@ pub(in crate::http) struct Begun<B> {
 }
 
 /// The frames that are read in the caller's task, if they are ready at once. A gRPC body of one message and its end
-/// takes two polls. A list would cost an allocation for most requests.
+/// takes two polls.
 #[derive(Default)]
 struct Ahead {
     first: Option<Result<Frame<Bytes>, BoxError>>,
-    second: Option<Result<Frame<Bytes>, BoxError>>,
+    /// Boxed, because most bodies end after the first, and a frame is large.
+    second: Option<Box<Result<Frame<Bytes>, BoxError>>>,
 }
 
 impl Ahead {
@@ -40,15 +41,15 @@ impl Ahead {
     }
 
     fn push(&mut self, frame: Result<Frame<Bytes>, BoxError>) {
-        let place = match self.is_empty() {
-            true => &mut self.first,
-            false => &mut self.second,
-        };
-        *place = Some(frame);
+        match self.is_empty() {
+            true => self.first = Some(frame),
+            false => self.second = Some(Box::new(frame)),
+        }
     }
 
     fn pop(&mut self) -> Option<Result<Frame<Bytes>, BoxError>> {
-        self.first.take().or_else(|| self.second.take())
+        let second = || self.second.take().map(|frame| *frame);
+        self.first.take().or_else(second)
     }
 }
 
