@@ -893,6 +893,20 @@ async fn concurrent_requests_make_only_one_multiplexed_connection() {
     assert_eq!(pods.open_and_made(1), (1, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_shared_connection_that_is_slow_to_make_is_waited_for_as_long_as_it_may_take() {
+    let pods = Pods::default();
+    pods.set(1, Mood::ConnectsLate);
+    let connections = Connections::multiplexed(pods.connect()).wait_timeout(SECOND / 20);
+    let discovery = StaticEndpoints::new([endpoint(1).address()]);
+    let balance = Balance::builder(discovery).fail_fast();
+    let balance = balance.build_connected(connections);
+    balance.discovered().await.expect("the pod");
+    for answer in join_all([0; 3].map(|_| send(&balance))).await {
+        assert_eq!(answer.expect("no refusal"), (1, 0));
+    }
+}
+
 /// Each runtime has its own connections, because those of another one may not be driven.
 #[test]
 fn a_connection_is_not_used_in_another_runtime() {

@@ -1,6 +1,10 @@
 //! [`Connections`]: how a user's own protocol connects to pods, and how its connections are shared.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use futures_util::future::{BoxFuture, poll_fn};
 use tower::Service;
@@ -167,7 +171,8 @@ impl<S: Send + 'static> Connections<S> {
     /// [outlier detection](crate::OutlierDetection) finds out.
     ///
     /// With [`multiplexed`](Self::multiplexed), it is how long the shared connection may take to be ready for one more request; then
-    /// the pod counts as refusing.
+    /// the pod counts as refusing. While it is being made, the [connect timeout](Self::connect_timeout) counts if that is
+    /// longer.
     pub fn wait_timeout(mut self, timeout: Duration) -> Self {
         self.settings.wait_timeout = timeout;
         self
@@ -185,7 +190,8 @@ impl<S: Send + 'static> Connections<S> {
     /// The service of one endpoint.
     pub(in super::super) fn of(&self, endpoint: &Endpoint) -> Connected<S> {
         let pool = Arc::new(Pool::new(endpoint.clone(), self.settings.clone()));
-        pool.counted.set_pool(&pool);
+        let counting: Weak<Pool<S>> = Arc::downgrade(&pool);
+        pool.counted.set_pool(counting);
         Connected {
             pool,
             stage: Mutex::default(),

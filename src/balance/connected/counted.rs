@@ -6,7 +6,6 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::pool::Pool;
 use crate::{
     counters::{Closed, ConnectionTally, HasIdle, NotConnected, claim},
     error::BoxError,
@@ -24,9 +23,8 @@ impl Counted {
     }
 
     /// Idle connections are counted by this pool.
-    pub(super) fn set_pool<S: Send + 'static>(&self, pool: &Arc<Pool<S>>) {
+    pub(super) fn set_pool(&self, pool: Weak<dyn HasIdle>) {
         if let Self(Some(tally)) = self {
-            let pool: Weak<Pool<S>> = Arc::downgrade(pool);
             tally.set_pool(pool);
         }
     }
@@ -87,12 +85,6 @@ impl Drop for Ends {
         // Nobody has ended it: its pool has, because the pod left or the balancer ended.
         self.tally
             .closed(self.why.get_mut().unwrap_or(Closed::Left));
-    }
-}
-
-impl<S: Send> HasIdle for Pool<S> {
-    fn idle(&self) -> u64 {
-        self.count_idle()
     }
 }
 

@@ -34,7 +34,7 @@ impl<S> Pool<S> {
             // Another request may have made it while this one waited for the place.
             return self.share(here).ok_or(place);
         }
-        match self.idle(&mut place, here) {
+        match self.take_idle(&mut place, here) {
             Some(idle) => Ok(Lease::new(self, idle, Some(place), false)),
             None => Err(place),
         }

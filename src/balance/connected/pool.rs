@@ -13,7 +13,13 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::counted::{Counted, Opened};
-use crate::{counters::Closed, endpoint::Endpoint, error::BoxError, home::Home, sync::Mutex};
+use crate::{
+    counters::{Closed, HasIdle},
+    endpoint::Endpoint,
+    error::BoxError,
+    home::Home,
+    sync::Mutex,
+};
 
 /// How many runtimes may have a shared connection each. Later ones push out those of runtimes that have ended.
 const MOST_RUNTIMES: usize = 64;
@@ -30,6 +36,16 @@ pub(super) struct Settings<S> {
 
 pub(super) type Connect<S> =
     dyn Fn(Endpoint) -> BoxFuture<'static, Result<S, BoxError>> + Send + Sync;
+
+impl<S> Settings<S> {
+    /// How long a request waits for a place. If connections are shared, another request is connecting there.
+    pub(super) fn place_timeout(&self) -> Duration {
+        match self.share {
+            Some(_) => self.wait_timeout.max(self.connect_timeout),
+            None => self.wait_timeout,
+        }
+    }
+}
 
 impl<S> Clone for Settings<S> {
     fn clone(&self) -> Self {
@@ -103,7 +119,7 @@ impl<S> Pool<S> {
 
     /// Takes an idle connection of the runtime `here`, for a request that has a place. If there is none, and no room
     /// for a new one, closes one of another runtime to make room.
-    pub(super) fn idle(&self, place: &mut Place, here: Home) -> Option<Connection<S>> {
+    pub(super) fn take_idle(&self, place: &mut Place, here: Home) -> Option<Connection<S>> {
         let mut open = self.open.lock();
         let at = open.connections.iter().rposition(|it| it.home == here);
         place.count(&self.taken);
@@ -126,13 +142,6 @@ impl<S> Pool<S> {
         if let Some(closed) = closed {
             closed.opened.ends(Closed::Idle);
         }
-    }
-
-    /// How many connections have no request.
-    pub(super) fn count_idle(&self) -> u64 {
-        let open = self.open.lock();
-        let idle = open.connections.iter().filter(|it| it.opened.is_idle());
-        idle.count() as u64
     }
 
     /// A new connection's number.
@@ -162,6 +171,14 @@ impl<S> Pool<S> {
         let forgotten = at.and_then(|at| open.connections.remove(at));
         drop(open);
         drop(forgotten);
+    }
+}
+
+impl<S: Send> HasIdle for Pool<S> {
+    fn idle(&self) -> u64 {
+        let open = self.open.lock();
+        let idle = open.connections.iter().filter(|it| it.opened.is_idle());
+        idle.count() as u64
     }
 }
 

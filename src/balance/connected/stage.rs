@@ -47,13 +47,16 @@ const STAY: Duration = Duration::from_millis(100);
 impl<S: Send + 'static> Stage<S> {
     /// Looks for a connection, or for a place for one.
     fn begin(pool: &Arc<Pool<S>>, here: Home) -> Self {
-        let wait = || Timer::after(pool.settings.wait_timeout);
+        let settings = &pool.settings;
         if let Some(lease) = pool.share(here) {
-            return Self::Has(lease, wait());
+            return Self::Has(lease, Timer::after(settings.wait_timeout));
         }
         match pool.places.clone().try_acquire_owned() {
             Ok(place) => Self::at(Place::new(place), pool, here),
-            Err(_) => Self::Waits(Box::pin(pool.places.clone().acquire_owned()), wait()),
+            Err(_) => {
+                let place = Box::pin(pool.places.clone().acquire_owned());
+                Self::Waits(place, Timer::after(settings.place_timeout()))
+            }
         }
     }
 
@@ -106,7 +109,7 @@ impl<S: Send + 'static> Stage<S> {
                         std::task::ready!(timer.poll(cx));
                         if settings.share.is_some() {
                             return Poll::Ready(Err(
-                                NoConnection::Late(settings.wait_timeout).into()
+                                NoConnection::Late(settings.place_timeout()).into()
                             ));
                         }
                         *timer = Timer::after(settings.wait_timeout.max(STAY));
