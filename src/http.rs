@@ -50,7 +50,7 @@
 
 // Where to look:
 //
-// - client.rs, builder.rs, defaults.rs: the client, its settings, and the headers and base path that its requests get
+// - client.rs, client/, builder.rs, defaults.rs: the client, its settings, and the headers and base path that its requests get
 // - request.rs, send.rs, reply.rs, json.rs: the client's own request methods: building a request, sending it, reading
 //   its response
 // - future.rs, future/, deadline.rs: one request: its attempts and its timeout
