@@ -90,9 +90,9 @@ use crate::{
 /// tests do (see [`Balance`](crate::Balance#several-runtimes)). Requests must be made within a tokio runtime. The
 /// response's body may be read or dropped anywhere.
 ///
-/// A [`Route`] in a request's extensions says where it wants to go: by a key, to one pod, or away from some pods. The
-/// client removes it before the request is sent. A retry also avoids the pods that have failed the request. If a
-/// request names neither pod nor key, the client may find its key
+/// A [`Route`](crate::Route) in a request's extensions says where it wants to go: by a key, to one pod, or away from
+/// some pods. The client removes it before the request is sent. A retry also avoids the pods that have failed the
+/// request. If a request names neither pod nor key, the client may find its key
 /// ([`ClientBuilder::key_from`](super::ClientBuilder::key_from)) and its session (feature `sessions`). A route to one
 /// pod comes before the session, and the session before the key.
 ///
@@ -229,8 +229,8 @@ impl Client {
     ///   [`RequestBody::try_clone`] fits its `clone_body_fn`.
     /// - **[`pod`](Self::pod), [`others`](Self::others) and [`broadcast`](Self::broadcast) go through the layers**, a
     ///   broadcast once for each pod. A request that a layer makes anew, as for a redirect, inherits from the first one
-    ///   its [`Route`], that it is [idempotent](super::Idempotent), and the rest of its time. It doesn't if the layer
-    ///   sends it from a task of its own.
+    ///   its [`Route`](crate::Route), that it is [idempotent](super::Idempotent), and the rest of its time. It doesn't
+    ///   if the layer sends it from a task of its own.
     /// - **The client's own errors stay what they are**, even if a layer passes them on as a [`BoxError`]. Others are
     ///   [`Error::is_layer`].
     /// - **Layers see the errors of [gRPC calls](Self#grpc)**, as of all requests. The statuses are made above the
