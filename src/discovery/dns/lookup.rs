@@ -275,16 +275,17 @@ impl LookupError {
         matches!(self.reason, Reason::Closed(..))
     }
 
-    /// What to do if `web` or `web.default` doesn't exist, and no name of a cluster was tried for it. On a machine outside the
-    /// cluster no such name exists.
+    /// What to do if `web` doesn't exist, or `web.default` where no name of a cluster was tried for it. On a machine outside
+    /// the cluster no such name exists.
     fn hint(&self) -> &'static str {
         let name = self.question.split(' ').next().unwrap_or_default();
-        let is_short = name.trim_end_matches('.').matches('.').count() < 2;
+        let dots = name.trim_end_matches('.').matches('.').count();
         let is_in_cluster = match &self.reason {
             Reason::NoCandidate(names) => names.iter().any(|name| name.contains(".svc.")),
             _ => false,
         };
-        match is_short && !is_in_cluster && self.is_not_found() {
+        let is_short = dots == 0 || (dots == 1 && !is_in_cluster);
+        match is_short && self.is_not_found() {
             true => {
                 "; outside the cluster use `localhost`, an address, or `hosts_file(true)` for a name in /etc/hosts"
             }

@@ -181,8 +181,10 @@ fn judge(setting: Setting, pods: &[Pod], wants: &[Wants]) -> Result<(), TestCase
         );
         if picked.in_flight.is_trial() {
             prop_assert!(has_trial, "no trial: {}", told);
+            let serves = |other: usize| (before[other].0 || before[other].1) && !is_left_out(other);
+            let is_none_left = !all().any(serves);
             prop_assert!(
-                counts(index) || is_preferred || route.is_only_others(),
+                counts(index) || is_preferred || route.is_only_others() || is_none_left,
                 "trial: {}",
                 told
             );

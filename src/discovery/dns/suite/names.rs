@@ -113,8 +113,12 @@ fn a_short_name_that_does_not_exist_says_what_to_do_outside_the_cluster() {
         assert!(says(question, Reason::NoName), "{question}");
         assert!(!says(question, Reason::Timeout), "{question}");
     }
-    assert!(says("web", tried(&["web.lan", "web"])));
-    assert!(!says("web", tried(&[FIRST, "web"])), "it is in the cluster");
+    for question in ["web", "web.default"] {
+        assert!(says(question, tried(&["web.lan", "web"])), "{question}");
+    }
+    assert!(says("web", tried(&[FIRST, "web"])));
+    let in_cluster = tried(&[FIRST, "web.default"]);
+    assert!(!says("web.default", in_cluster), "it is in the cluster");
     assert!(!says("www.example.com. (A)", Reason::NoName));
 }
 
