@@ -7,6 +7,7 @@
 use std::{
     cell::RefCell,
     fmt,
+    io::ErrorKind,
     sync::{Arc, OnceLock, Weak},
 };
 
@@ -38,6 +39,17 @@ pub(crate) enum NotConnected {
     Timeout,
     Tls,
     Other,
+}
+
+impl NotConnected {
+    /// The cause by the kind of the system's error.
+    pub(crate) fn by(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::TimedOut => Self::Timeout,
+            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Self::Refused,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// Why a connection has ended.

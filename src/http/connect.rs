@@ -233,13 +233,11 @@ impl Connector {
 /// The reason for a failed connect, for the counters.
 fn why(error: &(dyn Error + 'static), in_tls: bool) -> NotConnected {
     let error = error.downcast_ref::<io::Error>();
-    match error.map(io::Error::kind) {
-        Some(io::ErrorKind::TimedOut) => NotConnected::Timeout,
+    let why = error.map_or(NotConnected::Other, |error| NotConnected::by(error.kind()));
+    match why {
+        NotConnected::Timeout => why,
         _ if in_tls => NotConnected::Tls,
-        Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset) => {
-            NotConnected::Refused
-        }
-        _ => NotConnected::Other,
+        _ => why,
     }
 }
 

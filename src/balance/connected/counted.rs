@@ -91,11 +91,8 @@ impl Drop for Ends {
 /// The cause of a failed connect, from the system's own error, which others may wrap.
 fn why(error: &(dyn Error + 'static)) -> NotConnected {
     let mut chain = std::iter::successors(Some(error), |&error| error.source());
-    match chain.find_map(|error| Some(kind(error.downcast_ref()?))) {
-        Some(ErrorKind::TimedOut) => NotConnected::Timeout,
-        Some(ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) => NotConnected::Refused,
-        _ => NotConnected::Other,
-    }
+    let kind = chain.find_map(|error| Some(kind(error.downcast_ref()?)));
+    kind.map_or(NotConnected::Other, NotConnected::by)
 }
 
 /// The error's kind, or that of the error in it: such a one isn't its source.
