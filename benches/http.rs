@@ -81,7 +81,7 @@ fn http1(pods: &[SocketAddr], plan: &Plan, goals: &mut Goals) {
     let Some(results) = race.run(plan) else {
         return;
     };
-    results.judge(goals, OURS, LIMIT, near_limit(0.95));
+    results.judge(goals, OURS, LIMIT, near_limit(0.91));
     results.judge(goals, OURS, LEGACY, BETTER);
     for peer in [P2C, REQWEST] {
         results.judge(goals, OURS, peer, None);
