@@ -429,4 +429,25 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::SendKey(0, Read),
         ],
     },
+    Kept {
+        name: "a substitute that is asked for stays, without weight, once it isn't needed",
+        config: Config {
+            policy: LeastConnections,
+            seed: 316,
+            subset: 1,
+            failures: 1,
+            max_ejected: 0.34,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Send(hosts(&[]), Drop),
+            Step::Send(hosts(&[]), Drop),
+            Step::Set(hosts(&[2, 3])),
+            Step::SendTo(Name, 2, Read),
+            Step::Send(hosts(&[]), Drop),
+            Step::SendTo(OthersByName, 3, Read),
+            Step::Behave(3, Error),
+            Step::Traffic(17, 0, Drop),
+        ],
+    },
 ];

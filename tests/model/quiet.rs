@@ -154,8 +154,14 @@ impl World {
                 sleep(5 * PAUSE).await;
             }
         }
-        // A substitute may have left the subset meanwhile.
-        missing.retain(|&it| (self.endpoints().iter()).any(|status| host(&status.endpoint) == it));
+        // A substitute may have left the subset meanwhile, or stay only for requests for it, without weight.
+        let statuses = self.endpoints();
+        missing.retain(|&it| {
+            let mut these = statuses
+                .iter()
+                .filter(|status| host(&status.endpoint) == it);
+            these.any(|status| status.endpoint.weight() > 0)
+        });
         let statuses = self.endpoints().into_iter();
         let mut away = statuses.filter(|status| status.state != EndpointState::Available);
         match away.next() {
