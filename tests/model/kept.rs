@@ -450,4 +450,21 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::Traffic(17, 0, Drop),
         ],
     },
+    Kept {
+        name: "substitutes that are no longer needed stay for a while, though pods had no weight meanwhile",
+        config: Config {
+            seed: 345,
+            subset: 2,
+            ready: FailFast,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[3, 4, 5, 6])),
+            Step::Behave(5, HandBack),
+            Step::Behave(3, Refuse),
+            Step::Broadcast(64, 0, false),
+            Step::Set(hosts(&[2, 4, 5, 6])),
+            Step::Weight(6, 0),
+        ],
+    },
 ];

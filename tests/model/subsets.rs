@@ -8,12 +8,14 @@ use crate::{
     world::{Broken, broken},
 };
 
+const UNKNOWN: usize = usize::MAX;
+
 /// What has been seen of the subset so far.
 #[derive(Default)]
 pub(crate) struct Part {
     /// The pods that requests have asked for one by one.
     wanted: Vec<Wanted>,
-    /// The set in which substitutes joined, while some are there.
+    /// The set in which substitutes joined, while some are there; [`UNKNOWN`] if it may be any.
     extended_in: Option<usize>,
 }
 
@@ -61,7 +63,7 @@ impl Part {
             );
         }
         if !told.set.iter().all(|host| cluster.weight(host) > 0) {
-            self.extended_in = None;
+            self.extended_in = Some(UNKNOWN);
             return Ok(());
         }
         let used: Vec<_> = view.pods.iter().filter(|seen| !is_outside(seen)).collect();
