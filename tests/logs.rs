@@ -125,6 +125,35 @@ async fn every_event_of_a_story_names_its_service() {
     assert_well_told(&logs);
 }
 
+#[tokio::test]
+async fn a_pod_that_times_out_is_not_said_to_refuse() {
+    // It accepts connections, and says nothing on them.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let at = silent.local_addr().expect("an address");
+    let hung = pod(Mode::Hung).await;
+    let tick = Duration::from_millis(20);
+    let connect = builder([at]).protocol(Protocol::Http2).ready_timeout(tick);
+    for client in [
+        connect.connect_timeout(tick),
+        builder([hung.addr()]).first_byte_timeout(tick),
+    ] {
+        let logs = Logs::new();
+        let client = client.build().expect("a client");
+        let answer = within("an error", client.get("/").send()).await;
+        answer.expect_err("it times out");
+        let told = async {
+            while logs.count(Level::INFO, "endpoint doesn't answer in time") == 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        within("the event", told).await;
+        assert_eq!(logs.count(Level::INFO, "endpoint refuses requests"), 0);
+        let it = client.explain();
+        let why = &it.endpoints[0].why;
+        assert!(why.starts_with("doesn't answer in time: "), "{why}");
+    }
+}
+
 /// The `info` events about single endpoints.
 fn told(logs: &Logs) -> Vec<Event> {
     let mut events = logs.events();

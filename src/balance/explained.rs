@@ -19,6 +19,7 @@ use super::{
 use crate::{
     counters::{LastFailure, WhatFailed},
     endpoint::Counted,
+    error::is_timeout,
     explain::{
         DiscoveryExplanation, EndpointExplanation, Event, Explanation, LastError,
         PolicyExplanation, Verdict, short,
@@ -233,6 +234,13 @@ impl<S> Explainer<'_, S> {
         last.map(|(text, at)| LastError::new(text, self.clock.wall(at)))
     }
 
+    /// Whether an endpoint that is unreachable timed out, rather than refused.
+    fn is_late(&self, member: &Member) -> bool {
+        let notes = self.shared.notes();
+        let refusal = notes.refusals.get(&member.id());
+        refusal.is_some_and(|why| is_timeout(&**why))
+    }
+
     fn why(&self, standing: Standing, it: &EndpointExplanation, member: &Member) -> String {
         let error = it.last_error.as_ref().map(|error| error.text.as_str());
         let of_error = |words: &str| match error {
@@ -274,7 +282,10 @@ impl<S> Explainer<'_, S> {
                 return of_error("new: it is not connected yet");
             }
             Standing::Pending => return of_error("new: it has passed no health check yet"),
-            Standing::Unreachable => of_error("refuses requests"),
+            Standing::Unreachable => of_error(match self.is_late(member) {
+                true => "doesn't answer in time",
+                false => "refuses requests",
+            }),
         };
         match (it.verdict, it.next_trial) {
             (Verdict::LastResort, _) => why += "; but no other endpoint is left",

@@ -1,6 +1,7 @@
 //! Places a request at an endpoint: the one that was picked for it, or another one if that refuses.
 
 use std::{
+    io,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -327,8 +328,12 @@ where
 {
     let endpoint = in_flight.endpoint().clone();
     let service = in_flight.member().signals().service().cloned();
+    let mut is_late = false;
     let (is_passed_over, error) = match error.downcast::<Suspect>() {
-        Ok(suspect) => (true, suspect.0),
+        Ok(suspect) => {
+            is_late = suspect.is_late();
+            (true, suspect.into_inner())
+        }
         Err(error) => match error.downcast::<Refused>() {
             Ok(refused) => {
                 context.failed(&*refused.0, |error| AttemptOutcome::Unprocessed { error });
@@ -347,7 +352,11 @@ where
     if !is_passed_over {
         Shared::<S>::end_trial(&mut in_flight);
     } else if let Some(shared) = Shared::<S>::of(&in_flight) {
-        let why = chain(&*error).into();
+        let why = chain(&*error);
+        let why = match is_late {
+            true => io::Error::new(io::ErrorKind::TimedOut, why).into(),
+            false => why.into(),
+        };
         shared.refused(
             in_flight,
             RefusalKind::HandedBack,
