@@ -23,7 +23,8 @@ use support::{
 use tokio::{sync::Notify, time::sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_headless::{
-    Error, Hedge, OutlierDetection, Retry, RetryLayer, RetryPolicy, StaticEndpoints,
+    ConsistentHash, Error, Hedge, OutlierDetection, Retry, RetryLayer, RetryPolicy, Route,
+    StaticEndpoints,
     http::{Client, ClientBuilder, Protocol, RequestBody},
 };
 use tracing::Level;
@@ -152,6 +153,38 @@ async fn a_pod_that_times_out_is_not_said_to_refuse() {
         let why = &it.endpoints[0].why;
         assert!(why.starts_with("doesn't answer in time: "), "{why}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_the_policy_ignores_are_told_once() {
+    let set = || vec![endpoint(1), endpoint(2)];
+    let key = || Route::new().key("user-42");
+    let ask = async |world: &World, route| {
+        let answer = world.balance.call_with(Request(1), route);
+        answer.await.expect("an answer");
+    };
+    let (logs, ignored) = (Logs::new(), "the policy ignores keys");
+    let world = World::of(set(), |it| it.name("web")).await;
+    ask(&world, Route::new()).await;
+    // These go to their pod under any policy.
+    ask(&world, key().pod(endpoint(1).address())).await;
+    ask(&world, key().prefer(endpoint(1).address())).await;
+    assert_eq!(logs.count(Level::WARN, ignored), 0);
+    assert!(world.balance.explain().trouble.is_empty());
+    for _ in 0..3 {
+        ask(&world, key()).await;
+    }
+    assert_eq!(logs.count(Level::WARN, ignored), 1);
+    assert_well_told(&logs);
+    let trouble = world.balance.explain().trouble;
+    let says = "requests have keys, but the policy (round-robin) ignores them";
+    assert_eq!(trouble, [says]);
+
+    let logs = Logs::new();
+    let world = World::of(set(), |it| it.policy(ConsistentHash::new())).await;
+    ask(&world, key()).await;
+    assert_eq!(logs.count(Level::WARN, ignored), 0);
+    assert!(world.balance.explain().trouble.is_empty());
 }
 
 /// The `info` events about single endpoints.

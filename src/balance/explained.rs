@@ -95,6 +95,11 @@ pub(super) fn explain<S>(shared: &Shared<S>) -> Explanation {
         events: explainer.events(),
     };
     explanation.trouble = trouble::of(&explanation, tally.map(|tally| &**tally), clock.now);
+    if shared.ignored_keys.has_seen() {
+        let policy = shared.policy;
+        let trouble = format!("requests have keys, but the policy ({policy}) ignores them");
+        explanation.trouble.push(trouble);
+    }
     explanation
 }
 

@@ -143,6 +143,7 @@ where
         return State::failed(shared.signals.service(), error);
     }
     shared.ask_for(context.route());
+    shared.heed_key(context.route());
     loop {
         context.seeks(shared.policy);
         let cut_off = shared.cut_off();

@@ -290,7 +290,7 @@ impl RequestBuilder {
     /// The request's [key](Route::key): with [`ConsistentHash`](crate::ConsistentHash), requests of one key go to one
     /// pod. It overrides a key that the client [finds itself](super::ClientBuilder::key_from). Keys from a header or
     /// the path are text, so write `.key("7")` to match them: `.key(7)` is another key. The rest of the request's route
-    /// stays. Of this crate's other policies none looks at it.
+    /// stays. Of this crate's other policies none looks at it, and the client logs that once.
     pub fn key(self, key: impl Into<RouteKey>) -> Self {
         let route = self.own_route().key(key);
         self.route(route)
