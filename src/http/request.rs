@@ -20,6 +20,7 @@ use super::{
     body::RequestBody,
     client::Client,
     error::Error,
+    header_name,
     replay::{Idempotent, RequestTimeout},
     reply::{Asked, Response, ResponseLimit},
     secrets,
@@ -207,13 +208,11 @@ impl RequestBuilder {
     /// sensitive: `Debug` doesn't show them, and HTTP/2 doesn't index them.
     pub fn header<N, V>(self, name: N, value: V) -> Self
     where
-        N: TryInto<HeaderName, Error: Into<http::Error>>,
+        N: TryInto<HeaderName, Error: Into<http::Error>> + AsRef<[u8]>,
         V: TryInto<HeaderValue, Error: Into<http::Error>>,
     {
         self.try_with(|request, content| {
-            let name = name
-                .try_into()
-                .map_err(|error| Error::request(error.into()))?;
+            let name = header_name::parse(name).map_err(Error::request)?;
             let mut value: HeaderValue = value.try_into().map_err(|error| {
                 Error::request(format_args!("the header {name}: {}", error.into()))
             })?;
