@@ -161,7 +161,8 @@ impl<S> Snapshot<S> {
         let home = self.pickers.first(route, &|_| true);
         let trial = members.find(|&(index, member)| {
             // Under a keyed policy, an endpoint is tried only with a request of its own keys, unless this one has just
-            // failed there.
+            // failed there. A request without a key may go anywhere, so it may be any trial. If it couldn't, an
+            // endpoint whose keys are rare would stay out for long.
             let is_home = |home| home == index && !route.avoids(member.endpoint());
             home.is_none_or(is_home)
                 && self.members.weight(index) > 0
