@@ -107,6 +107,12 @@ impl<S> Snapshot<S> {
         self.pickers.split.is_some()
     }
 
+    /// Whether far endpoints get a share of the requests, though there are near ones.
+    pub(crate) fn spills(&self) -> bool {
+        let split = self.pickers.split.as_ref();
+        split.is_some_and(|split| split.spills())
+    }
+
     /// Whether the policy reads how many requests the endpoints have.
     pub(crate) fn is_load_aware(&self) -> bool {
         Picker::is_load_aware(&self.pickers.whole)

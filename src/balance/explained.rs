@@ -71,7 +71,10 @@ pub(super) fn explain<S>(shared: &Shared<S>) -> Explanation {
     };
     let endpoints = explainer.endpoints();
     let discovery = explainer.discovery();
-    let available = endpoints.iter().filter(|it| it.verdict.is_picked()).count();
+    let gets_some = |it: &&EndpointExplanation| {
+        it.verdict.is_picked() || (it.verdict == Verdict::Far && snapshot.spills())
+    };
+    let available = endpoints.iter().filter(gets_some).count();
     // The signal ends only when a request is accepted. If an endpoint is available, the outage may be over before that.
     let is_outage = available == 0 && !snapshot.members().iter().any(|it| it.is_available());
     let outage = shared.signals.outage_for(clock.now);
