@@ -395,7 +395,7 @@ async fn waiting_requests_are_counted_if_every_pod_refuses() {
                 .all(|it| it.verdict == Verdict::Unreachable)
     })
     .await;
-    says(&it.trouble[0], &["all 2 endpoints refuse requests"]);
+    says(&it.trouble[0], &["none of 2 endpoints accepts requests"]);
     says(
         &trouble(&it),
         &["1 request waits for an endpoint that accepts", "refused"],

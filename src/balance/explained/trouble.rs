@@ -47,9 +47,12 @@ fn of_explanation(it: &Explanation) -> Vec<String> {
             Some(outage) => format!(", for {}", short(outage)),
             None => String::new(),
         };
+        let none = match it.size {
+            1 => "the only endpoint accepts no requests".to_owned(),
+            size => format!("none of {size} endpoints accepts requests"),
+        };
         trouble.push(format!(
-            "all {} endpoints refuse requests{since}: requests wait until the ready timeout since then is over, and fail at once after it",
-            it.size
+            "{none}{since}: requests wait until the ready timeout since then is over, and fail at once after it"
         ));
     } else if it.is_panic {
         trouble.push("too few endpoints are healthy: ejections are ignored (panic)".into());
