@@ -1,6 +1,7 @@
 //! Places a request at an endpoint: the one that was picked for it, or another one if that refuses.
 
 use std::{
+    error::Error as StdError,
     io,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -353,20 +354,18 @@ where
     if !is_passed_over {
         Shared::<S>::end_trial(&mut in_flight);
     } else if let Some(shared) = Shared::<S>::of(&in_flight) {
-        let why = chain(&*error);
-        let why = match is_late {
-            true => io::Error::new(io::ErrorKind::TimedOut, why).into(),
-            false => why.into(),
-        };
-        shared.refused(
-            in_flight,
-            RefusalKind::HandedBack,
-            true,
-            why,
-            ready::<S, Req>,
-        );
+        let (kind, why) = (RefusalKind::HandedBack, told(&*error, is_late));
+        shared.refused(in_flight, kind, true, why, ready::<S, Req>);
     }
     State::failed(service.as_ref(), Error::endpoint_failed(endpoint, error))
+}
+
+/// The text of an error that goes to the caller, as an error that still says whether it was a timeout.
+fn told(error: &(dyn StdError + 'static), is_late: bool) -> BoxError {
+    match is_late {
+        true => io::Error::new(io::ErrorKind::TimedOut, chain(error)).into(),
+        false => chain(error).into(),
+    }
 }
 
 /// Counts one more refusal. True if the endpoint probably refuses all requests.

@@ -47,10 +47,7 @@ fn of_explanation(it: &Explanation) -> Vec<String> {
             Some(outage) => format!(", for {}", short(outage)),
             None => String::new(),
         };
-        let none = match it.size {
-            1 => "the only endpoint accepts no requests".to_owned(),
-            size => format!("none of {size} endpoints accepts requests"),
-        };
+        let none = none_accepts(it.size);
         trouble.push(format!(
             "{none}{since}: requests wait until the ready timeout since then is over, and fail at once after it"
         ));
@@ -70,6 +67,13 @@ fn of_explanation(it: &Explanation) -> Vec<String> {
         }
     }
     trouble
+}
+
+fn none_accepts(endpoints: usize) -> String {
+    match endpoints {
+        1 => "the only endpoint accepts no requests".to_owned(),
+        _ => format!("none of {endpoints} endpoints accepts requests"),
+    }
 }
 
 fn of_verdict(it: &Explanation, verdict: Verdict) -> usize {
