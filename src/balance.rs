@@ -11,6 +11,7 @@ mod future;
 mod generator;
 mod health_monitor;
 mod history;
+mod ignored_keys;
 #[cfg(all(test, tower_headless_shuttle))]
 mod interleavings;
 mod membership;

@@ -65,7 +65,8 @@ pub struct Explanation {
     pub policy: PolicyExplanation,
     /// How many endpoints there are, in the balancer's subset if it has one.
     pub size: usize,
-    /// How many of them get requests.
+    /// How many of them can get the next request: those whose verdict [is picked](Verdict::is_picked), and the far ones if
+    /// the near ones don't take all.
     #[cfg_attr(feature = "serde", serde(default))]
     pub available: usize,
     /// Whether too few endpoints are healthy, so that ejections are ignored ([panic

@@ -60,6 +60,7 @@
 // - broadcast.rs: one request to every pod
 // - pinned.rs: one pod, or all pods but one
 // - affinity.rs: which pod a request stays with: by a key, or by a session
+// - header_name.rs: names of headers, as callers write them
 // - key_from.rs, cookies.rs: where a request's key comes from if it names none
 // - session.rs, session/: feature `sessions`: what a sticky session's cookie says, and how a response sets it
 // - address.rs: which service a request's URI and `Host` name
@@ -106,6 +107,7 @@ mod future;
 mod grpc;
 mod h2_task;
 mod h2_wire;
+mod header_name;
 mod heads;
 #[cfg(feature = "json")]
 mod json;

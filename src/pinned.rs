@@ -36,7 +36,8 @@ use crate::{
 ///
 /// The names are the pods' hostnames, from SRV records and EndpointSlices, and the pods' own names, from
 /// EndpointSlices. With A and AAAA records, [`Dns`](crate::Dns) looks up the names that requests ask for. The first
-/// request for a name may wait for about a second (`Dns::min_refresh`).
+/// request for a name waits for that lookup. If requests ask for more than four new names in a row, it may wait for
+/// about a second (`Dns::min_refresh`).
 ///
 /// # All but one
 ///

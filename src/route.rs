@@ -86,7 +86,8 @@ impl Route {
     }
 
     /// Sets the key of what the request is about. A policy that looks at keys, such as
-    /// [`ConsistentHash`](crate::ConsistentHash), sends equal keys to the same pod. Other policies ignore it.
+    /// [`ConsistentHash`](crate::ConsistentHash), sends equal keys to the same pod. Other policies ignore it, and the
+    /// balancer logs that once.
     pub fn key(self, key: impl Into<RouteKey>) -> Self {
         self.with(|wishes| wishes.key = Some(key.into()))
     }

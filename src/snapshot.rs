@@ -107,6 +107,12 @@ impl<S> Snapshot<S> {
         self.pickers.split.is_some()
     }
 
+    /// Whether far endpoints get a share of the requests, though there are near ones.
+    pub(crate) fn spills(&self) -> bool {
+        let split = self.pickers.split.as_ref();
+        split.is_some_and(|split| split.spills())
+    }
+
     /// Whether the policy reads how many requests the endpoints have.
     pub(crate) fn is_load_aware(&self) -> bool {
         Picker::is_load_aware(&self.pickers.whole)
@@ -161,7 +167,8 @@ impl<S> Snapshot<S> {
         let home = self.pickers.first(route, &|_| true);
         let trial = members.find(|&(index, member)| {
             // Under a keyed policy, an endpoint is tried only with a request of its own keys, unless this one has just
-            // failed there.
+            // failed there. A request without a key may go anywhere, so it may be any trial. If it couldn't, an
+            // endpoint whose keys are rare would stay out for long.
             let is_home = |home| home == index && !route.avoids(member.endpoint());
             home.is_none_or(is_home)
                 && self.members.weight(index) > 0

@@ -352,6 +352,21 @@ async fn pods_that_join_are_asked_only_if_chosen() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn answers_that_have_ended_stay_ended_though_pods_join() {
+    let story = story([1, 2]).await;
+    let answers = story.broadcast().include_joining(true).await;
+    let mut answers = answers.expect("endpoints");
+    for _ in 0..2 {
+        assert!(answers.next().await.expect("an answer").1.is_ok());
+    }
+    assert!(answers.next().await.is_none());
+    story.becomes([1, 2, 3]).await;
+    assert!(answers.next().await.is_none());
+    assert_eq!(answers.size_hint(), (0, Some(0)));
+    assert_eq!(story.calls(1..=3), [1, 1, 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_but_one_are_asked_late_joiners_too() {
     let story = story([1, 2, 3]).await;
     story.pods.set([1], Behaviour::Hold);

@@ -395,7 +395,7 @@ async fn waiting_requests_are_counted_if_every_pod_refuses() {
                 .all(|it| it.verdict == Verdict::Unreachable)
     })
     .await;
-    says(&it.trouble[0], &["all 2 endpoints refuse requests"]);
+    says(&it.trouble[0], &["none of 2 endpoints accepts requests"]);
     says(
         &trouble(&it),
         &["1 request waits for an endpoint that accepts", "refused"],
@@ -945,10 +945,23 @@ async fn far_pods_are_picked_if_no_near_one_accepts_requests() {
     let world = World::of(set, |builder| builder.counters(true).prefer_zone("a")).await;
     let it = world.balance.explain();
     assert_eq!(verdicts(&it), [Verdict::Picked, Verdict::Far]);
+    assert_eq!(it.available, 1);
     world.pods.set([1], Behaviour::NotReady);
     send(&world, 5).await;
     assert_eq!(world.pods.counts(2).calls, 5);
     let it = world.balance.explain();
     assert_eq!(verdicts(&it), [Verdict::Unreachable, Verdict::Picked]);
     assert_eq!(it.available, 1);
+}
+
+/// One near pod of three can't take the zone's half of the requests.
+#[tokio::test(start_paused = true)]
+async fn far_pods_that_get_what_the_near_one_cannot_take_are_available() {
+    let far = |host| endpoint(host).with_zone("b");
+    let set = vec![endpoint(1).with_zone("a"), far(2), far(3)];
+    let world = World::of(set, |builder| builder.counters(true).prefer_zone("a")).await;
+    let it = world.balance.explain();
+    assert_eq!(verdicts(&it), [Verdict::Picked, Verdict::Far, Verdict::Far]);
+    assert!(it.endpoints[1].share > Some(0.0), "{it}");
+    assert_eq!(it.available, 3);
 }

@@ -23,7 +23,8 @@ use support::{
 use tokio::{sync::Notify, time::sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_headless::{
-    Error, Hedge, OutlierDetection, Retry, RetryLayer, RetryPolicy, StaticEndpoints,
+    ConsistentHash, Error, Hedge, OutlierDetection, Retry, RetryLayer, RetryPolicy, Route,
+    StaticEndpoints,
     http::{Client, ClientBuilder, Protocol, RequestBody},
 };
 use tracing::Level;
@@ -123,6 +124,67 @@ async fn every_event_of_a_story_names_its_service() {
     assert_eq!(logs.count(Level::INFO, "discovery succeeds again"), 1);
     assert_eq!(logs.count(Level::DEBUG, "endpoint left"), 1);
     assert_well_told(&logs);
+}
+
+#[tokio::test]
+async fn a_pod_that_times_out_is_not_said_to_refuse() {
+    // It accepts connections, and says nothing on them.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let at = silent.local_addr().expect("an address");
+    let hung = pod(Mode::Hung).await;
+    let tick = Duration::from_millis(20);
+    let connect = builder([at]).protocol(Protocol::Http2).ready_timeout(tick);
+    for client in [
+        connect.connect_timeout(tick),
+        builder([hung.addr()]).first_byte_timeout(tick),
+    ] {
+        let logs = Logs::new();
+        let client = client.build().expect("a client");
+        let answer = within("an error", client.get("/").send()).await;
+        answer.expect_err("it times out");
+        let told = async {
+            while logs.count(Level::INFO, "endpoint doesn't answer in time") == 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        within("the event", told).await;
+        assert_eq!(logs.count(Level::INFO, "endpoint refuses requests"), 0);
+        let it = client.explain();
+        let why = &it.endpoints[0].why;
+        assert!(why.starts_with("doesn't answer in time: "), "{why}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_the_policy_ignores_are_told_once() {
+    let set = || vec![endpoint(1), endpoint(2)];
+    let key = || Route::new().key("user-42");
+    let ask = async |world: &World, route| {
+        let answer = world.balance.call_with(Request(1), route);
+        answer.await.expect("an answer");
+    };
+    let (logs, ignored) = (Logs::new(), "the policy ignores keys");
+    let world = World::of(set(), |it| it.name("web")).await;
+    ask(&world, Route::new()).await;
+    // These go to their pod under any policy.
+    ask(&world, key().pod(endpoint(1).address())).await;
+    ask(&world, key().prefer(endpoint(1).address())).await;
+    assert_eq!(logs.count(Level::WARN, ignored), 0);
+    assert!(world.balance.explain().trouble.is_empty());
+    for _ in 0..3 {
+        ask(&world, key()).await;
+    }
+    assert_eq!(logs.count(Level::WARN, ignored), 1);
+    assert_well_told(&logs);
+    let trouble = world.balance.explain().trouble;
+    let says = "requests have keys, but the policy (round-robin) ignores them";
+    assert_eq!(trouble, [says]);
+
+    let logs = Logs::new();
+    let world = World::of(set(), |it| it.policy(ConsistentHash::new())).await;
+    ask(&world, key()).await;
+    assert_eq!(logs.count(Level::WARN, ignored), 0);
+    assert!(world.balance.explain().trouble.is_empty());
 }
 
 /// The `info` events about single endpoints.

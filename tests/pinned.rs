@@ -142,6 +142,30 @@ async fn the_error_of_an_unknown_name_lists_some_known_ones() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_error_of_an_unknown_number_or_address_advises_to_ask_by_name() {
+    let story = story_with(|builder| builder.fail_fast()).await;
+    let text = |pod: Pod| async move { ask(&pod).await.expect_err("nobody is it").to_string() };
+    assert_eq!(
+        text(story.balance.pod(at(9))).await,
+        "pod at 10.0.0.9:80 isn't there; there are web-0, web-1, web-2, web-3 and 1 more; \
+         a pod that is replaced gets another address: ask for it by its name"
+    );
+    story.set(vec![endpoint(6), endpoint(7)]).await;
+    assert_eq!(
+        text(story.balance.pod_at(8)).await,
+        "pod number 8 isn't there; of 2 endpoints no name is known; ask for it by its name"
+    );
+    story.set(vec![]).await;
+    for pod in [story.balance.pod_at(8), story.balance.pod(at(9))] {
+        let text = text(pod).await;
+        assert!(
+            text.ends_with("isn't there; there are no endpoints"),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_empty_name_is_an_error_at_once_that_says_so() {
     let story = story().await;
     let pod = story.balance.pod("");

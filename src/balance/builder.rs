@@ -357,6 +357,7 @@ impl<D, C> BalanceBuilder<D, C> {
             Part::new(subset, locality, || (&mut &generator).next_u64())
         });
         let policy = self.settings.policy.name();
+        let ignores_keys = !self.settings.policy.may_be_keyed();
         let (writer, current) = Writer::new(
             self.settings.policy,
             self.settings.locality,
@@ -372,6 +373,7 @@ impl<D, C> BalanceBuilder<D, C> {
         let mut shared = Shared::new(current, signals.clone(), generator, ready_timeout, events);
         shared.is_part = part.is_some();
         shared.policy = policy;
+        shared.ignored_keys.does_ignore = ignores_keys;
         let shared = Arc::new(shared);
         signals.belong_to(&shared);
         let slow_start = SlowStart::new(self.settings.slow_start);

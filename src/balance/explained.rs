@@ -19,6 +19,7 @@ use super::{
 use crate::{
     counters::{LastFailure, WhatFailed},
     endpoint::Counted,
+    error::is_timeout,
     explain::{
         DiscoveryExplanation, EndpointExplanation, Event, Explanation, LastError,
         PolicyExplanation, Verdict, short,
@@ -70,7 +71,10 @@ pub(super) fn explain<S>(shared: &Shared<S>) -> Explanation {
     };
     let endpoints = explainer.endpoints();
     let discovery = explainer.discovery();
-    let available = endpoints.iter().filter(|it| it.verdict.is_picked()).count();
+    let gets_some = |it: &&EndpointExplanation| {
+        it.verdict.is_picked() || (it.verdict == Verdict::Far && snapshot.spills())
+    };
+    let available = endpoints.iter().filter(gets_some).count();
     // The signal ends only when a request is accepted. If an endpoint is available, the outage may be over before that.
     let is_outage = available == 0 && !snapshot.members().iter().any(|it| it.is_available());
     let outage = shared.signals.outage_for(clock.now);
@@ -94,6 +98,11 @@ pub(super) fn explain<S>(shared: &Shared<S>) -> Explanation {
         events: explainer.events(),
     };
     explanation.trouble = trouble::of(&explanation, tally.map(|tally| &**tally), clock.now);
+    if shared.ignored_keys.has_seen() {
+        let policy = shared.policy;
+        let trouble = format!("requests have keys, but the policy ({policy}) ignores them");
+        explanation.trouble.push(trouble);
+    }
     explanation
 }
 
@@ -233,6 +242,13 @@ impl<S> Explainer<'_, S> {
         last.map(|(text, at)| LastError::new(text, self.clock.wall(at)))
     }
 
+    /// Whether an endpoint that is unreachable timed out, rather than refused.
+    fn is_late(&self, member: &Member) -> bool {
+        let notes = self.shared.notes();
+        let refusal = notes.refusals.get(&member.id());
+        refusal.is_some_and(|why| is_timeout(&**why))
+    }
+
     fn why(&self, standing: Standing, it: &EndpointExplanation, member: &Member) -> String {
         let error = it.last_error.as_ref().map(|error| error.text.as_str());
         let of_error = |words: &str| match error {
@@ -274,7 +290,10 @@ impl<S> Explainer<'_, S> {
                 return of_error("new: it is not connected yet");
             }
             Standing::Pending => return of_error("new: it has passed no health check yet"),
-            Standing::Unreachable => of_error("refuses requests"),
+            Standing::Unreachable => of_error(match self.is_late(member) {
+                true => "doesn't answer in time",
+                false => "refuses requests",
+            }),
         };
         match (it.verdict, it.next_trial) {
             (Verdict::LastResort, _) => why += "; but no other endpoint is left",

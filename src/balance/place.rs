@@ -1,6 +1,8 @@
 //! Places a request at an endpoint: the one that was picked for it, or another one if that refuses.
 
 use std::{
+    error::Error as StdError,
+    io,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -142,6 +144,7 @@ where
         return State::failed(shared.signals.service(), error);
     }
     shared.ask_for(context.route());
+    shared.heed_key(context.route());
     loop {
         context.seeks(shared.policy);
         let cut_off = shared.cut_off();
@@ -327,8 +330,12 @@ where
 {
     let endpoint = in_flight.endpoint().clone();
     let service = in_flight.member().signals().service().cloned();
+    let mut is_late = false;
     let (is_passed_over, error) = match error.downcast::<Suspect>() {
-        Ok(suspect) => (true, suspect.0),
+        Ok(suspect) => {
+            is_late = suspect.is_late();
+            (true, suspect.into_inner())
+        }
         Err(error) => match error.downcast::<Refused>() {
             Ok(refused) => {
                 context.failed(&*refused.0, |error| AttemptOutcome::Unprocessed { error });
@@ -347,16 +354,18 @@ where
     if !is_passed_over {
         Shared::<S>::end_trial(&mut in_flight);
     } else if let Some(shared) = Shared::<S>::of(&in_flight) {
-        let why = chain(&*error).into();
-        shared.refused(
-            in_flight,
-            RefusalKind::HandedBack,
-            true,
-            why,
-            ready::<S, Req>,
-        );
+        let (kind, why) = (RefusalKind::HandedBack, told(&*error, is_late));
+        shared.refused(in_flight, kind, true, why, ready::<S, Req>);
     }
     State::failed(service.as_ref(), Error::endpoint_failed(endpoint, error))
+}
+
+/// The text of an error that goes to the caller, as an error that still says whether it was a timeout.
+fn told(error: &(dyn StdError + 'static), is_late: bool) -> BoxError {
+    match is_late {
+        true => io::Error::new(io::ErrorKind::TimedOut, chain(error)).into(),
+        false => chain(error).into(),
+    }
 }
 
 /// Counts one more refusal. True if the endpoint probably refuses all requests.

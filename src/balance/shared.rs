@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use super::{
-    asked::Asked, generator::Generator, history::History, reconnect::RefusalKind,
-    request_context::RequestContext, starter::Starter,
+    asked::Asked, generator::Generator, history::History, ignored_keys::IgnoredKeys,
+    reconnect::RefusalKind, request_context::RequestContext, starter::Starter,
 };
 use crate::{
     attempts::PickReason,
@@ -25,7 +25,7 @@ use crate::{
     endpoint::Endpoint,
     error::{self, BoxError, Error, SharedError, chain},
     in_flight::InFlight,
-    logs::{Line, REQUESTS, debug},
+    logs::{Line, REQUESTS, debug, warn},
     member::{Member, MemberId, MemberRef},
     route::{PodId, Route},
     signals::{Attendant, Signals},
@@ -115,6 +115,8 @@ pub(super) struct Shared<S> {
     history: Option<CheckedMutex<History>>,
     /// The policy's name.
     pub(super) policy: &'static str,
+    /// Whether a request has had a key that the policy ignores.
+    pub(super) ignored_keys: IgnoredKeys,
     starter: OnceLock<Weak<Starter>>,
 }
 
@@ -160,6 +162,7 @@ impl<S> Shared<S> {
             notes: CheckedMutex::default(),
             history,
             policy: "custom",
+            ignored_keys: IgnoredKeys::new(),
             starter: OnceLock::new(),
         }
     }
@@ -329,6 +332,15 @@ impl<S> Shared<S> {
                 let name = name.to_string().into();
                 let _ = self.events.send(Event::Asked(name));
             }
+        }
+    }
+
+    /// Warns once if a request has a key that the policy ignores.
+    pub(super) fn heed_key(&self, route: &Route) {
+        if self.ignored_keys.is_first(route) {
+            let (service, policy) = (self.signals.service(), self.policy);
+            let what = "a request has a key, but the policy ignores keys: set `policy(ConsistentHash::new())`";
+            warn!(REQUESTS, service, policy, "{what}");
         }
     }
 

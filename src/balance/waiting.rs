@@ -361,7 +361,7 @@ impl<S> Shared<S> {
                 let mut left = notes.left.iter();
                 let last = left.find(|(endpoint, _)| pod.is(endpoint));
                 let last = last.map(|(endpoint, at)| (endpoint.clone(), now - *at));
-                PodState::Away(Away::new(snapshot.endpoints(), last))
+                PodState::Away(Away::new(snapshot.endpoints(), last, pod.advice()))
             }
         };
         // Without a refusal: the pod may be missing because discovery fails.

@@ -28,7 +28,7 @@ use crate::{
 /// A stream of the answers to a broadcast, as they come: one for each endpoint.
 ///
 /// Awaiting a [`Broadcast`](super::Broadcast) gives it. The requests make progress while it is polled. Dropping it
-/// cancels those that are under way, and asks nobody else.
+/// cancels those that are under way, and asks nobody else. Once it has ended, it stays ended.
 #[must_use = "streams do nothing unless polled"]
 pub struct Answers<T, E = Error> {
     terms: Terms<T, E>,
@@ -220,6 +220,10 @@ impl<T, E> Stream for Answers<T, E> {
                 // Unless the stream has ended, an endpoint that joins may be next.
                 if next.is_none() || this.hopeful() == 0 && this.terms.joining.is_none() {
                     this.terms.whole = None;
+                }
+                if next.is_none() {
+                    // An endpoint that joins later must not make the stream go on.
+                    this.terms.joining = None;
                 }
                 return Poll::Ready(next);
             }

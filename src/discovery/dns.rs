@@ -87,7 +87,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 /// | setting | default |
 /// | --- | --- |
 /// | [`max_refresh`](Self::max_refresh) | 5 s: ask again after the records' TTL, but no later than this |
-/// | [`min_refresh`](Self::min_refresh) | 1 s: never ask more often than this |
+/// | [`min_refresh`](Self::min_refresh) | 1 s: ask no more often than this, except for new [pods' names](Self#pods-own-names) |
 /// | [`on_empty`](Self::on_empty) | [`OnEmpty::Confirm`] |
 /// | [`prefer_ipv6`](Self::prefer_ipv6) | no: of a dual-stack pod's two addresses, the IPv4 one is used |
 /// | [`allow_loopback`](Self::allow_loopback) | no |
@@ -152,6 +152,8 @@ const SHORTEST: Duration = Duration::from_millis(10);
 /// [hostname](Endpoint::hostname). An address that isn't in the set adds no endpoint, and a name that doesn't exist
 /// means that the pod is away. The same is done if the SRV records of a large Service don't carry hostnames.
 ///
+/// - **A new name** is looked up at once, along with the Service. The first four may do so before
+///   [`min_refresh`](Self::min_refresh) is over, and one more each `min_refresh` after that. Others wait for the next look.
 /// - **The price** is one more query per look, for each name and each address family that the Service has. At most 64
 ///   names are asked for. A name that no request has asked for in five minutes is forgotten, along with its pod's
 ///   hostname. If there are more than 64, new names wait, and replace names that never belonged to a pod.
@@ -250,7 +252,8 @@ impl Dns {
         })
     }
 
-    /// The shortest time between two looks, however short the TTL and however urgent the need.
+    /// The shortest time between two looks, however short the TTL and however urgent the need. Exception: a [pod's
+    /// name](Self#pods-own-names) that is new may have an earlier look.
     ///
     /// Values are clamped to 10 ms … one day.
     pub fn min_refresh(self, min: Duration) -> Self {

@@ -33,6 +33,10 @@ const EAGER: [Duration; 3] = [
     Duration::from_secs(4),
 ];
 
+/// How many questions may be asked before [`Pace::min`] is over, for something [wanted](Schedule::want). One more each
+/// [`Pace::min`] after that: so a flood of made-up names doubles the pace at most.
+const EARLY: u32 = 4;
+
 /// So many negative answers in a row, over at least [`CONFIRM_PERIOD`], confirm that a name has no records any more.
 const CONFIRM_ANSWERS: u32 = 3;
 const CONFIRM_PERIOD: Duration = Duration::from_secs(10);
@@ -106,6 +110,10 @@ pub(crate) struct Schedule {
     pace: Pace,
     due: Instant,
     asked: Option<Instant>,
+    /// Something has been [wanted](Schedule::want) since.
+    is_wanted: bool,
+    /// When the early questions so far are paid off: each costs [`Pace::min`].
+    early_until: Option<Instant>,
     /// How many of [`EAGER`]'s pauses have passed.
     eager: usize,
     failures: Option<Backoff>,
@@ -129,6 +137,8 @@ impl Schedule {
             pace,
             due: now,
             asked: None,
+            is_wanted: false,
+            early_until: None,
             eager: EAGER.len(),
             failures: None,
             negatives: None,
@@ -143,7 +153,12 @@ impl Schedule {
 
     /// Notes that the question was asked.
     pub(crate) fn asked(&mut self, now: Instant) {
-        self.asked = Some(now);
+        let before = self.asked.replace(now);
+        self.is_wanted = false;
+        if before.is_some_and(|before| now < before + self.pace.min) {
+            let paid = self.early_until.map_or(now, |until| until.max(now));
+            self.early_until = Some(paid + self.pace.min);
+        }
     }
 
     /// Whether there are negative answers, confirmed or not.
@@ -172,6 +187,33 @@ impl Schedule {
         self.eager = 0;
         let floor = self.asked.map_or(now, |asked| asked + self.pace.min);
         self.due = self.due.min(floor.max(now));
+    }
+
+    /// Reacts to something that a new question may find, such as a pod's own name: asks at once, a few times even
+    /// before [`Pace::min`] is over ([`EARLY`]). If the last answer was a failure or negative, it is no more than a
+    /// [`refresh`](Self::refresh).
+    pub(crate) fn want(&mut self, now: Instant) {
+        self.is_wanted = true;
+        self.refresh(now);
+        if self.failures.is_none() && self.negatives.is_none() {
+            self.due = self.due.min(self.early(now));
+        }
+    }
+
+    /// Asks again for what was wanted while the last question was under way, because it came too late for that.
+    pub(crate) fn catch_up(&mut self, now: Instant) {
+        if self.is_wanted && self.failures.is_none() {
+            self.want(now);
+        }
+    }
+
+    /// When the next early question may be asked.
+    fn early(&self, now: Instant) -> Instant {
+        let credit = self.pace.min * (EARLY - 1);
+        match self.early_until {
+            Some(until) if until > now + credit => until - credit,
+            _ => now,
+        }
     }
 
     /// Takes the answer: sets when to ask next, and returns what to do with the records.
@@ -443,6 +485,73 @@ mod tests {
         let later = fixture.now + 2 * SECOND;
         fixture.schedule.refresh(later);
         assert_eq!(fixture.schedule.due(), later);
+    }
+
+    #[test]
+    fn what_is_wanted_is_asked_for_at_once_and_a_flood_at_twice_the_pace_at_most() {
+        let mut fixture = Fixture::new(Pace::default());
+        fixture.ask(records(5));
+        let began = fixture.now;
+        let want = |fixture: &mut Fixture| {
+            fixture.schedule.want(fixture.now);
+            fixture.schedule.want(fixture.now);
+            fixture.schedule.due() - fixture.now
+        };
+        for _ in 0..EARLY {
+            assert_eq!(want(&mut fixture), Duration::ZERO);
+            fixture.ask(records(5));
+        }
+        assert_eq!(fixture.now, began);
+        assert_eq!(want(&mut fixture), SECOND);
+        // A flood.
+        let mut asked = 0;
+        while fixture.now < began + 100 * SECOND {
+            want(&mut fixture);
+            fixture.ask(records(5));
+            asked += 1;
+        }
+        assert!((100..=200).contains(&asked), "{asked}");
+        // The credit comes back while nothing is wanted.
+        let end = fixture.now + 10 * SECOND;
+        while fixture.now < end {
+            fixture.ask(records(5));
+        }
+        for _ in 0..EARLY {
+            assert_eq!(want(&mut fixture), Duration::ZERO);
+            fixture.ask(records(5));
+        }
+        assert_eq!(want(&mut fixture), SECOND);
+    }
+
+    #[test]
+    fn what_is_wanted_during_a_question_is_asked_for_after_it() {
+        let mut fixture = Fixture::new(Pace::default());
+        fixture.ask(records(5));
+        fixture.now = fixture.schedule.due();
+        fixture.schedule.asked(fixture.now);
+        fixture.schedule.want(fixture.now);
+        let rng = &mut fixture.rng;
+        fixture.schedule.answered(records(5), fixture.now, rng);
+        fixture.schedule.catch_up(fixture.now);
+        assert_eq!(fixture.schedule.due(), fixture.now);
+        assert_eq!(
+            fixture.ask(records(5)).1.floor(),
+            1.0,
+            "then as after a change"
+        );
+        let due = fixture.schedule.due();
+        fixture.schedule.catch_up(fixture.now);
+        assert_eq!(fixture.schedule.due(), due, "nothing was wanted meanwhile");
+    }
+
+    #[test]
+    fn while_questions_fail_or_find_nothing_none_is_asked_early() {
+        for answer in [Answer::Failed, EMPTY] {
+            let mut fixture = Fixture::new(Pace::default());
+            fixture.ask(answer);
+            fixture.schedule.want(fixture.now);
+            assert!(fixture.schedule.due() >= fixture.now + SECOND, "{answer:?}");
+        }
     }
 
     #[test]

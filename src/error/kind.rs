@@ -155,18 +155,25 @@ pub(crate) struct Away {
     names: Vec<Box<str>>,
     /// Where the pod was last, and how long ago it left.
     last: Option<(Endpoint, Duration)>,
+    /// What to do, as the pod was asked for in this way; may be empty.
+    advice: &'static str,
 }
 
 /// How many names an error's text has.
 const NAMED: usize = 4;
 
 impl Away {
-    pub(crate) fn new(endpoints: &[Endpoint], last: Option<(Endpoint, Duration)>) -> Self {
+    pub(crate) fn new(
+        endpoints: &[Endpoint],
+        last: Option<(Endpoint, Duration)>,
+        advice: &'static str,
+    ) -> Self {
         let names = endpoints.iter().filter_map(Endpoint::name);
         Self {
             endpoints: endpoints.len(),
             names: names.take(NAMED).map(Into::into).collect(),
             last,
+            advice,
         }
     }
 }
@@ -179,10 +186,11 @@ impl fmt::Display for Away {
         }
         let others = self.endpoints - self.names.len();
         match (&self.names[..], others) {
-            ([], 0) => f.write_str("; there are no endpoints"),
-            ([], _) => write!(f, "; of {others} endpoints no name is known"),
-            (names, 0) => write!(f, "; there are {}", names.join(", ")),
-            (names, _) => write!(f, "; there are {} and {others} more", names.join(", ")),
+            ([], 0) => return f.write_str("; there are no endpoints"),
+            ([], _) => write!(f, "; of {others} endpoints no name is known")?,
+            (names, 0) => write!(f, "; there are {}", names.join(", "))?,
+            (names, _) => write!(f, "; there are {} and {others} more", names.join(", "))?,
         }
+        f.write_str(self.advice)
     }
 }

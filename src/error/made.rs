@@ -36,7 +36,7 @@ impl Error {
 
     /// The requested pod isn't there: [`is_absent`](Self::is_absent).
     pub fn fake_absent(pod: &str) -> Self {
-        Self::pod_unreachable(pod, PodState::Away(Away::new(&[], None)), None)
+        Self::pod_unreachable(pod, PodState::Away(Away::new(&[], None, "")), None)
     }
 
     /// A broadcast's pod has left: [`is_gone`](Self::is_gone).

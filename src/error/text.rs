@@ -119,7 +119,7 @@ mod tests {
         let text = "pod 10.0.0.1:80 failed: the request was not sent: connection closed";
         assert_eq!(chain(&error), text);
         assert_eq!(
-            chain(&Suspect("connection closed".into())),
+            chain(&Suspect::Refuses("connection closed".into())),
             "connection closed"
         );
     }

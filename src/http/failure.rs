@@ -23,7 +23,7 @@ pub(super) fn failure(
     if is_not_accepted(&error) {
         // It does so with all connections, so it is passed over, like a pod that refuses them at once.
         let (outcome, source) = (Outcome::Unprocessed, error.into());
-        return Suspect(Failure { outcome, source }.into()).into();
+        return Suspect::Refuses(Failure { outcome, source }.into()).into();
     }
     if let Some(source) = connection.take_body_error() {
         let outcome = Outcome::Abandoned;
@@ -85,7 +85,7 @@ pub(super) fn too_large(source: TooLarge) -> Failure {
 
 /// Passes over a pod that has missed the time for its first byte, until it answers again.
 pub(super) fn late(bound: Duration) -> BoxError {
-    Suspect(
+    Suspect::Late(
         Failure {
             outcome: Outcome::Unknown,
             source: NoFirstByte(bound).into(),

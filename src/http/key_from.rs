@@ -5,7 +5,10 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use http::{HeaderName, request::Parts};
 use percent_encoding::percent_decode_str;
 
-use super::cookies::{self, cookies};
+use super::{
+    cookies::{self, cookies},
+    header_name,
+};
 use crate::route::RouteKey;
 
 /// Where a request's [key](crate::Route::key) comes from if it names none; for
@@ -33,10 +36,9 @@ impl KeyFrom {
     /// fails if the name can't be a header's.
     pub fn header<N>(name: N) -> Self
     where
-        N: TryInto<HeaderName, Error: Into<http::Error>>,
+        N: TryInto<HeaderName, Error: Into<http::Error>> + AsRef<[u8]>,
     {
-        let name = name.try_into().map_err(Into::into);
-        Self(match name {
+        Self(match header_name::parse(name) {
             Ok(name) => Ok(Source::Header(name)),
             Err(error) => Err(format!("`KeyFrom::header`: {error}")),
         })

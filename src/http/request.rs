@@ -20,6 +20,7 @@ use super::{
     body::RequestBody,
     client::Client,
     error::Error,
+    header_name,
     replay::{Idempotent, RequestTimeout},
     reply::{Asked, Response, ResponseLimit},
     secrets,
@@ -207,13 +208,11 @@ impl RequestBuilder {
     /// sensitive: `Debug` doesn't show them, and HTTP/2 doesn't index them.
     pub fn header<N, V>(self, name: N, value: V) -> Self
     where
-        N: TryInto<HeaderName, Error: Into<http::Error>>,
+        N: TryInto<HeaderName, Error: Into<http::Error>> + AsRef<[u8]>,
         V: TryInto<HeaderValue, Error: Into<http::Error>>,
     {
         self.try_with(|request, content| {
-            let name = name
-                .try_into()
-                .map_err(|error| Error::request(error.into()))?;
+            let name = header_name::parse(name).map_err(Error::request)?;
             let mut value: HeaderValue = value.try_into().map_err(|error| {
                 Error::request(format_args!("the header {name}: {}", error.into()))
             })?;
@@ -290,7 +289,7 @@ impl RequestBuilder {
     /// The request's [key](Route::key): with [`ConsistentHash`](crate::ConsistentHash), requests of one key go to one
     /// pod. It overrides a key that the client [finds itself](super::ClientBuilder::key_from). Keys from a header or
     /// the path are text, so write `.key("7")` to match them: `.key(7)` is another key. The rest of the request's route
-    /// stays. Of this crate's other policies none looks at it.
+    /// stays. Of this crate's other policies none looks at it, and the client logs that once.
     pub fn key(self, key: impl Into<RouteKey>) -> Self {
         let route = self.own_route().key(key);
         self.route(route)

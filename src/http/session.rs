@@ -27,6 +27,7 @@ use self::{
     seal::Seal,
     sticky::OnLost,
 };
+use super::header_name;
 
 /// Sticky sessions, for [`ClientBuilder::sessions`](super::ClientBuilder::sessions): the requests of a session go to
 /// one pod, as long as it accepts them. Off by default.
@@ -120,9 +121,9 @@ impl Sessions {
     /// a name that can't be a header's.
     pub fn header<N>(name: N, secret: impl AsRef<[u8]>) -> Self
     where
-        N: TryInto<HeaderName, Error: Into<http::Error>>,
+        N: TryInto<HeaderName, Error: Into<http::Error>> + AsRef<[u8]>,
     {
-        let (name, flaw) = match name.try_into().map_err(Into::into) {
+        let (name, flaw) = match header_name::parse(name) {
             Ok(name) => (name, None),
             Err(error) => (
                 http::header::COOKIE,

@@ -195,6 +195,11 @@ impl LocalitySplit {
         }))
     }
 
+    /// Whether the far group gets a share, because the near one can't take everything.
+    pub(crate) fn spills(&self) -> bool {
+        self.part() < 1.0
+    }
+
     /// The near group's share of the requests, from 0 to 1.
     fn part(&self) -> f64 {
         self.share.load(Relaxed) as f64 / ALL as f64

@@ -42,7 +42,6 @@ impl AnyPolicy {
     }
 
     /// Whether a request's key may decide where it goes. Assumed of any policy from outside.
-    #[cfg(feature = "http")]
     pub(crate) fn may_be_keyed(&self) -> bool {
         match self {
             Self::BuiltIn(policy) => matches!(policy, BuiltInPolicy::ConsistentHash(_)),

@@ -98,6 +98,17 @@ impl PodId {
         }
     }
 
+    /// What to do if the pod isn't there, for the end of an error's text. Empty for a name, which is the best way to ask.
+    pub(crate) fn advice(&self) -> &'static str {
+        match &self.0 {
+            Id::Name(_) => "",
+            Id::Ordinal(_) => "; ask for it by its name",
+            Id::Ip(_) | Id::Address(_) => {
+                "; a pod that is replaced gets another address: ask for it by its name"
+            }
+        }
+    }
+
     /// Resolves an ordinal to a name among `endpoints`, if they have one StatefulSet. Any other id stays as it is.
     pub(crate) fn among(&self, endpoints: &[Endpoint]) -> Result<Cow<'_, Self>, Box<Ambiguous>> {
         let Id::Ordinal(ordinal) = &self.0 else {

@@ -48,8 +48,14 @@ pub(crate) fn it_agrees(config: &Config, view: &View, it: &Explanation) -> Resul
         a_share_agrees(config, pod)?;
     }
     let picked = it.endpoints.iter().filter(|pod| pod.verdict.is_picked());
-    if picked.count() != it.available {
-        return broken("the available are those that are picked", it.to_string());
+    let far = it
+        .endpoints
+        .iter()
+        .filter(|pod| pod.verdict == Verdict::Far);
+    let (picked, far) = (picked.count(), far.count());
+    if ![picked, picked + far].contains(&it.available) {
+        let what = "the available are those that are picked, and the far ones if they get some";
+        return broken(what, it.to_string());
     }
     let shares: Option<f64> = it.endpoints.iter().map(|pod| pod.share).sum();
     let gets_some = |pod: &EndpointExplanation| {

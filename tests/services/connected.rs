@@ -241,6 +241,25 @@ async fn a_pod_that_cant_be_connected_to_costs_the_caller_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_without_a_connection_in_time_is_not_said_to_refuse() {
+    for (mood, says) in [
+        (Mood::Refuses, "refuses requests"),
+        (Mood::BreaksAtOnce, "refuses requests"),
+        (Mood::Hangs, "doesn't answer in time"),
+        (Mood::NeverReady, "doesn't answer in time"),
+    ] {
+        let pods = Pods::default();
+        let balance = over(&pods, &[1, 2], 2);
+        pods.set(1, mood);
+        for _ in 0..2 {
+            send(&balance).await.expect("pod 2 answers");
+        }
+        let why = &balance.explain().endpoints[0].why;
+        assert!(why.starts_with(says), "{mood:?}: {why}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_that_broke_while_idle_is_replaced_unseen() {
     let pods = Pods::default();
     let balance = over(&pods, &[1], 3);

@@ -1,6 +1,7 @@
 //! How a clone of a pod's service gets its connection, stage by stage.
 
 use std::{
+    io,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -108,9 +109,7 @@ impl<S: Send + 'static> Stage<S> {
                     Poll::Pending => {
                         std::task::ready!(timer.poll(cx));
                         if settings.share.is_some() {
-                            return Poll::Ready(Err(
-                                NoConnection::Late(settings.place_timeout()).into()
-                            ));
+                            return Poll::Ready(Err(late(settings.place_timeout())));
                         }
                         *timer = Timer::after(settings.wait_timeout.max(STAY));
                         return Poll::Ready(Err(pool.busy().into()));
@@ -133,9 +132,7 @@ impl<S: Send + 'static> Stage<S> {
                     Poll::Pending => {
                         std::task::ready!(connecting.timer.poll(cx));
                         pool.counted.timed_out();
-                        return Poll::Ready(Err(
-                            NoConnection::Late(settings.connect_timeout).into()
-                        ));
+                        return Poll::Ready(Err(late(settings.connect_timeout)));
                     }
                 },
                 Self::Has(lease, timer) => match lease.poll_ready(cx) {
@@ -153,15 +150,11 @@ impl<S: Send + 'static> Stage<S> {
                         std::task::ready!(timer.poll(cx));
                         if lease.is_new() {
                             lease.discard(Closed::Client);
-                            return Poll::Ready(Err(
-                                NoConnection::Late(settings.connect_timeout).into()
-                            ));
+                            return Poll::Ready(Err(late(settings.connect_timeout)));
                         }
                         // A connection that others use may only be busy.
                         if settings.share.is_some() {
-                            return Poll::Ready(Err(
-                                NoConnection::Late(settings.wait_timeout).into()
-                            ));
+                            return Poll::Ready(Err(late(settings.wait_timeout)));
                         }
                         // An idle connection is stuck. Other idle ones may be, too, so a new one is made.
                         match lease.discard(Closed::Client) {
@@ -183,6 +176,11 @@ enum NoConnection {
     Busy(Duration, usize),
     #[error("no connection within {0:?}")]
     Late(Duration),
+}
+
+/// The error that no connection was ready in time. By its kind, the balancer sees that this is no refusal.
+fn late(after: Duration) -> BoxError {
+    io::Error::new(io::ErrorKind::TimedOut, NoConnection::Late(after)).into()
 }
 
 impl<S> Pool<S> {

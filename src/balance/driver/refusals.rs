@@ -12,6 +12,7 @@ use super::{
 use crate::{
     discovery::Discovery,
     endpoint::Endpoint,
+    error::{BoxError, is_timeout},
     logs::{ENDPOINTS, Line, change, debug, display},
     member::Member,
 };
@@ -51,9 +52,7 @@ where
             }
             (Ok(()), None) => {}
             (Err(error), Some(refusal)) => {
-                let service = self.shared.signals.service();
-                let (endpoint, why) = (member.endpoint(), Line(&*error));
-                debug!(ENDPOINTS, service, %endpoint, error = %why, "endpoint still refuses");
+                self.tell_of_repeated_refusal(member.endpoint(), &error);
                 self.shared
                     .note_refusal(id, member.endpoint(), error.into());
                 self.refused(&member, refusal);
@@ -89,7 +88,25 @@ where
     pub(super) fn tell_of_refusal(&self, member: &Member) {
         let (endpoint, signals) = (member.endpoint(), &self.shared.signals);
         let error = self.shared.notes().refusals.get(&member.id()).cloned();
+        let is_late = error.as_deref().is_some_and(|error| is_timeout(error));
         let error = error.as_deref().map(|error| display(Line(error)));
-        change!(Refuses, signals, %endpoint, error, "endpoint refuses requests");
+        match is_late {
+            true => {
+                change!(Refuses, signals, %endpoint, error, "endpoint doesn't answer in time");
+            }
+            false => change!(Refuses, signals, %endpoint, error, "endpoint refuses requests"),
+        }
+    }
+
+    fn tell_of_repeated_refusal(&self, endpoint: &Endpoint, error: &BoxError) {
+        let (service, why) = (self.shared.signals.service(), Line(&**error));
+        match is_timeout(&**error) {
+            true => {
+                debug!(ENDPOINTS, service, %endpoint, error = %why, "endpoint still doesn't answer in time");
+            }
+            false => {
+                debug!(ENDPOINTS, service, %endpoint, error = %why, "endpoint still refuses");
+            }
+        }
     }
 }

@@ -47,9 +47,9 @@ fn of_explanation(it: &Explanation) -> Vec<String> {
             Some(outage) => format!(", for {}", short(outage)),
             None => String::new(),
         };
+        let none = none_accepts(it.size);
         trouble.push(format!(
-            "all {} endpoints refuse requests{since}: requests wait until the ready timeout since then is over, and fail at once after it",
-            it.size
+            "{none}{since}: requests wait until the ready timeout since then is over, and fail at once after it"
         ));
     } else if it.is_panic {
         trouble.push("too few endpoints are healthy: ejections are ignored (panic)".into());
@@ -67,6 +67,13 @@ fn of_explanation(it: &Explanation) -> Vec<String> {
         }
     }
     trouble
+}
+
+fn none_accepts(endpoints: usize) -> String {
+    match endpoints {
+        1 => "the only endpoint accepts no requests".to_owned(),
+        _ => format!("none of {endpoints} endpoints accepts requests"),
+    }
 }
 
 fn of_verdict(it: &Explanation, verdict: Verdict) -> usize {

@@ -101,6 +101,12 @@ impl PodNames {
         }
     }
 
+    /// Whether a name hasn't had its turn in any look.
+    pub(super) fn has_unasked(&self) -> bool {
+        let wanted = self.0.lock();
+        wanted.names.values().any(|entry| entry.asked == [None; 2])
+    }
+
     /// Notes that a name belongs to a pod of the Service.
     fn is_real(&self, pod: &str) {
         if let Some(entry) = self.0.lock().names.get_mut(pod) {

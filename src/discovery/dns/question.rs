@@ -357,6 +357,16 @@ impl Question {
         self.schedule.refresh(Instant::now());
     }
 
+    /// A pod's own name is wanted that no look has asked for: asks at once, if there have been few such questions.
+    pub(super) fn want(&mut self) {
+        self.schedule.want(Instant::now());
+    }
+
+    /// [`want`](Self::want) for names that were wanted during the last look.
+    pub(super) fn catch_up(&mut self) {
+        self.schedule.catch_up(Instant::now());
+    }
+
     /// Drops `endpoint` if DNS already says that it is gone, though unconfirmed. Returns true if it did.
     pub(super) fn give_up(&mut self, endpoint: &Endpoint) -> bool {
         let Some(endpoints) = self

@@ -96,8 +96,10 @@ impl<R: Resolve> Source for Refresher<R> {
         if matches!(self.settings.target.host(), Host::Address(_)) {
             return false;
         }
-        if self.names.want(pod, Instant::now()) {
-            self.refresh();
+        if self.names.want(pod, Instant::now())
+            && let Some(run) = &mut self.run
+        {
+            run.want();
         }
         true
     }

@@ -128,6 +128,11 @@ impl<R: Resolve> Run<R> {
         self.questions.refresh();
     }
 
+    /// A pod's own name is wanted that no look has asked for: asks at once, if there have been few such names lately.
+    pub(super) fn want(&mut self) {
+        self.questions.iter_mut().for_each(Question::want);
+    }
+
     /// Asks again soon, and drops `endpoint` if DNS already says that it is gone, though unconfirmed.
     pub(super) fn refused(&mut self, endpoint: &Endpoint) {
         for question in self.questions.iter_mut() {
@@ -289,6 +294,9 @@ impl<R: Resolve> Run<R> {
 
     /// Takes the results of looks. Returns an error if one must be yielded.
     fn take_results(&mut self, looks: Vec<Look>) -> Result<(), LookupError> {
+        if self.names.has_unasked() {
+            self.questions.iter_mut().for_each(Question::catch_up);
+        }
         if looks.iter().any(|look| matches!(look, Look::Done)) {
             self.questions.name_exists();
         }

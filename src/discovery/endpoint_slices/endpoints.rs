@@ -46,37 +46,34 @@ enum Rank {
 }
 
 /// The endpoints to use, of the first of `families` that has any. Ready ones of the other family go before the last
-/// resort.
+/// resort. It is an error if slices have endpoints, but none of them has the port.
 pub(super) fn endpoints<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
     families: [&str; 2],
     port: &Port,
 ) -> Result<Vec<Endpoint>, Reason> {
     let (mut trouble, mut last_resort) = (None, None);
+    let (mut is_known, mut without_port) = (false, Vec::new());
     for family in families {
         // A slice without endpoints has no ports either.
         let is_used = |slice: &&EndpointSlice| !slice.endpoints.entries().is_empty();
         let of_family = slices.clone().filter(|slice| slice.address_type == family);
-        let slices: Vec<_> = of_family.filter(is_used).collect();
-        if !slices.is_empty()
-            && slices
-                .iter()
-                .all(|slice| ports::number(port, slice).is_none())
-        {
-            return Err(Reason::UnknownPort(UnknownPort::new(port, slices)));
-        }
-        match joined(&slices, port) {
+        let has_port = |slice: &&EndpointSlice| ports::number(port, slice).is_some();
+        let (wanted, others): (Vec<_>, Vec<_>) = of_family.filter(is_used).partition(has_port);
+        is_known |= !wanted.is_empty();
+        without_port.extend(others);
+        match joined(&wanted, port) {
             Some((Rank::Ready, found)) => return Ok(found),
             found => last_resort = last_resort.or(found),
         }
-        let wanted = slices
-            .iter()
-            .filter(|slice| ports::number(port, slice).is_some());
-        trouble = trouble.or_else(|| wanted.clone().find_map(|slice| unreadable(slice)));
+        trouble = trouble.or_else(|| wanted.iter().find_map(|slice| unreadable(slice)));
     }
     match (last_resort, trouble) {
         (Some((_, found)), _) => Ok(found),
         (None, Some(text)) => Err(Reason::Unreadable(text.to_owned())),
+        (None, None) if !is_known && !without_port.is_empty() => {
+            Err(Reason::UnknownPort(UnknownPort::new(port, without_port)))
+        }
         (None, None) => Ok(Vec::new()),
     }
 }

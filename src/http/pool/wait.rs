@@ -1,12 +1,12 @@
 //! What a request without a connection waits for.
 
-use std::fmt;
+use std::{fmt, io};
 
 use futures_util::future::{BoxFuture, Shared};
 
 use super::{dialed::Dialed, freed::NextFreed, room::InUse, settling::Settling};
 use crate::{
-    error::{BoxError, SharedError},
+    error::{BoxError, SharedError, is_timeout},
     home::Home,
     http::error::RuntimeEnded,
 };
@@ -31,8 +31,12 @@ pub(in crate::http) struct DialError(pub(super) SharedError);
 
 impl DialError {
     pub(in crate::http) fn into_error(self) -> BoxError {
-        match self.0.is::<RuntimeEnded>() {
-            true => RuntimeEnded.into(),
+        if self.0.is::<RuntimeEnded>() {
+            return RuntimeEnded.into();
+        }
+        // By its kind, the balancer sees that it is no refusal.
+        match is_timeout(&*self.0) {
+            true => io::Error::new(io::ErrorKind::TimedOut, self).into(),
             false => self.into(),
         }
     }

@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_mark_doesn_t_change_what_an_error_says() {
-        let mark = |error| Suspect(error).into();
+        let mark = |error| Suspect::Refuses(error).into();
         let outcomes = [Outcome::Unknown, Outcome::Abandoned].map(|outcome| failed(outcome, mark));
         let (failure, ignored) = (outcome::Outcome::Failure, outcome::Outcome::Ignored);
         assert_eq!(outcomes, [failure, ignored]);

@@ -54,6 +54,62 @@ async fn a_name_moves_to_the_address_that_the_last_look_found() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_name_is_looked_up_at_once() {
+    let (script, mut discovery, _) = stateful().await;
+    script.pods(&own("web-1"), [2]);
+    discovery.wanted("web-1");
+    let known = with([Some("web-0"), Some("web-1"), None]);
+    let after = until(&mut discovery, &known).await;
+    assert!(after < SECOND / 10, "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_comes_too_late_for_a_look_is_looked_up_right_after_it() {
+    let (script, mut discovery, _) = stateful().await;
+    script.pods(&own("web-1"), [2]);
+    script.slow(RecordType::A, SECOND / 10);
+    discovery.refresh();
+    // The Service has answered, and web-0 is being looked up.
+    run(&mut discovery, SECOND + 3 * SECOND / 20).await;
+    discovery.wanted("web-1");
+    let known = with([Some("web-0"), Some("web-1"), None]);
+    let after = until(&mut discovery, &known).await;
+    assert!(after < SECOND / 2, "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_comes_in_time_for_a_look_makes_no_other() {
+    let (script, mut discovery, _) = stateful().await;
+    script.pods(&own("web-1"), [2]);
+    script.slow(RecordType::A, SECOND / 10);
+    discovery.refresh();
+    // The Service is being looked up.
+    run(&mut discovery, SECOND + SECOND / 20).await;
+    script.take_asked();
+    discovery.wanted("web-1");
+    let known = with([Some("web-0"), Some("web-1"), None]);
+    until(&mut discovery, &known).await;
+    run(&mut discovery, SECOND / 2).await;
+    let asked = script.take_asked();
+    assert!(asked.iter().all(|(name, _)| name != SERVICE), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_new_names_makes_few_looks() {
+    let (script, mut discovery, _) = stateful().await;
+    script.take_asked();
+    for pod in 0..1_000 {
+        discovery.wanted(&format!("made-up-{pod}"));
+        run(&mut discovery, SECOND / 100).await;
+    }
+    let asked = script.take_asked();
+    let service = (SERVICE.to_owned(), RecordType::A);
+    let looks = asked.iter().filter(|it| **it == service).count();
+    // Ten seconds: the usual one each second, four early ones, and one more each second.
+    assert!((10..=10 + 4 + 10).contains(&looks), "{looks}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_name_adds_no_endpoint() {
     let (script, mut discovery, _) = stateful().await;
     script.pods(&own("web-0"), [9]);

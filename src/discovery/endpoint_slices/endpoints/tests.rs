@@ -263,6 +263,39 @@ fn an_unknown_port_is_an_error_that_names_the_known_ones() {
 }
 
 #[test]
+fn a_family_without_the_port_leaves_the_endpoints_to_the_other() {
+    let other_port = || json!([{"name": "metrics", "port": 9090}]);
+    let http = || json!([{"name": "http", "port": 80}]);
+    let without = slice(IPV4, other_port(), json!([ready("10.0.0.1")]));
+    for (pod, expected) in [
+        (ready("fd00::1"), "[fd00::1]:80"),
+        (terminating("fd00::2"), "[fd00::2]:80"),
+    ] {
+        let slices = [without.clone(), slice(IPV6, http(), json!([pod]))];
+        for families in [V4_FIRST, [IPV6, IPV4]] {
+            for wanted in ["web:80", "web:http"] {
+                let found = found(&slices, families, wanted);
+                assert_eq!(found, Ok(vec![expected.to_owned()]), "{wanted}");
+            }
+        }
+    }
+    // The port is known, and no pod is ready there.
+    let unready = pod("fd00::1", json!({"ready": false}));
+    let slices = [without.clone(), slice(IPV6, http(), json!([unready]))];
+    assert_eq!(found(&slices, V4_FIRST, "web:http"), Ok(Vec::new()));
+    // Neither has it.
+    let slices = [
+        without,
+        slice(IPV6, other_port(), json!([ready("fd00::1")])),
+    ];
+    let error = found(&slices, V4_FIRST, "web:http").expect_err("no such port");
+    assert!(
+        error.ends_with("; the pods' ports are metrics = 9090/TCP"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_service_without_pods_has_no_ports_to_be_wrong_about() {
     // The controller writes this for a Service that selects no pods.
     check(&[slice(IPV4, Value::Null, Value::Null)], &[]);
