@@ -263,6 +263,33 @@ fn an_unknown_port_is_an_error_that_names_the_known_ones() {
 }
 
 #[test]
+fn a_family_whose_slices_lack_the_port_gives_way_to_the_other() {
+    let ports = || json!([{"name": "http", "port": 80}]);
+    let metrics = json!([{"name": "metrics", "port": 9090}]);
+    let without = slice(IPV4, metrics, json!([ready("10.0.0.1")]));
+    let with = slice(IPV6, ports(), json!([ready("fd00::1")]));
+    let slices = [without.clone(), with];
+    let expected = Ok(vec!["[fd00::1]:80".to_owned()]);
+    assert_eq!(found(&slices, V4_FIRST, "web:http"), expected);
+    assert_eq!(found(&slices, [IPV6, IPV4], "web:http"), expected);
+    // If the other has nothing, or nothing that can be read, it is still an error.
+    for rest in [json!([]), json!([ready("fd00::g")])] {
+        let slices = [without.clone(), slice(IPV6, ports(), rest)];
+        let error = found(&slices, V4_FIRST, "web:http").expect_err("no such port");
+        assert!(error.contains("no port named \"http\""), "{error}");
+    }
+}
+
+#[test]
+fn pods_in_slices_of_names_only_are_an_error_not_an_empty_set() {
+    let names = |entries| slice(FQDN, json!([{"name": "http", "port": 80}]), entries);
+    let error = found(&[names(json!([ready("a.example")]))], V4_FIRST, "web:80");
+    assert!(error.expect_err("no address").contains("\"a.example\""));
+    let away = pod("a.example", json!({"ready": false}));
+    check(&[names(json!([away])), names(json!([]))], &[]);
+}
+
+#[test]
 fn a_service_without_pods_has_no_ports_to_be_wrong_about() {
     // The controller writes this for a Service that selects no pods.
     check(&[slice(IPV4, Value::Null, Value::Null)], &[]);
