@@ -16,7 +16,6 @@
 //! | `dns/look.rs` | one look at a name for one kind of record, and the endpoints that it finds |
 //! | `dns/walk.rs` | the way through the search list |
 //! | `dns/candidates.rs` | which full name is in use, and whether an earlier one should be |
-//! | `dns/families.rs` | which address family's endpoints are used |
 //! | `dns/question.rs` | one kind of look, repeated by its schedule |
 //! | `dns/single_address.rs` | whether one address is a Service's virtual IP |
 //! | `dns/questions.rs` | all questions about a name, and what they say together |
@@ -31,7 +30,6 @@ mod addresses;
 mod candidates;
 mod client;
 mod edns;
-mod families;
 #[cfg(tower_headless_fuzzing)]
 pub(crate) mod fuzzing;
 mod local;

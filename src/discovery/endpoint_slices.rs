@@ -74,8 +74,9 @@ use crate::{endpoint::Endpoint, error::BoxError, logs};
 ///
 /// Ready pods. (With `publishNotReadyAddresses`, the Service marks all pods as ready.) If no pod is ready, the
 /// terminating pods that still serve, as kube-proxy does. IPv4 addresses if there are any, unless
-/// [`prefer_ipv6`](Self::prefer_ipv6) is set. If the API server says that there are no pods, or no such Service, that
-/// is believed at once.
+/// [`prefer_ipv6`](Self::prefer_ipv6) is set. If all pods of a family refuse connections, the other family's addresses
+/// are used, as [`Dns`](crate::Dns) does it. If the API server says that there are no pods, or no such Service, that is
+/// believed at once.
 ///
 /// The Service need not be headless: a Service with a virtual IP has slices too, so its pods can be balanced.
 ///
@@ -261,6 +262,10 @@ impl Discovery for EndpointSlices {
 
     fn refused(&mut self, endpoint: &Endpoint) {
         self.shared.refused(endpoint);
+    }
+
+    fn accepted(&mut self, endpoint: &Endpoint) {
+        self.shared.accepted(endpoint);
     }
 
     fn age(&self) -> Duration {

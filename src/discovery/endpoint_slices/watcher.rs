@@ -34,10 +34,14 @@ use super::{
     slices::Slices,
     target::ServiceTarget,
 };
-use crate::logs::{DISCOVERY, debug, here};
+use crate::logs::{DISCOVERY, debug, here, info};
 use crate::{
     backoff::Backoff,
-    discovery::{DiscoveryReport, shared::Source},
+    discovery::{
+        DiscoveryReport,
+        families::{Families, Sets},
+        shared::Source,
+    },
     endpoint::Endpoint,
 };
 
@@ -58,6 +62,11 @@ pub(super) struct Watcher<A> {
     backoff: Option<Backoff>,
     /// There is a set to yield.
     news: bool,
+    /// The last set.
+    in_use: Vec<Endpoint>,
+    /// The ready endpoints of each family by then, the preferred one's first.
+    of_families: [Vec<Endpoint>; 2],
+    families: Families,
 }
 
 enum State {
@@ -83,6 +92,9 @@ impl<A: Api> Watcher<A> {
             state: State::Idle,
             backoff: None,
             news: false,
+            in_use: Vec::new(),
+            of_families: Default::default(),
+            families: Families::default(),
         }
     }
 
@@ -198,8 +210,29 @@ impl<A: Api> Watcher<A> {
 
     /// The set, or the error that keeps it from being one.
     fn current_set(&mut self) -> Result<Vec<Endpoint>, EndpointSlicesError> {
-        let endpoints = self.slices.endpoints();
-        endpoints.map_err(|reason| self.error(reason))
+        let endpoints = self.slices.endpoints(self.families.is_other());
+        let endpoints = endpoints.map_err(|reason| self.error(reason))?;
+        self.families.retain(&endpoints);
+        self.of_families = self.slices.families();
+        self.in_use.clone_from(&endpoints);
+        Ok(endpoints)
+    }
+
+    /// Switches to the other address family if all endpoints of the one in use refuse.
+    fn poll_families(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let [preferred, other] = &self.of_families;
+        let is_second = match self.families.is_other() {
+            true => !other.is_empty(),
+            false => preferred.is_empty(),
+        };
+        let sets = Sets {
+            in_use: &self.in_use,
+            other: Some(if is_second { preferred } else { other }),
+            preferred: Some(preferred),
+        };
+        ready!(self.families.poll_change(sets, cx));
+        info!(DISCOVERY, here(), target = %self.target, "switched to the other address family: the endpoints of this one refuse connections");
+        Poll::Ready(())
     }
 
     /// Cuts a pause short.
@@ -226,7 +259,7 @@ impl<A: Api> Source for Watcher<A> {
                 return Poll::Ready(Err(self.failed(reason)));
             }
         }
-        if std::mem::take(&mut self.news) {
+        if std::mem::take(&mut self.news) || self.poll_families(cx).is_ready() {
             return Poll::Ready(self.current_set());
         }
         Poll::Pending
@@ -240,8 +273,13 @@ impl<A: Api> Source for Watcher<A> {
         }
     }
 
-    fn refused(&mut self, _: &Endpoint) {
+    fn refused(&mut self, endpoint: &Endpoint) {
+        self.families.refused(endpoint);
         self.hurry();
+    }
+
+    fn accepted(&mut self, endpoint: &Endpoint) {
+        self.families.accepted(endpoint);
     }
 
     fn report(&self) -> DiscoveryReport {
