@@ -84,7 +84,8 @@ use crate::{endpoint::Endpoint, error::BoxError, logs};
 ///
 /// It begins with a list, followed by a watch. When the watch ends, the next one goes on from its last version. After
 /// any error it lists again, after 1 s, 1.6 s, 2.6 s … 30 s; the last set stays for as long as the errors last. A list
-/// replaces the set once it is complete.
+/// replaces the set once it is complete. After 429 (too many requests) it goes on from its last version, and not before
+/// the server's `retryAfterSeconds`, up to 30 s.
 ///
 /// [`Balance::staleness`](crate::Balance::staleness) restarts at zero with everything the API server sends: a list, an
 /// event, or the bookmark that comes about once a minute. So it reaches a minute even while all is well, because

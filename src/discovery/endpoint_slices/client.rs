@@ -1,6 +1,6 @@
 //! Asks the API server with kube's client.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, TryFutureExt, future::BoxFuture};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -179,6 +179,12 @@ fn refusal(status: &Status, namespace: &str) -> Reason {
         (410, _) | (_, "Expired" | "Gone") => Reason::Expired,
         (401, _) => Reason::Unauthorized(message),
         (403, _) => Reason::Forbidden(Forbidden::new(namespace, &message)),
+        (429, _) => {
+            let details = status.details.as_ref();
+            let seconds = details.map(|details| details.retry_after_seconds.into());
+            let pause = seconds.map(Duration::from_secs);
+            Reason::Throttled { message, pause }
+        }
         (code, _) => Reason::Status { code, message },
     }
 }

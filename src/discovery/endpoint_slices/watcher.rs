@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A list replaces the known slices only once it is complete, so there is no gap in between. After an error it always
-//! lists, because the list has a new version, in case the old one was the problem.
+//! lists, because the list has a new version, in case the old one was the problem. Only if the server says that it gets
+//! too many requests (429), the watch goes on from the old one.
 //!
 //! `kube_runtime::watcher` does nearly the same, but has four faults here: it hides bookmarks, so a quiet watch looks
 //! like a dead one; after a 410 to opening a watch it retries the same version for ever; its back-off can't be cut
@@ -48,6 +49,9 @@ use crate::{
 /// How long the API server may take to answer. A watch is answered at once too, and then goes on.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// The longest pause that the server can ask for; also that of the back-off.
+const LONGEST: Duration = Duration::from_secs(30);
+
 /// Silence for this long is suspicious if every pod refuses connections.
 const DOUBT: Duration = Duration::from_secs(10);
 
@@ -75,7 +79,8 @@ enum State {
     Opening(Asked<Events>),
     Open(Open),
     Pausing {
-        since: Instant,
+        /// It can be cut short to this.
+        soonest: Instant,
         timer: Pin<Box<Sleep>>,
     },
 }
@@ -187,9 +192,14 @@ impl<A: Api> Watcher<A> {
     }
 
     fn failed(&mut self, reason: Reason) -> EndpointSlicesError {
-        self.version = None;
-        let pause = self.pause();
-        self.pause_for(pause);
+        let mut wanted = Duration::ZERO;
+        match reason {
+            // The version isn't the problem, and another list would only add to the load.
+            Reason::Throttled { pause, .. } => wanted = pause.unwrap_or_default().min(LONGEST),
+            _ => self.version = None,
+        }
+        let pause = self.pause().max(wanted);
+        self.pause_at_least(wanted, pause);
         self.error(reason)
     }
 
@@ -199,9 +209,15 @@ impl<A: Api> Watcher<A> {
     }
 
     fn pause_for(&mut self, pause: Duration) {
-        let since = Instant::now();
-        let timer = Box::pin(sleep_until(since + pause));
-        self.state = State::Pausing { since, timer };
+        self.pause_at_least(SETTLED, pause);
+    }
+
+    /// Waits for `pause`, which can be cut short to `least`, or to [`SETTLED`] if that is longer.
+    fn pause_at_least(&mut self, least: Duration, pause: Duration) {
+        let now = Instant::now();
+        let timer = Box::pin(sleep_until(now + pause));
+        let soonest = now + least.max(SETTLED);
+        self.state = State::Pausing { soonest, timer };
     }
 
     fn error(&self, reason: Reason) -> EndpointSlicesError {
@@ -237,8 +253,8 @@ impl<A: Api> Watcher<A> {
 
     /// Cuts a pause short.
     fn hurry(&mut self) {
-        if let State::Pausing { since, timer } = &mut self.state {
-            let soonest = (*since + SETTLED).max(Instant::now());
+        if let State::Pausing { soonest, timer } = &mut self.state {
+            let soonest = (*soonest).max(Instant::now());
             if soonest < timer.deadline() {
                 timer.as_mut().reset(soonest);
             }
