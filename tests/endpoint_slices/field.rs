@@ -9,7 +9,7 @@ use tower_headless::{Discovery, EndpointSlices};
 use crate::{
     WEB,
     kit::{Cluster, addresses, drive_until, error, last_set, pod, set, slice},
-    support::{tls::Identity, within},
+    support::{api_server::Asked, tls::Identity, within},
 };
 
 // ---------------------------------------------------------------- exec plugins
@@ -440,3 +440,22 @@ async fn a_port_of_zero_is_left_out() {
     assert!(error.is_unknown_port(), "{error}");
     assert!(error.to_string().contains("http = 0/TCP"), "{error}");
 }
+// ---------------------------------------------------------------- the API server
+
+/// A watch from no version would begin anywhere, and miss what was deleted meanwhile.
+#[tokio::test]
+async fn a_bookmark_without_a_version_is_followed_by_a_list() {
+    let cluster = Cluster::start([1]).await;
+    let mut slices = cluster.watching().await;
+    cluster.api.bookmark_without_version();
+    let error = error(&mut slices).await.to_string();
+    assert!(
+        error.contains("without metadata.resourceVersion"),
+        "{error}"
+    );
+    set(&mut slices).await;
+    cluster.goes_on(&mut slices, Asked::Watch(1)).await;
+    let again = [Asked::List, Asked::Watch(1)];
+    assert_eq!(cluster.api.asked(), [&again[..], &again].concat());
+}
+

@@ -195,6 +195,21 @@ impl ApiServer {
         version
     }
 
+    /// Sends watches a bookmark that lacks its version.
+    pub fn bookmark_without_version(&self) {
+        let object = json!({
+            "kind": "EndpointSlice",
+            "apiVersion": "discovery.k8s.io/v1",
+            "metadata": {"resourceVersion": ""},
+        });
+        lock(&self.state.store).send(&event("BOOKMARK", object));
+    }
+
+    /// Lists at most this many slices at a time, though no limit is asked for.
+    pub fn list_by(&self, page: usize) {
+        lock(&self.state.store).page = Some(page);
+    }
+
     /// Forgets the history: watches from earlier versions are refused, by a status at once or by an event.
     pub fn forget(&self, refuse_at_once: bool) {
         let mut store = lock(&self.state.store);

@@ -122,17 +122,21 @@ struct Slices {
 impl Slices {
     async fn list(self) -> Result<Listed, Reason> {
         // Without limit and version, the server answers from its cache, but only once that is up to date (KEP-2340).
-        let params = ListParams::default().labels(&self.label);
-        let list = self.api.list(&params).await;
-        let list = list.map_err(|error| reason(error, &self.namespace))?;
-        let version = list
-            .metadata
-            .resource_version
-            .filter(|version| !version.is_empty());
-        Ok(Listed {
-            slices: list.items,
-            version: version.ok_or_else(no_version)?,
-        })
+        let mut params = ListParams::default().labels(&self.label);
+        let mut slices = Vec::new();
+        loop {
+            let list = self.api.list(&params).await;
+            let list = list.map_err(|error| reason(error, &self.namespace))?;
+            slices.extend(list.items);
+            // A server may answer page by page unasked.
+            let rest = list.metadata.continue_;
+            if let Some(rest) = rest.filter(|token| !token.is_empty()) {
+                params = params.continue_token(&rest);
+                continue;
+            }
+            let version = known(list.metadata.resource_version)?;
+            return Ok(Listed { slices, version });
+        }
     }
 
     async fn watch(self, version: &str) -> Result<Events, Reason> {
@@ -150,20 +154,27 @@ impl Slices {
 }
 
 fn to_event(event: WatchEvent<EndpointSlice>, namespace: &str) -> Result<Event, Reason> {
-    let version_of = |slice: &EndpointSlice| slice.resource_version().ok_or_else(no_version);
+    let version_of = |slice: &EndpointSlice| known(slice.resource_version());
     let (version, what) = match event {
         WatchEvent::Added(slice) | WatchEvent::Modified(slice) => {
             (version_of(&slice)?, What::Applied(slice))
         }
         WatchEvent::Deleted(slice) => (version_of(&slice)?, What::Deleted(slice)),
-        WatchEvent::Bookmark(bookmark) => (bookmark.metadata.resource_version, What::Bookmark),
+        WatchEvent::Bookmark(bookmark) => {
+            let version = known(Some(bookmark.metadata.resource_version))?;
+            (version, What::Bookmark)
+        }
         WatchEvent::Error(status) => return Err(refusal(&status, namespace)),
     };
     Ok(Event { what, version })
 }
 
-fn no_version() -> Reason {
-    Reason::Transport("an answer without metadata.resourceVersion".to_owned())
+/// The version of an answer, which must be there: a watch without one, or from an empty one, begins anywhere, and would
+/// miss what was deleted before.
+fn known(version: Option<String>) -> Result<String, Reason> {
+    let version = version.filter(|version| !version.is_empty());
+    let missing = || Reason::Transport("an answer without metadata.resourceVersion".to_owned());
+    version.ok_or_else(missing)
 }
 
 fn reason(error: Error, namespace: &str) -> Reason {
