@@ -86,6 +86,8 @@ struct Store {
     list_fault: Option<Fault>,
     watch_fault: Option<Fault>,
     token: Option<String>,
+    /// How many slices a list has at most; the rest come with further lists.
+    page: Option<usize>,
 }
 
 impl ApiServer {
@@ -146,6 +148,12 @@ impl ApiServer {
     pub async fn restart(&self) {
         let listener = TcpListener::bind(self.address).await.expect("its own port");
         self.serve(listener);
+    }
+
+    /// Starts it again, at the same port, with another certificate.
+    pub async fn restart_as(&mut self, identity: Identity) {
+        self.identity = Some(identity);
+        self.restart().await;
     }
 
     pub fn url(&self) -> String {
@@ -314,17 +322,24 @@ impl Store {
             .retain(|watcher| watcher.send(Ok(line.clone())).is_ok());
     }
 
-    fn list(&self, selector: &str) -> Value {
+    fn list(&self, selector: &str, rest: &str) -> Value {
         let is_selected = |slice: &&Value| {
             let service = slice["metadata"]["labels"]["kubernetes.io/service-name"].as_str();
             service
                 .is_some_and(|service| selector == format!("kubernetes.io/service-name={service}"))
         };
-        let items: Vec<_> = self.slices.values().filter(is_selected).collect();
+        let begin = rest.parse().unwrap_or(0);
+        let items = self.slices.values().filter(is_selected).skip(begin);
+        let mut items: Vec<_> = items.collect();
+        let mut metadata = json!({"resourceVersion": self.version.to_string()});
+        if let Some(page) = self.page.filter(|page| *page < items.len()) {
+            items.truncate(page);
+            metadata["continue"] = json!((begin + page).to_string());
+        }
         json!({
             "kind": "EndpointSliceList",
             "apiVersion": "discovery.k8s.io/v1",
-            "metadata": {"resourceVersion": self.version.to_string()},
+            "metadata": metadata,
             "items": items,
         })
     }
@@ -384,7 +399,7 @@ async fn answer(state: &State, request: Request<Incoming>) -> Response<Body> {
         }
         None if is_list => whole(
             StatusCode::OK,
-            &lock(&state.store).list(&parameter("labelSelector")),
+            &lock(&state.store).list(&parameter("labelSelector"), &parameter("continue")),
         ),
         None => {
             let since = parameter("resourceVersion").parse().unwrap_or_default();

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::{
     api::{Api, Event, Events, Listed, What},
     config::{self, Made},
+    cryptography::is_tls,
     error::Reason,
     rbac::Forbidden,
     settings::{Access, Settings},
@@ -72,9 +73,10 @@ impl ApiServer {
         Ok(made.client)
     }
 
-    /// Drops the client if its credentials were rejected, so that the next one reads them anew.
+    /// Drops the client if its credentials were rejected, or TLS failed because a certificate or an authority has
+    /// changed. The next one reads them anew.
     fn drop_rejected(&self, reason: &Reason) {
-        if matches!(reason, Reason::Unauthorized(_)) {
+        if matches!(reason, Reason::Unauthorized(_) | Reason::Tls(_)) {
             *self.made.lock() = None;
         }
     }
@@ -180,6 +182,7 @@ fn known(version: Option<String>) -> Result<String, Reason> {
 fn reason(error: Error, namespace: &str) -> Reason {
     match error {
         Error::Api(status) => refusal(&status, namespace),
+        error if is_tls(&error) => Reason::Tls(chain(&error)),
         error => Reason::Transport(chain(&error)),
     }
 }

@@ -60,6 +60,9 @@ pub(super) enum Reason {
     Expired,
     #[error("the API server can't be reached, or its answer makes no sense: {0}")]
     Transport(String),
+    /// A certificate isn't trusted, or TLS fails otherwise.
+    #[error("the API server can't be reached: {0}")]
+    Tls(String),
     #[error("the API server has not answered within {0:?}")]
     Timeout(Duration),
     #[error("the API server ends every watch at once")]
