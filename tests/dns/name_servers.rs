@@ -645,3 +645,25 @@ impl Drop for UdpRelay {
         self.task.abort();
     }
 }
+// ---------------------------------------------------------------- servers that have only a part, or nothing to say
+
+/// A forwarder may pass on a truncated answer even over TCP.
+#[tokio::test]
+async fn the_next_server_is_asked_if_an_answer_is_truncated_even_over_tcp() {
+    let (cut, whole, public) = (web(3).await, web(3).await, public().await);
+    cut.fault("*", RecordType::ANY, Fault::TruncateAll);
+    let dns = |second: &DnsServer| ask(&cut, WEB).name_servers([cut.addr(), second.addr()]);
+    let found = dns(&whole).resolve().await.expect("pods");
+    assert_eq!(found.endpoints().len(), 3);
+    assert_eq!(found.name_server(), Some(whole.addr()));
+    // There are records, whatever another server says, and whatever it knew before.
+    let error = dns(&public).resolve().await.expect_err("truncated");
+    assert!(error.is_truncated(), "{error}");
+    let dns = dns(&whole).refresh_interval(FAST);
+    let mut watch = MembershipStream::new(dns.on_empty(OnEmpty::Believe));
+    assert_eq!(change(&mut watch).await.joined.len(), 3);
+    whole.remove(WEB);
+    whole.forget();
+    unchanged(&mut watch, whole.wait_for_queries(6)).await;
+}
+
