@@ -233,6 +233,7 @@ fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
             Err(failed(Reason::Other(via.name_server, what)))
         }
         (None, _) if is_referral(response) => Err(failed(Reason::Referral(via.name_server))),
+        (None, _) if is_lame(response) => Err(failed(Reason::Lame(via.name_server))),
         (None, _) => nothing(Reason::NoRecords),
         (Some(_), RecordType::A | RecordType::Aaaa) if response.truncation => {
             Err(failed(Reason::Truncated))
@@ -306,6 +307,14 @@ fn is_referral(response: &DnsResponse) -> bool {
         authorities.any(|record| record.record_type() == record_type)
     };
     has(Type::NS) && !has(Type::SOA)
+}
+
+/// Whether an empty answer comes from a server that neither has the zone nor asks others for it. The C library takes it
+/// for a failure, too (`res_send.c`).
+fn is_lame(response: &DnsResponse) -> bool {
+    let knows = response.metadata.authoritative || response.metadata.recursion_available;
+    let is_blank = response.answers.is_empty() && response.authorities.is_empty();
+    !knows && is_blank && response.additionals.is_empty()
 }
 
 fn address(record: &Record) -> Option<IpAddr> {

@@ -200,6 +200,8 @@ pub(super) enum Reason {
     Alias(SocketAddr),
     #[error("{0} refers to other name servers; is it a recursive resolver?")]
     Referral(SocketAddr),
+    #[error("{0} answered nothing, but neither has the zone nor asks other name servers")]
+    Lame(SocketAddr),
     #[error("the answer has SRV records, but none of their targets has an address: {}", list(.0))]
     NoTarget(Vec<Arc<str>>),
     #[error(
