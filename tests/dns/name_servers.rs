@@ -645,6 +645,7 @@ impl Drop for UdpRelay {
         self.task.abort();
     }
 }
+
 // ---------------------------------------------------------------- servers that have only a part, or nothing to say
 
 /// A forwarder may pass on a truncated answer even over TCP.
@@ -667,3 +668,12 @@ async fn the_next_server_is_asked_if_an_answer_is_truncated_even_over_tcp() {
     unchanged(&mut watch, whole.wait_for_queries(6)).await;
 }
 
+#[tokio::test]
+async fn the_ttl_of_the_addresses_that_come_with_srv_records_counts() {
+    let server = DnsServer::start().await;
+    stateful(&server, 2);
+    server.set_a(&format!("web-1.{WEB}"), 2, [pod_v4(1)]);
+    let found = srv(&server).resolve().await.expect("pods");
+    assert_eq!(found.endpoints().len(), 2);
+    assert_eq!(found.ttl(), Some(2 * SECOND));
+}

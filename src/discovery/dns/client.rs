@@ -251,7 +251,11 @@ fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
                     truncated: response.truncation,
                 },
             },
-            ttl: Duration::from_secs(ttl.min(alias_ttl.unwrap_or(u32::MAX)).into()),
+            ttl: {
+                let others = [alias_ttl, glue_ttl(query, response)];
+                let shortest = others.into_iter().flatten().fold(ttl, u32::min);
+                Duration::from_secs(shortest.into())
+            },
             via,
         })),
     }
@@ -335,6 +339,16 @@ fn service(record: &Record) -> Option<Service> {
         port: srv.port,
         target: text(&srv.target),
     })
+}
+
+/// The shortest TTL of the addresses and aliases that come with SRV records.
+fn glue_ttl(query: &Query, response: &DnsResponse) -> Option<u32> {
+    let is_used = |record: &&Record| {
+        let is_alias = matches!(record.data, RData::CNAME(_));
+        query.record_type == RecordType::Srv && (is_alias || address(record).is_some())
+    };
+    let used = response.additionals.iter().filter(is_used);
+    used.map(|record| record.ttl).min()
 }
 
 fn glue(response: &DnsResponse) -> Vec<(String, IpAddr)> {
