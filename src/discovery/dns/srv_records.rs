@@ -79,6 +79,12 @@ async fn ask<R: Resolve>(
     for (name, address) in glue {
         addresses.entry(name).or_default().push(address);
     }
+    // Against RFC 2782, but met in the field; every resolver library takes it for the address that it is.
+    for Service { target, .. } in &services {
+        if let Ok(address) = target.parse() {
+            addresses.insert(target.clone(), vec![address]);
+        }
+    }
     Ok(Ok(SrvRecords {
         owner,
         services,

@@ -278,6 +278,20 @@ async fn the_lowest_priority_counts_and_a_root_target_means_no_pods() {
     );
 }
 
+/// Against RFC 2782, but resolver libraries accept it.
+#[tokio::test(start_paused = true)]
+async fn a_target_that_is_an_address_is_that_address() {
+    let script = Script::new();
+    let say = Say::Services {
+        services: ["10.0.0.1", "10.0.0.2"].map(|it| service(it, 80)).to_vec(),
+        glue: Vec::new(),
+        truncated: false,
+    };
+    script.say(PORT, Srv, say);
+    assert_eq!(set(&mut discover(&script)).await, hosts([1, 2]));
+    assert_eq!(script.take_asked(), [(PORT.to_owned(), Srv)]);
+}
+
 /// CoreDNS divides 100 among the pods: 100, then 50 each, then 33.
 #[tokio::test(start_paused = true)]
 async fn weights_count_only_if_they_differ() {
