@@ -6,7 +6,8 @@
 //!                   ├─ all targets are below the service's own name, and have one port and one priority
 //!                   │    └▶ that name's addresses, if there are enough of them ─▶ endpoints, without hostnames
 //!                   ├─ else, and the answer is truncated ─▶ a failure: nobody knows which targets it lacks
-//!                   └─ else ─▶ each target's own addresses ─▶ endpoints with hostnames and weights
+//!                   └─ else ─▶ each target's own addresses ─▶ endpoints with hostnames and weights; if there are none,
+//!                              on to the records of the next priority
 //! ```
 //!
 //! The service's own name has the addresses of all its pods, for one more question. That can be expected only if all
@@ -40,6 +41,9 @@ const LIMIT: usize = 65_536;
 
 /// The share of the remaining time for the service's own name, if the targets can be asked for afterwards.
 const SHARE: f32 = 0.75;
+
+/// How many priorities are gone through while the targets of the lowest one have no addresses.
+const PRIORITIES: usize = 4;
 
 /// How many targets an error lists.
 const NAMED: usize = 4;
@@ -91,14 +95,41 @@ async fn join<R: Resolve>(
     family: Family,
     deadline: Instant,
 ) -> Result<Found, LookupError> {
-    let missing = srv.missing();
-    let mut incomplete = None;
-    if srv.truncated || !missing.is_empty() {
-        if let Some(found) = stand_in(resolver, query, &srv, family, deadline).await? {
-            return Ok(found);
+    let mut without_address = Vec::new();
+    for _ in 0..PRIORITIES {
+        let missing = srv.missing();
+        let mut incomplete = None;
+        if srv.truncated || !missing.is_empty() {
+            if let Some(found) = stand_in(resolver, query, &srv, family, deadline).await? {
+                return Ok(found);
+            }
+            if srv.truncated {
+                return Err(LookupError::new(query, Reason::Truncated));
+            }
+            let resolved = targets::resolve(resolver, query, missing, family, deadline).await;
+            srv.ttl = resolved.ttl.map_or(srv.ttl, |ttl| ttl.min(srv.ttl));
+            srv.addresses.extend(resolved.addresses);
+            incomplete = resolved.incomplete;
         }
-        if srv.truncated {
-            return Err(LookupError::new(query, Reason::Truncated));
+        let (endpoints, targets) = endpoints(&srv, family);
+        if !endpoints.is_empty() {
+            return Ok(Found {
+                name: query.name.clone(),
+                endpoints,
+                ttl: srv.ttl,
+                via: Some(srv.via),
+                targets,
+                incomplete: incomplete.map(Box::new),
+                is_virtual: srv.is_virtual(),
+                own_names: None,
+            });
+        }
+        if let Some(incomplete) = incomplete {
+            return Err(incomplete.error);
+        }
+        without_address.extend(srv.chosen().map(|service| service.target.as_str().into()));
+        if !srv.drop_chosen() {
+            break;
         }
         let resolved = targets::resolve(resolver, query, missing, family, deadline).await;
         srv.ttl = resolved.ttl.map_or(srv.ttl, |ttl| ttl.min(srv.ttl));
@@ -113,16 +144,8 @@ async fn join<R: Resolve>(
         };
         return Err(incomplete.map_or_else(none, |incomplete| incomplete.error));
     }
-    Ok(Found {
-        name: query.name.clone(),
-        endpoints,
-        ttl: srv.ttl,
-        via: Some(srv.via),
-        targets,
-        incomplete: incomplete.map(Box::new),
-        is_virtual: srv.is_virtual(),
-        own_names: None,
-    })
+    without_address.truncate(NAMED);
+    Err(LookupError::new(query, Reason::NoTarget(without_address)))
 }
 
 /// The service's own addresses, if they may be used in place of its targets' and there are [`enough`] of them.

@@ -130,6 +130,22 @@ impl SrvRecords {
         services.filter(move |service| Some(service.priority) == lowest)
     }
 
+    /// Leaves out the chosen records. Returns false if no others are left.
+    pub(super) fn drop_chosen(&mut self) -> bool {
+        let lowest = self.services.iter().map(|service| service.priority).min();
+        self.services
+            .retain(|service| Some(service.priority) != lowest);
+        !self.services.is_empty()
+    }
+
+    /// The address that a target is named by: a pod without a hostname has it there, with dashes (Kubernetes DNS
+    /// specification §2.4.1).
+    pub(super) fn address_in_name(&self, target: &str) -> Option<IpAddr> {
+        let label = target.strip_suffix(self.parent()?)?.strip_suffix('.')?;
+        let address = |separator| label.replace('-', separator).parse().ok();
+        address(".").or_else(|| address(":"))
+    }
+
     /// The chosen targets whose addresses are missing, without duplicates.
     pub(super) fn missing(&self) -> Vec<Arc<str>> {
         let mut seen = HashSet::new();

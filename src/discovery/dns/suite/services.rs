@@ -278,6 +278,38 @@ async fn the_lowest_priority_counts_and_a_root_target_means_no_pods() {
     );
 }
 
+/// RFC 2782: the next priority is for when the lowest one's targets can't be reached.
+#[tokio::test(start_paused = true)]
+async fn the_next_priority_is_used_if_the_lowest_ones_targets_do_not_exist() {
+    let target = |pod: u8| format!("node{pod}.{NODES}");
+    let at = |pod: u8| Service {
+        priority: pod.into(),
+        ..service(&target(pod), 8080)
+    };
+    let script = Script::new();
+    let services = || Say::Services {
+        services: vec![at(3), at(1), at(2)],
+        glue: Vec::new(),
+        truncated: false,
+    };
+    script.say(PORT, Srv, services());
+    script.pods(&target(2), [2]);
+    script.pods(&target(3), [3]);
+    let mut dns = discover(&script);
+    assert_eq!(set(&mut dns).await, at_8080([2]));
+    // A lookup that fails says nothing about the target.
+    script.fails_name(&target(1), Some(Say::ServFail));
+    answer(&mut discover(&script)).await.expect_err("a failure");
+    script.fails_name(&target(1), None);
+    script.pods(&target(1), [1]);
+    assert_eq!(set(&mut discover(&script)).await, at_8080([1]));
+    // The error names targets of all priorities.
+    (1..4).for_each(|pod| script.forget(&target(pod)));
+    let error = answer(&mut discover(&script)).await.expect_err("none");
+    let text = error.to_string();
+    assert!((1..4).all(|pod| text.contains(&target(pod))), "{text}");
+}
+
 /// Against RFC 2782, but resolver libraries accept it.
 #[tokio::test(start_paused = true)]
 async fn a_target_that_is_an_address_is_that_address() {
