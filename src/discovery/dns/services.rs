@@ -18,7 +18,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -29,6 +29,7 @@ use super::{
     addresses::{Addresses, either, part_way},
     lookup::{
         Answer, Family, Found, LookupError, Nothing, OwnNames, Query, Reason, RecordType, Resolve,
+        Service,
     },
     srv_records::{SrvRecords, ask_whole},
     targets,
@@ -131,18 +132,6 @@ async fn join<R: Resolve>(
         if !srv.drop_chosen() {
             break;
         }
-        let resolved = targets::resolve(resolver, query, missing, family, deadline).await;
-        srv.ttl = resolved.ttl.map_or(srv.ttl, |ttl| ttl.min(srv.ttl));
-        srv.addresses.extend(resolved.addresses);
-        incomplete = resolved.incomplete;
-    }
-    let (endpoints, targets) = endpoints(&srv, family);
-    if endpoints.is_empty() {
-        let none = || {
-            let names = srv.chosen().map(|service| service.target.as_str().into());
-            LookupError::new(query, Reason::NoTarget(names.take(NAMED).collect()))
-        };
-        return Err(incomplete.map_or_else(none, |incomplete| incomplete.error));
     }
     without_address.truncate(NAMED);
     Err(LookupError::new(query, Reason::NoTarget(without_address)))
@@ -175,7 +164,7 @@ async fn stand_in<R: Resolve>(
         Err(error) if is_needed => return Err(error),
         Ok(Err(_)) | Err(_) => return Ok(None),
     };
-    if addresses.iter().collect::<HashSet<_>>().len() < enough(targets) {
+    if addresses.iter().collect::<HashSet<_>>().len() < enough(targets, srv.pods()) {
         return Ok(None);
     }
     let endpoint = |address| Endpoint::new(SocketAddr::new(address, port));
@@ -191,12 +180,12 @@ async fn stand_in<R: Resolve>(
     }))
 }
 
-/// How many addresses the service's own name must have, to be trusted for all `targets`: one for each. If there are
-/// very many, some come and go between two answers, and half of them prove that it isn't another machine.
-fn enough(targets: usize) -> usize {
+/// How many addresses the service's own name must have, to be trusted for all `targets`: one for each of their `pods`.
+/// If there are very many, some come and go between two answers, and half of them prove that it isn't another machine.
+fn enough(targets: usize, pods: usize) -> usize {
     match targets > targets::MOST {
-        true => targets / 2,
-        false => targets,
+        true => pods / 2,
+        false => pods,
     }
 }
 
@@ -207,13 +196,26 @@ fn endpoints(srv: &SrvRecords, family: Family) -> (Vec<Endpoint>, HashMap<Socket
     let first = weights.next();
     // CoreDNS divides 100 among a Service's pods. Equal weights are ignored, or each scale event would change them all.
     let is_weighted = weights.any(|weight| Some(weight) != first);
+    let own_address = |service: &Service| {
+        let own = srv.address_in_name(&service.target)?;
+        let all = srv.addresses(&service.target)?;
+        all.contains(&own).then_some(own)
+    };
+    let mut own_addresses = srv.chosen().filter_map(own_address);
+    let has_own = own_addresses.any(|own| family.has(&own));
     let mut endpoints = Vec::with_capacity(srv.services.len());
     let mut targets = HashMap::with_capacity(srv.services.len());
     for service in srv.chosen() {
         let Some(all) = srv.addresses(&service.target) else {
             continue;
         };
-        let hostname = parent.and_then(|parent| hostname(&service.target, parent, all));
+        let own = own_address(service);
+        // A dual-stack pod without a hostname has a target for each of its addresses, and counts once.
+        if has_own && own.is_some_and(|own| !family.has(&own)) {
+            continue;
+        }
+        let hostname = parent.filter(|_| own.is_none());
+        let hostname = hostname.and_then(|parent| hostname_of(&service.target, parent));
         let hostname = hostname.map(Arc::<str>::from);
         let target = Arc::<str>::from(&*service.target);
         // A pod counts once, however many families it has.
@@ -239,14 +241,8 @@ fn endpoints(srv: &SrvRecords, family: Family) -> (Vec<Endpoint>, HashMap<Socket
     (endpoints, targets)
 }
 
-/// The pod's hostname: the label before the service's name. A pod without a hostname has its address there, with dashes
-/// (Kubernetes DNS specification §2.4.1).
-fn hostname<'a>(target: &'a str, parent: &str, addresses: &[IpAddr]) -> Option<&'a str> {
+/// The pod's hostname: the label before the service's name.
+fn hostname_of<'a>(target: &'a str, parent: &str) -> Option<&'a str> {
     let label = target.strip_suffix(parent)?.strip_suffix('.')?;
-    let is_address = |separator| {
-        let address = label.replace('-', separator).parse();
-        address.is_ok_and(|address| addresses.contains(&address))
-    };
-    let is_name = !label.is_empty() && !label.contains('.') && !is_address(".") && !is_address(":");
-    is_name.then_some(label)
+    (!label.is_empty() && !label.contains('.')).then_some(label)
 }

@@ -177,8 +177,25 @@ impl SrvRecords {
     }
 
     pub(super) fn targets(&self) -> usize {
-        let targets = self.services.iter().map(|service| &service.target);
-        targets.collect::<HashSet<_>>().len()
+        self.distinct_targets().len()
+    }
+
+    /// How many pods the targets stand for: a dual-stack pod without a hostname has one for each of its addresses.
+    pub(super) fn pods(&self) -> usize {
+        let (mut v4, mut v6, mut others) = (0, 0, 0);
+        for target in self.distinct_targets() {
+            match self.address_in_name(target) {
+                Some(IpAddr::V4(_)) => v4 += 1,
+                Some(IpAddr::V6(_)) => v6 += 1,
+                None => others += 1,
+            }
+        }
+        others + v4.max(v6)
+    }
+
+    fn distinct_targets(&self) -> HashSet<&str> {
+        let services = self.services.iter();
+        services.map(|service| &*service.target).collect()
     }
 }
 

@@ -197,12 +197,7 @@ async fn targets_with_different_ports_need_their_own_addresses() {
 
 #[tokio::test(start_paused = true)]
 async fn targets_named_by_their_address_have_no_hostname() {
-    let v6: IpAddr = "fd00::1".parse().expect("an address");
-    let targets = [
-        ("10-0-0-1", address(1)),
-        ("fd00--1", v6),
-        ("10-0-0-9", address(2)),
-    ];
+    let targets = [("10-0-0-1", address(1)), ("10-0-0-9", address(2))];
     let target = |label: &str| format!("{label}.{SERVICE}");
     let elsewhere = (format!("db.{SERVICE}.example"), address(3));
     let glue = targets.map(|(label, address)| (target(label), address));
@@ -218,7 +213,53 @@ async fn targets_named_by_their_address_have_no_hostname() {
     let endpoints = set(&mut discover(&script)).await;
     let hostnames = endpoints.iter().map(Endpoint::hostname);
     let own = Some("10-0-0-9"); // a hostname that only looks like an address
-    assert_eq!(hostnames.collect::<Vec<_>>(), [None, None, own, None]);
+    assert_eq!(hostnames.collect::<Vec<_>>(), [None, own, None]);
+}
+
+/// CoreDNS names a pod without a hostname by its address, so a dual-stack one has two targets.
+#[tokio::test(start_paused = true)]
+async fn a_dual_stack_pod_named_by_its_addresses_counts_once() {
+    let v6 = |host: u8| -> IpAddr { format!("fd00::{host}").parse().expect("an address") };
+    let hosts_v6 = [1, 2].map(|host| Endpoint::new((v6(host), 80).into()));
+    let glue = [1, 2].into_iter().flat_map(|host| {
+        let v4 = (format!("10-0-0-{host}.{SERVICE}"), address(host));
+        [v4, (format!("fd00--{host}.{SERVICE}"), v6(host))]
+    });
+    let glue: Vec<_> = glue.collect();
+    let say = |glue: &[(String, IpAddr)], has_glue| Say::Services {
+        services: glue.iter().map(|(name, _)| service(name, 80)).collect(),
+        glue: if has_glue { glue.to_vec() } else { Vec::new() },
+        truncated: false,
+    };
+    let srv = || Dns::srv(&format!("{PORT}.")).expect("a service");
+    // The addresses come along, from the service's own name, or from each target's.
+    for (has_glue, has_parent) in [(true, false), (false, true), (false, false)] {
+        let script = Script::new();
+        script.say(PORT, Srv, say(&glue, has_glue));
+        if has_parent {
+            script.pods(SERVICE, [1, 2]);
+            script.say(SERVICE, Aaaa, Say::Addresses([1, 2].map(v6).to_vec()));
+        }
+        for (name, address) in &glue {
+            let record_type = if address.is_ipv4() { A } else { Aaaa };
+            script.say(name, record_type, Say::Addresses(vec![*address]));
+        }
+        let mut dns = with(srv(), &script);
+        let first = set(&mut dns).await;
+        assert_eq!(first, hosts([1, 2]), "{has_glue} {has_parent}");
+        let questions = script.take_asked().len();
+        assert!(questions <= 2 || !has_parent, "{questions}");
+        let preferring = set(&mut with(srv().prefer_ipv6(true), &script)).await;
+        assert_eq!(preferring, hosts_v6, "{has_glue} {has_parent}");
+        // The other targets are there if all of these refuse.
+        first.iter().for_each(|endpoint| dns.refused(endpoint));
+        assert_eq!(next(&mut dns, &first).await.0, hosts_v6);
+        // Pods of one family are used, whichever is preferred.
+        let of_v6: Vec<_> = glue.iter().filter(|it| it.1.is_ipv6()).cloned().collect();
+        script.say(PORT, Srv, say(&of_v6, has_glue));
+        script.say(SERVICE, A, Say::NoName);
+        assert_eq!(set(&mut with(srv(), &script)).await, hosts_v6);
+    }
 }
 
 #[tokio::test(start_paused = true)]
