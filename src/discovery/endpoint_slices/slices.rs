@@ -86,10 +86,20 @@ impl Slices {
             true => [other, preferred],
             false => [preferred, other],
         };
-        let mut endpoints = endpoints(self.by_name.values(), families, &self.port)?;
-        let allowed = self.filter.apply(&mut endpoints);
-        allowed.map_err(|Rejected(address, why)| Reason::Rejected(address, why))?;
-        Ok(endpoints)
+        let find = |families| {
+            let mut endpoints = endpoints(self.by_name.values(), families, &self.port)?;
+            let allowed = self.filter.apply(&mut endpoints);
+            allowed.map_err(|Rejected(address, why)| Reason::Rejected(address, why))?;
+            Ok(endpoints)
+        };
+        match find(families) {
+            // A family without a possible address gives way to the other one.
+            Err(rejected @ Reason::Rejected(..)) => match find([families[1]; 2]) {
+                Ok(endpoints) if !endpoints.is_empty() => Ok(endpoints),
+                _ => Err(rejected),
+            },
+            found => found,
+        }
     }
 
     /// The ready endpoints of each family, the preferred one's first. There are none if all slices have one family.

@@ -58,6 +58,21 @@ async fn the_other_family_is_used_at_once_when_all_of_the_preferred_one_refuse()
     }
 }
 
+/// A pod can't have a link-local address.
+#[tokio::test(start_paused = true)]
+async fn a_family_of_impossible_addresses_gives_way_to_the_other() {
+    let script = Script::default();
+    script.slice_at("web-v4", "169.254.0.", [1, 2]);
+    let mut discovery = discovery(&script);
+    let alone = error(&mut discovery).await.to_string();
+    assert!(alone.contains("link-local"), "{alone}");
+    run(&mut discovery, 5 * SECOND).await;
+    script.slice_v6("web-v6", [1, 2]);
+    assert_eq!(set(&mut discovery).await, hosts_v6([1, 2]));
+    script.delete("web-v6");
+    error(&mut discovery).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_accepts_again_keeps_its_family() {
     let (_, mut discovery) = dual_stack(false);

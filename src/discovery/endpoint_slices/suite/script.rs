@@ -79,7 +79,8 @@ impl Script {
         self.slice_at(name, "fd00::", hosts);
     }
 
-    fn slice_at(&self, name: &str, prefix: &str, hosts: impl IntoIterator<Item = u8>) {
+    /// Gives a slice these pods, by addresses that begin with `prefix`, and tells the watch.
+    pub(super) fn slice_at(&self, name: &str, prefix: &str, hosts: impl IntoIterator<Item = u8>) {
         let mut state = self.0.lock();
         state.version += 1;
         let slice = slice(name, prefix, hosts, state.version);
