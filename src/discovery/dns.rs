@@ -203,9 +203,9 @@ impl Dns {
     /// for a minute. All of this takes 4 s at most; the addresses known by then are used. Records with port 0 are left
     /// out.
     ///
-    /// If the answer is truncated even over TCP, the Service's own addresses are used. Without those, it is an error
-    /// ([`LookupError::is_truncated`]): the last endpoints stay, and a part of the pods is never taken for all of them.
-    /// The same error applies to truncated A and AAAA records.
+    /// If the answer is truncated even over TCP, or TCP fails, the Service's own addresses are used. Without those, it is
+    /// an error ([`LookupError::is_truncated`]): the last endpoints stay, and a part of the pods is never taken for all
+    /// of them. The same error applies to A and AAAA records that are truncated even over TCP.
     ///
     /// If records have several priorities, only those with the lowest value are used (RFC 2782). Different weights
     /// become the endpoints' weights ([`Endpoint::weight`]). In a Kubernetes cluster they never differ: CoreDNS gives

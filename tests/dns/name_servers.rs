@@ -677,3 +677,25 @@ async fn the_ttl_of_the_addresses_that_come_with_srv_records_counts() {
     assert_eq!(found.endpoints().len(), 2);
     assert_eq!(found.ttl(), Some(2 * SECOND));
 }
+
+/// Network policies often allow DNS over UDP only. The Service's own addresses still fit into a packet.
+#[tokio::test]
+async fn pods_are_found_by_truncated_srv_records_if_tcp_is_blocked() {
+    let server = DnsServer::start().await;
+    stateful(&server, 40);
+    let relay = UdpRelay::start(server.addr()).await;
+    let dns = srv(&server).name_servers([relay.address]);
+    let found = dns.resolve().await.expect("pods");
+    assert_eq!(found.endpoints().len(), 40);
+    assert!(
+        found
+            .endpoints()
+            .iter()
+            .all(|pod| pod.address().port() == 8080)
+    );
+    assert_eq!(found.transport(), Some(Transport::Udp));
+    // Without them it isn't known which pods the packet lacks.
+    server.remove(WEB);
+    let error = dns.resolve().await.expect_err("some are missing");
+    assert!(error.to_string().contains("TCP failed"), "{error}");
+}

@@ -133,6 +133,15 @@ impl Response {
         response.is_ok_and(|response| response.truncation)
     }
 
+    /// Whether it is of use though it is truncated. Of SRV records, some are enough to know the service whose own
+    /// addresses may stand in.
+    pub(super) fn is_useful(&self, query: &Query) -> bool {
+        let is_record = |record: &Record| record.record_type() == Type::SRV;
+        let response = self.content.as_ref();
+        let has_some = response.is_ok_and(|response| response.answers.iter().any(is_record));
+        query.record_type == RecordType::Srv && has_some
+    }
+
     /// Whether it is larger than a packet was allowed to be.
     pub(super) fn is_oversized(&self) -> bool {
         let limit = match self.to_opt {

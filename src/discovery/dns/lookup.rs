@@ -192,6 +192,8 @@ pub(super) enum Reason {
         "the answer was truncated even over TCP; a watch of EndpointSlices (feature `kube`) has no such limit"
     )]
     Truncated,
+    #[error("the answer was truncated, and TCP failed; is TCP port 53 blocked?")]
+    NoTcp,
     #[error("no answer in time")]
     Timeout,
     #[error("{0} answered {1}")]
@@ -253,7 +255,11 @@ impl LookupError {
     fn place(&self) -> String {
         let is_unnamed = matches!(
             self.reason,
-            Reason::NoName | Reason::NoRecords | Reason::Truncated | Reason::Timeout
+            Reason::NoName
+                | Reason::NoRecords
+                | Reason::Truncated
+                | Reason::NoTcp
+                | Reason::Timeout
         );
         let server = self.server.as_ref().filter(|_| is_unnamed);
         server.map_or_else(String::new, |server| format!(" at {server}"))
@@ -300,9 +306,9 @@ impl LookupError {
         matches!(self.reason, Reason::Timeout)
     }
 
-    /// The answer didn't fit into a DNS message, even over TCP.
+    /// The answer didn't fit into a DNS message, even over TCP, or it didn't fit into a packet and TCP failed.
     pub fn is_truncated(&self) -> bool {
-        matches!(self.reason, Reason::Truncated)
+        matches!(self.reason, Reason::Truncated | Reason::NoTcp)
     }
 }
 

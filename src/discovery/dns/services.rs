@@ -72,7 +72,7 @@ pub(super) async fn services<R: Resolve>(
     };
     if srv.services.is_empty() {
         return match srv.truncated {
-            true => Err(LookupError::new(&query, Reason::Truncated)),
+            true => Err(LookupError::new(&query, srv.shortage()).at(srv.via.name_server)),
             false => Ok(Err(nothing(srv.ttl))),
         };
     }
@@ -105,7 +105,8 @@ async fn join<R: Resolve>(
                 return Ok(found);
             }
             if srv.truncated {
-                return Err(LookupError::new(query, Reason::Truncated));
+                let error = LookupError::new(query, srv.shortage());
+                return Err(error.at(srv.via.name_server));
             }
             let resolved = targets::resolve(resolver, query, missing, family, deadline).await;
             srv.ttl = resolved.ttl.map_or(srv.ttl, |ttl| ttl.min(srv.ttl));

@@ -42,7 +42,8 @@ pub(super) async fn ask_whole<R: Resolve>(
         Ok(srv) => srv,
         Err(nothing) => return Ok(Err(nothing)),
     };
-    if srv.via.transport == Transport::Udp && srv.lacks_some_addresses() {
+    // A truncated answer comes over UDP only if TCP has just failed.
+    if srv.via.transport == Transport::Udp && !srv.truncated && srv.lacks_some_addresses() {
         // If TCP fails, the answer over UDP still counts.
         let half = part_way(deadline, 0.5);
         return match ask(resolver, query, Transport::Tcp, half).await {
@@ -107,6 +108,15 @@ impl SrvRecords {
             name = self.aliases.get(name)?;
         }
         None
+    }
+
+    /// Why a truncated answer is of no use.
+    pub(super) fn shortage(&self) -> Reason {
+        match self.via.transport {
+            Transport::Tcp => Reason::Truncated,
+            // Only because TCP failed does a truncated packet come here.
+            Transport::Udp => Reason::NoTcp,
+        }
     }
 
     /// Whether only some targets have an address. A server that sends any would send all if there were room.
