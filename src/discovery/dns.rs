@@ -207,10 +207,10 @@ impl Dns {
     /// an error ([`LookupError::is_truncated`]): the last endpoints stay, and a part of the pods is never taken for all
     /// of them. The same error applies to A and AAAA records that are truncated even over TCP.
     ///
-    /// If records have several priorities, only those with the lowest value are used (RFC 2782); those with the next one
-    /// only if no target of the lowest exists. A dual-stack pod that has a target for each of its addresses counts once. Different weights
-    /// become the endpoints' weights ([`Endpoint::weight`]). In a Kubernetes cluster they never differ: CoreDNS gives
-    /// all pods of a Service the same. Addresses from the Service's own name have no weights.
+    /// If records have several priorities, only those with the lowest value are used (RFC 2782); those with the next
+    /// one only if no target of the lowest exists. A dual-stack pod that has a target for each of its addresses counts
+    /// once. Different weights become the endpoints' weights ([`Endpoint::weight`]). In a Kubernetes cluster they never
+    /// differ: CoreDNS gives all pods of a Service the same. Addresses from the Service's own name have no weights.
     ///
     /// ```
     /// use tower_headless::Dns;
