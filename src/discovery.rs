@@ -7,6 +7,8 @@ pub(crate) mod endpoint_slices;
 mod failure_log;
 pub(crate) mod fallback;
 #[cfg(any(feature = "dns", feature = "kube"))]
+mod families;
+#[cfg(any(feature = "dns", feature = "kube"))]
 mod filter;
 mod report;
 #[cfg(feature = "dns")]

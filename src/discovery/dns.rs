@@ -16,7 +16,6 @@
 //! | `dns/look.rs` | one look at a name for one kind of record, and the endpoints that it finds |
 //! | `dns/walk.rs` | the way through the search list |
 //! | `dns/candidates.rs` | which full name is in use, and whether an earlier one should be |
-//! | `dns/families.rs` | which address family's endpoints are used |
 //! | `dns/question.rs` | one kind of look, repeated by its schedule |
 //! | `dns/single_address.rs` | whether one address is a Service's virtual IP |
 //! | `dns/questions.rs` | all questions about a name, and what they say together |
@@ -31,7 +30,6 @@ mod addresses;
 mod candidates;
 mod client;
 mod edns;
-mod families;
 #[cfg(tower_headless_fuzzing)]
 pub(crate) mod fuzzing;
 mod local;
@@ -202,18 +200,19 @@ impl Dns {
     ///
     /// Otherwise the addresses come from the Service's own name, and hostnames aren't known. That name is the one that
     /// has the SRV records, after all aliases, without `_port._protocol`. It is used only if all targets are below it
-    /// and it has an address for each (with more than 64 targets, for half of them). If not, each target is asked for,
+    /// and it has an address for each pod (with more than 64 targets, for half of them). If not, each target is asked for,
     /// up to 64 of them: a target that doesn't exist is left out, and one whose lookup fails keeps its last addresses
     /// for a minute. All of this takes 4 s at most; the addresses known by then are used. Records with port 0 are left
     /// out.
     ///
-    /// If the answer is truncated even over TCP, the Service's own addresses are used. Without those, it is an error
-    /// ([`LookupError::is_truncated`]): the last endpoints stay, and a part of the pods is never taken for all of them.
-    /// The same error applies to truncated A and AAAA records.
+    /// If the answer is truncated even over TCP, or TCP fails, the Service's own addresses are used. Without those, it is
+    /// an error ([`LookupError::is_truncated`]): the last endpoints stay, and a part of the pods is never taken for all
+    /// of them. The same error applies to A and AAAA records that are truncated even over TCP.
     ///
-    /// If records have several priorities, only those with the lowest value are used (RFC 2782). Different weights
-    /// become the endpoints' weights ([`Endpoint::weight`]). In a Kubernetes cluster they never differ: CoreDNS gives
-    /// all pods of a Service the same. Addresses from the Service's own name have no weights.
+    /// If records have several priorities, only those with the lowest value are used (RFC 2782); those with the next
+    /// one only if no target of the lowest exists. A dual-stack pod that has a target for each of its addresses counts
+    /// once. Different weights become the endpoints' weights ([`Endpoint::weight`]). In a Kubernetes cluster they never
+    /// differ: CoreDNS gives all pods of a Service the same. Addresses from the Service's own name have no weights.
     ///
     /// ```
     /// use tower_headless::Dns;

@@ -74,8 +74,9 @@ use crate::{endpoint::Endpoint, error::BoxError, logs};
 ///
 /// Ready pods. (With `publishNotReadyAddresses`, the Service marks all pods as ready.) If no pod is ready, the
 /// terminating pods that still serve, as kube-proxy does. IPv4 addresses if there are any, unless
-/// [`prefer_ipv6`](Self::prefer_ipv6) is set. If the API server says that there are no pods, or no such Service, that
-/// is believed at once.
+/// [`prefer_ipv6`](Self::prefer_ipv6) is set. If all pods of a family refuse connections, the other family's addresses
+/// are used, as [`Dns`](crate::Dns) does it. If the API server says that there are no pods, or no such Service, that is
+/// believed at once.
 ///
 /// The Service need not be headless: a Service with a virtual IP has slices too, so its pods can be balanced.
 ///
@@ -83,7 +84,8 @@ use crate::{endpoint::Endpoint, error::BoxError, logs};
 ///
 /// It begins with a list, followed by a watch. When the watch ends, the next one goes on from its last version. After
 /// any error it lists again, after 1 s, 1.6 s, 2.6 s … 30 s; the last set stays for as long as the errors last. A list
-/// replaces the set once it is complete.
+/// replaces the set once it is complete. After 429 (too many requests) it goes on from its last version, and not before
+/// the server's `retryAfterSeconds`, up to 30 s.
 ///
 /// [`Balance::staleness`](crate::Balance::staleness) restarts at zero with everything the API server sends: a list, an
 /// event, or the bookmark that comes about once a minute. So it reaches a minute even while all is well, because
@@ -261,6 +263,10 @@ impl Discovery for EndpointSlices {
 
     fn refused(&mut self, endpoint: &Endpoint) {
         self.shared.refused(endpoint);
+    }
+
+    fn accepted(&mut self, endpoint: &Endpoint) {
+        self.shared.accepted(endpoint);
     }
 
     fn age(&self) -> Duration {

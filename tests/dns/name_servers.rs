@@ -645,3 +645,57 @@ impl Drop for UdpRelay {
         self.task.abort();
     }
 }
+
+// ---------------------------------------------------------------- servers that have only a part, or nothing to say
+
+/// A forwarder may pass on a truncated answer even over TCP.
+#[tokio::test]
+async fn the_next_server_is_asked_if_an_answer_is_truncated_even_over_tcp() {
+    let (cut, whole, public) = (web(3).await, web(3).await, public().await);
+    cut.fault("*", RecordType::ANY, Fault::TruncateAll);
+    let dns = |second: &DnsServer| ask(&cut, WEB).name_servers([cut.addr(), second.addr()]);
+    let found = dns(&whole).resolve().await.expect("pods");
+    assert_eq!(found.endpoints().len(), 3);
+    assert_eq!(found.name_server(), Some(whole.addr()));
+    // There are records, whatever another server says, and whatever it knew before.
+    let error = dns(&public).resolve().await.expect_err("truncated");
+    assert!(error.is_truncated(), "{error}");
+    let dns = dns(&whole).refresh_interval(FAST);
+    let mut watch = MembershipStream::new(dns.on_empty(OnEmpty::Believe));
+    assert_eq!(change(&mut watch).await.joined.len(), 3);
+    whole.remove(WEB);
+    whole.forget();
+    unchanged(&mut watch, whole.wait_for_queries(6)).await;
+}
+
+#[tokio::test]
+async fn the_ttl_of_the_addresses_that_come_with_srv_records_counts() {
+    let server = DnsServer::start().await;
+    stateful(&server, 2);
+    server.set_a(&format!("web-1.{WEB}"), 2, [pod_v4(1)]);
+    let found = srv(&server).resolve().await.expect("pods");
+    assert_eq!(found.endpoints().len(), 2);
+    assert_eq!(found.ttl(), Some(2 * SECOND));
+}
+
+/// Network policies often allow DNS over UDP only. The Service's own addresses still fit into a packet.
+#[tokio::test]
+async fn pods_are_found_by_truncated_srv_records_if_tcp_is_blocked() {
+    let server = DnsServer::start().await;
+    stateful(&server, 40);
+    let relay = UdpRelay::start(server.addr()).await;
+    let dns = srv(&server).name_servers([relay.address]);
+    let found = dns.resolve().await.expect("pods");
+    assert_eq!(found.endpoints().len(), 40);
+    assert!(
+        found
+            .endpoints()
+            .iter()
+            .all(|pod| pod.address().port() == 8080)
+    );
+    assert_eq!(found.transport(), Some(Transport::Udp));
+    // Without them it isn't known which pods the packet lacks.
+    server.remove(WEB);
+    let error = dns.resolve().await.expect_err("some are missing");
+    assert!(error.to_string().contains("TCP failed"), "{error}");
+}

@@ -329,3 +329,34 @@ async fn an_alias_of_a_name_without_ipv6_is_never_a_failure() {
         () = server.wait_for_aaaa(6) => {}
     }
 }
+
+/// A server that neither has the zone nor asks others says nothing, which isn't a "no".
+#[tokio::test]
+async fn an_empty_answer_of_a_server_that_does_not_know_is_a_failure() {
+    let lame = Packets::start(|asked| {
+        let mut blank = asked.answer(0, &[]);
+        blank[3] = 0; // no recursion
+        vec![Packet::Own(blank)]
+    });
+    let (lame, server) = (lame.await, web(3).await);
+    let error = lame.ask(WEB).resolve().await.expect_err("nobody knows");
+    assert!(!error.is_not_found(), "{error}");
+    assert!(
+        error.to_string().contains("neither has the zone"),
+        "{error}"
+    );
+    let dns = lame.ask(WEB).name_servers([lame.address, server.addr()]);
+    let found = dns.resolve().await.expect("pods");
+    assert_eq!(found.endpoints().len(), 3);
+    // With either flag it is an answer.
+    for (byte, flag) in [(2, 0x85), (3, 0x80)] {
+        let knowing = Packets::start(move |asked| {
+            let mut blank = asked.answer(0, &[]);
+            blank[3] = 0;
+            blank[byte] = flag;
+            vec![Packet::Own(blank)]
+        });
+        let error = knowing.await.ask(WEB).resolve().await.expect_err("no pods");
+        assert!(error.is_not_found(), "{error}");
+    }
+}

@@ -9,7 +9,7 @@ use tower_headless::{Discovery, EndpointSlices};
 use crate::{
     WEB,
     kit::{Cluster, addresses, drive_until, error, last_set, pod, set, slice},
-    support::{tls::Identity, within},
+    support::{api_server::Asked, tls::Identity, within},
 };
 
 // ---------------------------------------------------------------- exec plugins
@@ -439,4 +439,46 @@ async fn a_port_of_zero_is_left_out() {
     let error = error(&mut slices).await;
     assert!(error.is_unknown_port(), "{error}");
     assert!(error.to_string().contains("http = 0/TCP"), "{error}");
+}
+
+// ---------------------------------------------------------------- the API server
+
+#[tokio::test]
+async fn a_list_that_comes_page_by_page_is_read_whole() {
+    let cluster = Cluster::start([1]).await;
+    cluster.pods("web-b", [2]);
+    cluster.pods("web-c", [3]);
+    cluster.api.list_by(1);
+    let all = set(&mut cluster.slices(WEB)).await;
+    assert_eq!(addresses(&all).len(), 3, "{all:?}");
+}
+
+/// A watch from no version would begin anywhere, and miss what was deleted meanwhile.
+#[tokio::test]
+async fn a_bookmark_without_a_version_is_followed_by_a_list() {
+    let cluster = Cluster::start([1]).await;
+    let mut slices = cluster.watching().await;
+    cluster.api.bookmark_without_version();
+    let error = error(&mut slices).await.to_string();
+    assert!(
+        error.contains("without metadata.resourceVersion"),
+        "{error}"
+    );
+    set(&mut slices).await;
+    cluster.goes_on(&mut slices, Asked::Watch(1)).await;
+    let again = [Asked::List, Asked::Watch(1)];
+    assert_eq!(cluster.api.asked(), [&again[..], &again].concat());
+}
+
+#[tokio::test]
+async fn an_authority_that_rotates_is_read_again() {
+    let mut cluster = Cluster::start_tls(Identity::new("127.0.0.1")).await;
+    let mut slices = cluster.watching().await;
+    cluster.api.stop();
+    error(&mut slices).await;
+    let new = Identity::new("127.0.0.1");
+    cluster.write_kubeconfig(Some(new.certificate_pem()));
+    cluster.api.restart_as(new).await;
+    cluster.pods("web-a", [2]);
+    last_set(&mut slices, |set| addresses(set) == ["10.0.0.2:80"]).await;
 }

@@ -86,6 +86,8 @@ struct Store {
     list_fault: Option<Fault>,
     watch_fault: Option<Fault>,
     token: Option<String>,
+    /// How many slices a list has at most; the rest come with further lists.
+    page: Option<usize>,
 }
 
 impl ApiServer {
@@ -148,6 +150,12 @@ impl ApiServer {
         self.serve(listener);
     }
 
+    /// Starts it again, at the same port, with another certificate.
+    pub async fn restart_as(&mut self, identity: Identity) {
+        self.identity = Some(identity);
+        self.restart().await;
+    }
+
     pub fn url(&self) -> String {
         let scheme = if self.identity.is_some() {
             "https"
@@ -193,6 +201,21 @@ impl ApiServer {
         });
         store.send(&event("BOOKMARK", object));
         version
+    }
+
+    /// Sends watches a bookmark that lacks its version.
+    pub fn bookmark_without_version(&self) {
+        let object = json!({
+            "kind": "EndpointSlice",
+            "apiVersion": "discovery.k8s.io/v1",
+            "metadata": {"resourceVersion": ""},
+        });
+        lock(&self.state.store).send(&event("BOOKMARK", object));
+    }
+
+    /// Lists at most this many slices at a time, though no limit is asked for.
+    pub fn list_by(&self, page: usize) {
+        lock(&self.state.store).page = Some(page);
     }
 
     /// Forgets the history: watches from earlier versions are refused, by a status at once or by an event.
@@ -299,17 +322,24 @@ impl Store {
             .retain(|watcher| watcher.send(Ok(line.clone())).is_ok());
     }
 
-    fn list(&self, selector: &str) -> Value {
+    fn list(&self, selector: &str, rest: &str) -> Value {
         let is_selected = |slice: &&Value| {
             let service = slice["metadata"]["labels"]["kubernetes.io/service-name"].as_str();
             service
                 .is_some_and(|service| selector == format!("kubernetes.io/service-name={service}"))
         };
-        let items: Vec<_> = self.slices.values().filter(is_selected).collect();
+        let begin = rest.parse().unwrap_or(0);
+        let items = self.slices.values().filter(is_selected).skip(begin);
+        let mut items: Vec<_> = items.collect();
+        let mut metadata = json!({"resourceVersion": self.version.to_string()});
+        if let Some(page) = self.page.filter(|page| *page < items.len()) {
+            items.truncate(page);
+            metadata["continue"] = json!((begin + page).to_string());
+        }
         json!({
             "kind": "EndpointSliceList",
             "apiVersion": "discovery.k8s.io/v1",
-            "metadata": {"resourceVersion": self.version.to_string()},
+            "metadata": metadata,
             "items": items,
         })
     }
@@ -369,7 +399,7 @@ async fn answer(state: &State, request: Request<Incoming>) -> Response<Body> {
         }
         None if is_list => whole(
             StatusCode::OK,
-            &lock(&state.store).list(&parameter("labelSelector")),
+            &lock(&state.store).list(&parameter("labelSelector"), &parameter("continue")),
         ),
         None => {
             let since = parameter("resourceVersion").parse().unwrap_or_default();

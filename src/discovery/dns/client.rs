@@ -133,6 +133,15 @@ impl Response {
         response.is_ok_and(|response| response.truncation)
     }
 
+    /// Whether it is of use though it is truncated. Of SRV records, some are enough to know the service whose own
+    /// addresses may stand in.
+    pub(super) fn is_useful(&self, query: &Query) -> bool {
+        let is_record = |record: &Record| record.record_type() == Type::SRV;
+        let response = self.content.as_ref();
+        let has_some = response.is_ok_and(|response| response.answers.iter().any(is_record));
+        query.record_type == RecordType::Srv && has_some
+    }
+
     /// Whether it is larger than a packet was allowed to be.
     pub(super) fn is_oversized(&self) -> bool {
         let limit = match self.to_opt {
@@ -233,6 +242,7 @@ fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
             Err(failed(Reason::Other(via.name_server, what)))
         }
         (None, _) if is_referral(response) => Err(failed(Reason::Referral(via.name_server))),
+        (None, _) if is_lame(response) => Err(failed(Reason::Lame(via.name_server))),
         (None, _) => nothing(Reason::NoRecords),
         (Some(_), RecordType::A | RecordType::Aaaa) if response.truncation => {
             Err(failed(Reason::Truncated))
@@ -250,7 +260,11 @@ fn interpret(query: &Query, response: &DnsResponse, via: Via) -> Answer {
                     truncated: response.truncation,
                 },
             },
-            ttl: Duration::from_secs(ttl.min(alias_ttl.unwrap_or(u32::MAX)).into()),
+            ttl: {
+                let others = [alias_ttl, glue_ttl(query, response)];
+                let shortest = others.into_iter().flatten().fold(ttl, u32::min);
+                Duration::from_secs(shortest.into())
+            },
             via,
         })),
     }
@@ -308,6 +322,14 @@ fn is_referral(response: &DnsResponse) -> bool {
     has(Type::NS) && !has(Type::SOA)
 }
 
+/// Whether an empty answer comes from a server that neither has the zone nor asks others for it. The C library takes it
+/// for a failure, too (`res_send.c`).
+fn is_lame(response: &DnsResponse) -> bool {
+    let knows = response.metadata.authoritative || response.metadata.recursion_available;
+    let is_blank = response.answers.is_empty() && response.authorities.is_empty();
+    !knows && is_blank && response.additionals.is_empty()
+}
+
 fn address(record: &Record) -> Option<IpAddr> {
     match record.data {
         RData::A(address) => Some(IpAddr::V4(address.0)),
@@ -326,6 +348,16 @@ fn service(record: &Record) -> Option<Service> {
         port: srv.port,
         target: text(&srv.target),
     })
+}
+
+/// The shortest TTL of the addresses and aliases that come with SRV records.
+fn glue_ttl(query: &Query, response: &DnsResponse) -> Option<u32> {
+    let is_used = |record: &&Record| {
+        let is_alias = matches!(record.data, RData::CNAME(_));
+        query.record_type == RecordType::Srv && (is_alias || address(record).is_some())
+    };
+    let used = response.additionals.iter().filter(is_used);
+    used.map(|record| record.ttl).min()
 }
 
 fn glue(response: &DnsResponse) -> Vec<(String, IpAddr)> {

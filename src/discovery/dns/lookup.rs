@@ -192,6 +192,8 @@ pub(super) enum Reason {
         "the answer was truncated even over TCP; a watch of EndpointSlices (feature `kube`) has no such limit"
     )]
     Truncated,
+    #[error("the answer was truncated, and TCP failed; is TCP port 53 blocked?")]
+    NoTcp,
     #[error("no answer in time")]
     Timeout,
     #[error("{0} answered {1}")]
@@ -200,6 +202,8 @@ pub(super) enum Reason {
     Alias(SocketAddr),
     #[error("{0} refers to other name servers; is it a recursive resolver?")]
     Referral(SocketAddr),
+    #[error("{0} answered nothing, but neither has the zone nor asks other name servers")]
+    Lame(SocketAddr),
     #[error("the answer has SRV records, but none of their targets has an address: {}", list(.0))]
     NoTarget(Vec<Arc<str>>),
     #[error(
@@ -251,7 +255,11 @@ impl LookupError {
     fn place(&self) -> String {
         let is_unnamed = matches!(
             self.reason,
-            Reason::NoName | Reason::NoRecords | Reason::Truncated | Reason::Timeout
+            Reason::NoName
+                | Reason::NoRecords
+                | Reason::Truncated
+                | Reason::NoTcp
+                | Reason::Timeout
         );
         let server = self.server.as_ref().filter(|_| is_unnamed);
         server.map_or_else(String::new, |server| format!(" at {server}"))
@@ -298,9 +306,9 @@ impl LookupError {
         matches!(self.reason, Reason::Timeout)
     }
 
-    /// The answer didn't fit into a DNS message, even over TCP.
+    /// The answer didn't fit into a DNS message, even over TCP, or it didn't fit into a packet and TCP failed.
     pub fn is_truncated(&self) -> bool {
-        matches!(self.reason, Reason::Truncated)
+        matches!(self.reason, Reason::Truncated | Reason::NoTcp)
     }
 }
 

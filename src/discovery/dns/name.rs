@@ -62,6 +62,17 @@ impl Name {
         })
     }
 
+    /// Parses a domain of a search list. It may be the root, and may begin with a dot, as in the C library.
+    pub(super) fn parse_domain(domain: &str) -> Result<Self, NameError> {
+        match domain.strip_prefix('.').unwrap_or(domain) {
+            "" => Ok(Self {
+                text: String::new(),
+                absolute: true,
+            }),
+            domain => Self::parse(domain),
+        }
+    }
+
     pub(super) fn text(&self) -> &str {
         &self.text
     }
@@ -80,7 +91,10 @@ impl Name {
         }
         let mut candidates: Vec<_> = search
             .iter()
-            .map(|domain| format!("{}.{}", self.text, domain.text))
+            .map(|domain| match &*domain.text {
+                "" => self.text.clone(),
+                domain => format!("{}.{domain}", self.text),
+            })
             .filter(|text| text.len() <= LONGEST_NAME)
             .map(|text| Self {
                 text,

@@ -1,5 +1,6 @@
 //! Puts a question to one name server after another. It begins with the first one. It goes on to the next after
-//! SERVFAIL, REFUSED, silence or nonsense, and after a negative answer that isn't believed (`trust.rs`). A server that
+//! SERVFAIL, REFUSED, silence, nonsense or a truncated answer, and after a negative answer that isn't believed
+//! (`trust.rs`). A server that
 //! has failed is asked last for a while (`trouble.rs`). The servers not yet asked share the question's remaining time.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -144,6 +145,7 @@ impl Servers {
         let asked = query.record_type;
         let addresses: Vec<_> = self.servers.iter().map(Server::address).collect();
         let mut hearing = self.trust.hear(&query.name, &addresses);
+        let mut truncated = None;
         let mut waiting: Vec<_> = self.servers.iter().collect();
         let is_late = |server: &Server| self.troubles.is_late(server.address(), asked, began);
         waiting.sort_by_key(|server| is_late(server));
@@ -172,14 +174,18 @@ impl Servers {
                 }
                 Ok(Err(nothing)) => {
                     self.troubles.answered(address, asked);
-                    if hearing.is_decided_by(address) {
+                    if hearing.is_decided_by(address) && truncated.is_none() {
                         return Ok(Err(nothing));
                     }
                     debug!(DISCOVERY, here(), name_server = %address, error = %Line(&nothing.error), "a negative answer isn't believed yet");
                     hearing.denied(address, nothing, heard.is_denied_below_the_root);
                 }
-                // Another server has no more room in its messages.
-                Err(error) if error.is_truncated() => return Err(error),
+                // Another server may send all: some forwarders pass on a truncated answer even over TCP.
+                Err(error) if error.is_truncated() => {
+                    debug!(DISCOVERY, here(), name_server = %address, error = %Line(&error), "an answer was truncated");
+                    self.troubles.answered(address, asked);
+                    truncated.get_or_insert(error);
+                }
                 Err(error) => {
                     debug!(DISCOVERY, here(), name_server = %address, error = %Line(&error), "a name server failed");
                     if is_telling(&error, budget) {
@@ -191,7 +197,11 @@ impl Servers {
                 }
             }
         }
-        hearing.end(|address| self.absence(address, asked))
+        match truncated {
+            // There are records, whatever the others say.
+            Some(error) => Err(error),
+            None => hearing.end(|address| self.absence(address, asked)),
+        }
     }
 
     /// How absent a server is that gave no answer.

@@ -22,7 +22,6 @@ use tokio::time::{Sleep, sleep};
 
 use super::{
     candidates::Candidates,
-    families::{Families, Sets},
     look::look,
     lookup::{LookupError, Resolve},
     name::Name,
@@ -34,7 +33,11 @@ use super::{
     walk::{Step, Walk, Walked},
 };
 use crate::{
-    discovery::{DiscoveryReport, filter::Filter},
+    discovery::{
+        DiscoveryReport,
+        families::{Families, Sets},
+        filter::Filter,
+    },
     endpoint::Endpoint,
     logs::{DISCOVERY, debug, here, info},
 };

@@ -134,7 +134,7 @@ impl Server {
         let left = deadline.saturating_duration_since(Instant::now());
         match self.exchange_tcp(query, left / 2).await {
             Ok(response) if !response.is_unreadable() => Ok((response, Transport::Tcp)),
-            Err(reason) if packet.is_truncated() => Err(reason),
+            Err(reason) if packet.is_truncated() && !packet.is_useful(query) => Err(reason),
             // TCP failed: the packet is usable after all, or shows best what is wrong.
             _ => Ok((packet, Transport::Udp)),
         }

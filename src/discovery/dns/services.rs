@@ -6,7 +6,8 @@
 //!                   ├─ all targets are below the service's own name, and have one port and one priority
 //!                   │    └▶ that name's addresses, if there are enough of them ─▶ endpoints, without hostnames
 //!                   ├─ else, and the answer is truncated ─▶ a failure: nobody knows which targets it lacks
-//!                   └─ else ─▶ each target's own addresses ─▶ endpoints with hostnames and weights
+//!                   └─ else ─▶ each target's own addresses ─▶ endpoints with hostnames and weights; if there are none,
+//!                              on to the records of the next priority
 //! ```
 //!
 //! The service's own name has the addresses of all its pods, for one more question. That can be expected only if all
@@ -17,7 +18,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -28,6 +29,7 @@ use super::{
     addresses::{Addresses, either, part_way},
     lookup::{
         Answer, Family, Found, LookupError, Nothing, OwnNames, Query, Reason, RecordType, Resolve,
+        Service,
     },
     srv_records::{SrvRecords, ask_whole},
     targets,
@@ -40,6 +42,9 @@ const LIMIT: usize = 65_536;
 
 /// The share of the remaining time for the service's own name, if the targets can be asked for afterwards.
 const SHARE: f32 = 0.75;
+
+/// How many priorities are gone through while the targets of the lowest one have no addresses.
+const PRIORITIES: usize = 4;
 
 /// How many targets an error lists.
 const NAMED: usize = 4;
@@ -67,7 +72,7 @@ pub(super) async fn services<R: Resolve>(
     };
     if srv.services.is_empty() {
         return match srv.truncated {
-            true => Err(LookupError::new(&query, Reason::Truncated)),
+            true => Err(LookupError::new(&query, srv.shortage()).at(srv.via.name_server)),
             false => Ok(Err(nothing(srv.ttl))),
         };
     }
@@ -91,38 +96,46 @@ async fn join<R: Resolve>(
     family: Family,
     deadline: Instant,
 ) -> Result<Found, LookupError> {
-    let missing = srv.missing();
-    let mut incomplete = None;
-    if srv.truncated || !missing.is_empty() {
-        if let Some(found) = stand_in(resolver, query, &srv, family, deadline).await? {
-            return Ok(found);
+    let mut without_address = Vec::new();
+    for _ in 0..PRIORITIES {
+        let missing = srv.missing();
+        let mut incomplete = None;
+        if srv.truncated || !missing.is_empty() {
+            if let Some(found) = stand_in(resolver, query, &srv, family, deadline).await? {
+                return Ok(found);
+            }
+            if srv.truncated {
+                let error = LookupError::new(query, srv.shortage());
+                return Err(error.at(srv.via.name_server));
+            }
+            let resolved = targets::resolve(resolver, query, missing, family, deadline).await;
+            srv.ttl = resolved.ttl.map_or(srv.ttl, |ttl| ttl.min(srv.ttl));
+            srv.addresses.extend(resolved.addresses);
+            incomplete = resolved.incomplete;
         }
-        if srv.truncated {
-            return Err(LookupError::new(query, Reason::Truncated));
+        let (endpoints, targets) = endpoints(&srv, family);
+        if !endpoints.is_empty() {
+            return Ok(Found {
+                name: query.name.clone(),
+                endpoints,
+                ttl: srv.ttl,
+                via: Some(srv.via),
+                targets,
+                incomplete: incomplete.map(Box::new),
+                is_virtual: srv.is_virtual(),
+                own_names: None,
+            });
         }
-        let resolved = targets::resolve(resolver, query, missing, family, deadline).await;
-        srv.ttl = resolved.ttl.map_or(srv.ttl, |ttl| ttl.min(srv.ttl));
-        srv.addresses.extend(resolved.addresses);
-        incomplete = resolved.incomplete;
+        if let Some(incomplete) = incomplete {
+            return Err(incomplete.error);
+        }
+        without_address.extend(srv.chosen().map(|service| service.target.as_str().into()));
+        if !srv.drop_chosen() {
+            break;
+        }
     }
-    let (endpoints, targets) = endpoints(&srv, family);
-    if endpoints.is_empty() {
-        let none = || {
-            let names = srv.chosen().map(|service| service.target.as_str().into());
-            LookupError::new(query, Reason::NoTarget(names.take(NAMED).collect()))
-        };
-        return Err(incomplete.map_or_else(none, |incomplete| incomplete.error));
-    }
-    Ok(Found {
-        name: query.name.clone(),
-        endpoints,
-        ttl: srv.ttl,
-        via: Some(srv.via),
-        targets,
-        incomplete: incomplete.map(Box::new),
-        is_virtual: srv.is_virtual(),
-        own_names: None,
-    })
+    without_address.truncate(NAMED);
+    Err(LookupError::new(query, Reason::NoTarget(without_address)))
 }
 
 /// The service's own addresses, if they may be used in place of its targets' and there are [`enough`] of them.
@@ -152,7 +165,7 @@ async fn stand_in<R: Resolve>(
         Err(error) if is_needed => return Err(error),
         Ok(Err(_)) | Err(_) => return Ok(None),
     };
-    if addresses.iter().collect::<HashSet<_>>().len() < enough(targets) {
+    if addresses.iter().collect::<HashSet<_>>().len() < enough(targets, srv.pods()) {
         return Ok(None);
     }
     let endpoint = |address| Endpoint::new(SocketAddr::new(address, port));
@@ -168,12 +181,12 @@ async fn stand_in<R: Resolve>(
     }))
 }
 
-/// How many addresses the service's own name must have, to be trusted for all `targets`: one for each. If there are
-/// very many, some come and go between two answers, and half of them prove that it isn't another machine.
-fn enough(targets: usize) -> usize {
+/// How many addresses the service's own name must have, to be trusted for all `targets`: one for each of their `pods`.
+/// If there are very many, some come and go between two answers, and half of them prove that it isn't another machine.
+fn enough(targets: usize, pods: usize) -> usize {
     match targets > targets::MOST {
-        true => targets / 2,
-        false => targets,
+        true => pods / 2,
+        false => pods,
     }
 }
 
@@ -184,13 +197,26 @@ fn endpoints(srv: &SrvRecords, family: Family) -> (Vec<Endpoint>, HashMap<Socket
     let first = weights.next();
     // CoreDNS divides 100 among a Service's pods. Equal weights are ignored, or each scale event would change them all.
     let is_weighted = weights.any(|weight| Some(weight) != first);
+    let own_address = |service: &Service| {
+        let own = srv.address_in_name(&service.target)?;
+        let all = srv.addresses(&service.target)?;
+        all.contains(&own).then_some(own)
+    };
+    let mut own_addresses = srv.chosen().filter_map(own_address);
+    let has_own = own_addresses.any(|own| family.has(&own));
     let mut endpoints = Vec::with_capacity(srv.services.len());
     let mut targets = HashMap::with_capacity(srv.services.len());
     for service in srv.chosen() {
         let Some(all) = srv.addresses(&service.target) else {
             continue;
         };
-        let hostname = parent.and_then(|parent| hostname(&service.target, parent, all));
+        let own = own_address(service);
+        // A dual-stack pod without a hostname has a target for each of its addresses, and counts once.
+        if has_own && own.is_some_and(|own| !family.has(&own)) {
+            continue;
+        }
+        let hostname = parent.filter(|_| own.is_none());
+        let hostname = hostname.and_then(|parent| hostname_of(&service.target, parent));
         let hostname = hostname.map(Arc::<str>::from);
         let target = Arc::<str>::from(&*service.target);
         // A pod counts once, however many families it has.
@@ -216,14 +242,8 @@ fn endpoints(srv: &SrvRecords, family: Family) -> (Vec<Endpoint>, HashMap<Socket
     (endpoints, targets)
 }
 
-/// The pod's hostname: the label before the service's name. A pod without a hostname has its address there, with dashes
-/// (Kubernetes DNS specification §2.4.1).
-fn hostname<'a>(target: &'a str, parent: &str, addresses: &[IpAddr]) -> Option<&'a str> {
+/// The pod's hostname: the label before the service's name.
+fn hostname_of<'a>(target: &'a str, parent: &str) -> Option<&'a str> {
     let label = target.strip_suffix(parent)?.strip_suffix('.')?;
-    let is_address = |separator| {
-        let address = label.replace('-', separator).parse();
-        address.is_ok_and(|address| addresses.contains(&address))
-    };
-    let is_name = !label.is_empty() && !label.contains('.') && !is_address(".") && !is_address(":");
-    is_name.then_some(label)
+    (!label.is_empty() && !label.contains('.')).then_some(label)
 }

@@ -42,7 +42,8 @@ pub(super) async fn ask_whole<R: Resolve>(
         Ok(srv) => srv,
         Err(nothing) => return Ok(Err(nothing)),
     };
-    if srv.via.transport == Transport::Udp && srv.lacks_some_addresses() {
+    // A truncated answer comes over UDP only if TCP has just failed.
+    if srv.via.transport == Transport::Udp && !srv.truncated && srv.lacks_some_addresses() {
         // If TCP fails, the answer over UDP still counts.
         let half = part_way(deadline, 0.5);
         return match ask(resolver, query, Transport::Tcp, half).await {
@@ -79,6 +80,12 @@ async fn ask<R: Resolve>(
     for (name, address) in glue {
         addresses.entry(name).or_default().push(address);
     }
+    // Against RFC 2782, but met in the field; every resolver library takes it for the address that it is.
+    for Service { target, .. } in &services {
+        if let Ok(address) = target.parse() {
+            addresses.insert(target.clone(), vec![address]);
+        }
+    }
     Ok(Ok(SrvRecords {
         owner,
         services,
@@ -103,6 +110,15 @@ impl SrvRecords {
         None
     }
 
+    /// Why a truncated answer is of no use.
+    pub(super) fn shortage(&self) -> Reason {
+        match self.via.transport {
+            Transport::Tcp => Reason::Truncated,
+            // Only because TCP failed does a truncated packet come here.
+            Transport::Udp => Reason::NoTcp,
+        }
+    }
+
     /// Whether only some targets have an address. A server that sends any would send all if there were room.
     fn lacks_some_addresses(&self) -> bool {
         let has = |service: &Service| self.addresses(&service.target).is_some();
@@ -122,6 +138,22 @@ impl SrvRecords {
         let lowest = self.services.iter().map(|service| service.priority).min();
         let services = self.services.iter();
         services.filter(move |service| Some(service.priority) == lowest)
+    }
+
+    /// Leaves out the chosen records. Returns false if no others are left.
+    pub(super) fn drop_chosen(&mut self) -> bool {
+        let lowest = self.services.iter().map(|service| service.priority).min();
+        self.services
+            .retain(|service| Some(service.priority) != lowest);
+        !self.services.is_empty()
+    }
+
+    /// The address that a target is named by: a pod without a hostname has it there, with dashes (Kubernetes DNS
+    /// specification §2.4.1).
+    pub(super) fn address_in_name(&self, target: &str) -> Option<IpAddr> {
+        let label = target.strip_suffix(self.parent()?)?.strip_suffix('.')?;
+        let address = |separator| label.replace('-', separator).parse().ok();
+        address(".").or_else(|| address(":"))
     }
 
     /// The chosen targets whose addresses are missing, without duplicates.
@@ -155,8 +187,25 @@ impl SrvRecords {
     }
 
     pub(super) fn targets(&self) -> usize {
-        let targets = self.services.iter().map(|service| &service.target);
-        targets.collect::<HashSet<_>>().len()
+        self.distinct_targets().len()
+    }
+
+    /// How many pods the targets stand for: a dual-stack pod without a hostname has one for each of its addresses.
+    pub(super) fn pods(&self) -> usize {
+        let (mut v4, mut v6, mut others) = (0, 0, 0);
+        for target in self.distinct_targets() {
+            match self.address_in_name(target) {
+                Some(IpAddr::V4(_)) => v4 += 1,
+                Some(IpAddr::V6(_)) => v6 += 1,
+                None => others += 1,
+            }
+        }
+        others + v4.max(v6)
+    }
+
+    fn distinct_targets(&self) -> HashSet<&str> {
+        let services = self.services.iter();
+        services.map(|service| &*service.target).collect()
     }
 }
 

@@ -8,7 +8,7 @@
 //! | line | meaning |
 //! | --- | --- |
 //! | `nameserver` | one address, with an interface if it is link-local; the first 3 count, as in Kubernetes |
-//! | `search`, `domain` | the last line counts, whichever it is |
+//! | `search`, `domain` | the last line counts, whichever it is; `.` is the root, and stands for the name as it is |
 //! | `options ndots:n` | up to 15; 1 by default; a space before the number is fine |
 //! | `options timeout:n`, `attempts:n` | up to 30 s and up to 5. They shorten a server's share of a question's time, and set how often it is sent; they never prolong the question |
 //! | `options use-vc` | TCP only |
@@ -160,7 +160,7 @@ impl ResolvConf {
     fn read_search<'a>(&mut self, domains: impl Iterator<Item = &'a str>) {
         let mut domains = domains.peekable();
         if domains.peek().is_some() {
-            let parsed = domains.filter_map(|domain| Name::parse(domain).ok());
+            let parsed = domains.filter_map(|domain| Name::parse_domain(domain).ok());
             self.search = parsed.take(MAX_SEARCH).collect();
         }
     }
@@ -253,10 +253,24 @@ mod tests {
     #[test]
     fn a_malformed_line_is_ignored_and_the_others_count() {
         let conf = ResolvConf::parse(
-            b"nameserver kube-dns\nfrobnicate\nnameserver 10.96.0.10\nsearch . a..b svc.cluster.local\n\xff\xfe\n",
+            b"nameserver kube-dns\nfrobnicate\nnameserver 10.96.0.10\nsearch .. a..b svc.cluster.local\n\xff\xfe\n",
         );
         assert_eq!(conf.name_servers, [SocketAddr::from(([10, 96, 0, 10], 53))]);
         assert_eq!(names(&conf.search), ["svc.cluster.local"]);
+    }
+
+    /// Kubernetes allows `.` in `dnsConfig.searches`, to try the name as it is before other domains.
+    #[test]
+    fn the_root_in_a_search_list_is_the_name_as_it_is() {
+        let conf = ResolvConf::parse(b"search svc . .corp.example\noptions ndots:5\n");
+        let candidates = |name| {
+            let name = Name::parse(name).expect("a name");
+            let candidates = name.candidates(&conf.search, conf.ndots);
+            candidates.iter().map(Name::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(candidates("web"), ["web.svc.", "web.", "web.corp.example."]);
+        assert_eq!(candidates("web."), ["web."]);
+        assert!(Name::parse(".").is_err(), "no name of a service");
     }
 
     #[test]

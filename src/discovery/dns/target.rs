@@ -147,7 +147,7 @@ fn parse(text: &str) -> Result<Target, Problem> {
             let is_target = |rest: &&str| rest.contains(':') || rest.starts_with('_');
             (None, opaque.filter(is_target).unwrap_or(text))
         }
-        Some(("dns", rest)) => {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("dns") => {
             let (server, path) = rest.split_once('/').ok_or(Problem::NoPath)?;
             let server = (!server.is_empty()).then(|| parse_name_server(server));
             (server.transpose()?, path)
@@ -279,6 +279,7 @@ mod tests {
             ("dns://10.96.0.10/a.b:80", "10.96.0.10:53"),
             ("dns://10.96.0.10:5353/a.b:80", "10.96.0.10:5353"),
             ("dns://[fd00::a]/a.b:80", "[fd00::a]:53"),
+            ("DNS://10.96.0.10/a.b:80", "10.96.0.10:53"),
             ("dns://[fd00::a]:5353/a.b:80", "[fd00::a]:5353"),
         ] {
             let server = server.parse().expect("an address");

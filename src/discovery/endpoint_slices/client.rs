@@ -1,6 +1,6 @@
 //! Asks the API server with kube's client.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, TryFutureExt, future::BoxFuture};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::{
     api::{Api, Event, Events, Listed, What},
     config::{self, Made},
+    cryptography::is_tls,
     error::Reason,
     rbac::Forbidden,
     settings::{Access, Settings},
@@ -72,9 +73,10 @@ impl ApiServer {
         Ok(made.client)
     }
 
-    /// Drops the client if its credentials were rejected, so that the next one reads them anew.
+    /// Drops the client if its credentials were rejected, or TLS failed because a certificate or an authority has
+    /// changed. The next one reads them anew.
     fn drop_rejected(&self, reason: &Reason) {
-        if matches!(reason, Reason::Unauthorized(_)) {
+        if matches!(reason, Reason::Unauthorized(_) | Reason::Tls(_)) {
             *self.made.lock() = None;
         }
     }
@@ -122,17 +124,21 @@ struct Slices {
 impl Slices {
     async fn list(self) -> Result<Listed, Reason> {
         // Without limit and version, the server answers from its cache, but only once that is up to date (KEP-2340).
-        let params = ListParams::default().labels(&self.label);
-        let list = self.api.list(&params).await;
-        let list = list.map_err(|error| reason(error, &self.namespace))?;
-        let version = list
-            .metadata
-            .resource_version
-            .filter(|version| !version.is_empty());
-        Ok(Listed {
-            slices: list.items,
-            version: version.ok_or_else(no_version)?,
-        })
+        let mut params = ListParams::default().labels(&self.label);
+        let mut slices = Vec::new();
+        loop {
+            let list = self.api.list(&params).await;
+            let list = list.map_err(|error| reason(error, &self.namespace))?;
+            slices.extend(list.items);
+            // A server may answer page by page unasked.
+            let rest = list.metadata.continue_;
+            if let Some(rest) = rest.filter(|token| !token.is_empty()) {
+                params = params.continue_token(&rest);
+                continue;
+            }
+            let version = known(list.metadata.resource_version)?;
+            return Ok(Listed { slices, version });
+        }
     }
 
     async fn watch(self, version: &str) -> Result<Events, Reason> {
@@ -150,25 +156,33 @@ impl Slices {
 }
 
 fn to_event(event: WatchEvent<EndpointSlice>, namespace: &str) -> Result<Event, Reason> {
-    let version_of = |slice: &EndpointSlice| slice.resource_version().ok_or_else(no_version);
+    let version_of = |slice: &EndpointSlice| known(slice.resource_version());
     let (version, what) = match event {
         WatchEvent::Added(slice) | WatchEvent::Modified(slice) => {
             (version_of(&slice)?, What::Applied(slice))
         }
         WatchEvent::Deleted(slice) => (version_of(&slice)?, What::Deleted(slice)),
-        WatchEvent::Bookmark(bookmark) => (bookmark.metadata.resource_version, What::Bookmark),
+        WatchEvent::Bookmark(bookmark) => {
+            let version = known(Some(bookmark.metadata.resource_version))?;
+            (version, What::Bookmark)
+        }
         WatchEvent::Error(status) => return Err(refusal(&status, namespace)),
     };
     Ok(Event { what, version })
 }
 
-fn no_version() -> Reason {
-    Reason::Transport("an answer without metadata.resourceVersion".to_owned())
+/// The version of an answer, which must be there: a watch without one, or from an empty one, begins anywhere, and would
+/// miss what was deleted before.
+fn known(version: Option<String>) -> Result<String, Reason> {
+    let version = version.filter(|version| !version.is_empty());
+    let missing = || Reason::Transport("an answer without metadata.resourceVersion".to_owned());
+    version.ok_or_else(missing)
 }
 
 fn reason(error: Error, namespace: &str) -> Reason {
     match error {
         Error::Api(status) => refusal(&status, namespace),
+        error if is_tls(&error) => Reason::Tls(chain(&error)),
         error => Reason::Transport(chain(&error)),
     }
 }
@@ -179,6 +193,12 @@ fn refusal(status: &Status, namespace: &str) -> Reason {
         (410, _) | (_, "Expired" | "Gone") => Reason::Expired,
         (401, _) => Reason::Unauthorized(message),
         (403, _) => Reason::Forbidden(Forbidden::new(namespace, &message)),
+        (429, _) => {
+            let details = status.details.as_ref();
+            let seconds = details.map(|details| details.retry_after_seconds.into());
+            let pause = seconds.map(Duration::from_secs);
+            Reason::Throttled { message, pause }
+        }
         (code, _) => Reason::Status { code, message },
     }
 }

@@ -4,6 +4,8 @@
 //! it, because they have two providers or none. So a default is installed before kube looks: the application's own if
 //! it has installed one, or else that of this crate's features, ring before aws-lc, as in the HTTP client.
 
+use std::{error::Error, io};
+
 use rustls::{
     crypto::CryptoProvider,
     pki_types::{
@@ -35,6 +37,22 @@ pub(super) fn authorities(pem: &[u8]) -> Result<Vec<Vec<u8>>, Reason> {
         let error = chain(&error);
         Reason::Configuration(format!("the kubeconfig's certificate-authority: {error}"))
     })
+}
+
+/// Whether an error comes from TLS.
+pub(super) fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<rustls::Error>() {
+            return true;
+        }
+        // The source of an I/O error isn't the error that it wraps, but that one's source.
+        cause = match error.downcast_ref().map(io::Error::get_ref) {
+            Some(wrapped) => wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 #[cfg(any(feature = "kube-ring", feature = "tls-ring"))]

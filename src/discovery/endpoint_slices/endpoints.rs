@@ -7,7 +7,8 @@
 //! - A pod may be in two slices while the controller moves it: it counts once.
 //! - Only the first of an endpoint's addresses is used.
 //! - An octet may have leading zeros, and is still decimal.
-//! - If there are usable pods but all their addresses are invalid, that is an error, not an empty set.
+//! - If there are usable pods but none has an address of its slice's kind, or none has the port, that is an error, not
+//!   an empty set. A family with such trouble gives way to the other one.
 
 use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
@@ -46,36 +47,73 @@ enum Rank {
 }
 
 /// The endpoints to use, of the first of `families` that has any. Ready ones of the other family go before the last
-/// resort. It is an error if slices have endpoints, but none of them has the port.
+/// resort.
 pub(super) fn endpoints<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
     families: [&str; 2],
     port: &Port,
 ) -> Result<Vec<Endpoint>, Reason> {
     let (mut trouble, mut last_resort) = (None, None);
-    let (mut is_known, mut without_port) = (false, Vec::new());
     for family in families {
-        // A slice without endpoints has no ports either.
-        let is_used = |slice: &&EndpointSlice| !slice.endpoints.entries().is_empty();
-        let of_family = slices.clone().filter(|slice| slice.address_type == family);
-        let has_port = |slice: &&EndpointSlice| ports::number(port, slice).is_some();
-        let (wanted, others): (Vec<_>, Vec<_>) = of_family.filter(is_used).partition(has_port);
-        is_known |= !wanted.is_empty();
-        without_port.extend(others);
-        match joined(&wanted, port) {
+        let slices = of_family(slices.clone(), family);
+        match joined(&slices, port) {
             Some((Rank::Ready, found)) => return Ok(found),
             found => last_resort = last_resort.or(found),
         }
-        trouble = trouble.or_else(|| wanted.iter().find_map(|slice| unreadable(slice)));
+        trouble = trouble.or_else(|| trouble_with(&slices, port));
     }
     match (last_resort, trouble) {
         (Some((_, found)), _) => Ok(found),
-        (None, Some(text)) => Err(Reason::Unreadable(text.to_owned())),
-        (None, None) if !is_known && !without_port.is_empty() => {
-            Err(Reason::UnknownPort(UnknownPort::new(port, without_port)))
-        }
-        (None, None) => Ok(Vec::new()),
+        (None, Some(trouble)) => Err(trouble),
+        (None, None) => names_only(slices).map_or(Ok(Vec::new()), Err),
     }
+}
+
+/// The ready endpoints of one family.
+pub(super) fn ready<'a>(
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    family: &str,
+    port: &Port,
+) -> Vec<Endpoint> {
+    match joined(&of_family(slices, family), port) {
+        Some((Rank::Ready, found)) => found,
+        _ => Vec::new(),
+    }
+}
+
+/// A family's slices. Those without endpoints are left out: they have no ports either.
+fn of_family<'a>(
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    family: &str,
+) -> Vec<&'a EndpointSlice> {
+    let is_used = |slice: &&EndpointSlice| {
+        slice.address_type == family && !slice.endpoints.entries().is_empty()
+    };
+    slices.filter(is_used).collect()
+}
+
+/// Why pods in a family's slices can't be used, if that is wrong with some: no slice has the port, or an address is
+/// invalid.
+fn trouble_with(slices: &[&EndpointSlice], port: &Port) -> Option<Reason> {
+    let wanted: Vec<_> = slices
+        .iter()
+        .filter(|slice| ports::number(port, slice).is_some())
+        .collect();
+    if wanted.is_empty() && !slices.is_empty() {
+        let slices = slices.iter().copied();
+        return Some(Reason::UnknownPort(UnknownPort::new(port, slices)));
+    }
+    let text = wanted.into_iter().find_map(|slice| unreadable(slice))?;
+    Some(Reason::Unreadable(text.to_owned()))
+}
+
+/// The error if usable pods are only in slices of names.
+fn names_only<'a>(mut slices: impl Iterator<Item = &'a EndpointSlice>) -> Option<Reason> {
+    let text = slices.find_map(|slice| match &*slice.address_type {
+        IPV4 | IPV6 => None,
+        _ => unreadable(slice),
+    })?;
+    Some(Reason::Unreadable(text.to_owned()))
 }
 
 /// The first invalid address of a usable pod in a slice.

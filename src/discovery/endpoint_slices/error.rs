@@ -49,11 +49,20 @@ pub(super) enum Reason {
     Unauthorized(String),
     #[error("the API server answered {code}: {message}")]
     Status { code: u16, message: String },
+    /// Too many requests (429). The pause is what the server asks for, if it says so.
+    #[error("the API server answered 429: {message}")]
+    Throttled {
+        message: String,
+        pause: Option<Duration>,
+    },
     /// The API server no longer has the events after this version (410), so the slices must be listed again.
     #[error("the API server has no history from the watch's last version (410)")]
     Expired,
     #[error("the API server can't be reached, or its answer makes no sense: {0}")]
     Transport(String),
+    /// A certificate isn't trusted, or TLS fails otherwise.
+    #[error("the API server can't be reached: {0}")]
+    Tls(String),
     #[error("the API server has not answered within {0:?}")]
     Timeout(Duration),
     #[error("the API server ends every watch at once")]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::{
-    endpoints::{FQDN, IPV4, IPV6, endpoints, unreadable},
+    endpoints::{FQDN, IPV4, IPV6, endpoints, ready, unreadable},
     error::Reason,
     ports,
     target::Port,
@@ -78,12 +78,45 @@ impl Slices {
             .remove(slice.metadata.name.as_deref().unwrap_or_default());
     }
 
-    /// The endpoints to use.
-    pub(super) fn endpoints(&mut self) -> Result<Vec<Endpoint>, Reason> {
-        let mut endpoints = endpoints(self.by_name.values(), self.families, &self.port)?;
-        let allowed = self.filter.apply(&mut endpoints);
-        allowed.map_err(|Rejected(address, why)| Reason::Rejected(address, why))?;
-        Ok(endpoints)
+    /// The endpoints to use. `is_other`: the family that isn't preferred comes first, because the preferred one's pods
+    /// refuse connections.
+    pub(super) fn endpoints(&self, is_other: bool) -> Result<Vec<Endpoint>, Reason> {
+        let [preferred, other] = self.families;
+        let families = match is_other {
+            true => [other, preferred],
+            false => [preferred, other],
+        };
+        let find = |families| {
+            let mut endpoints = endpoints(self.by_name.values(), families, &self.port)?;
+            let allowed = self.filter.apply(&mut endpoints);
+            allowed.map_err(|Rejected(address, why)| Reason::Rejected(address, why))?;
+            Ok(endpoints)
+        };
+        match find(families) {
+            // A family without a possible address gives way to the other one.
+            Err(rejected @ Reason::Rejected(..)) => match find([families[1]; 2]) {
+                Ok(endpoints) if !endpoints.is_empty() => Ok(endpoints),
+                _ => Err(rejected),
+            },
+            found => found,
+        }
+    }
+
+    /// The ready endpoints of each family, the preferred one's first. There are none if all slices have one family.
+    pub(super) fn families(&self) -> [Vec<Endpoint>; 2] {
+        let has = |family| {
+            let mut slices = self.by_name.values();
+            slices.any(|slice| slice.address_type == family)
+        };
+        if !self.families.into_iter().all(has) {
+            return Default::default();
+        }
+        self.families.map(|family| {
+            let mut endpoints = ready(self.by_name.values(), family, &self.port);
+            // An error says only that nothing is left.
+            let _ = self.filter.apply(&mut endpoints);
+            endpoints
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! What a real API server sends, and how kube parses it, is tested over sockets in `tests/endpoint_slices.rs`.
 
+mod families;
 mod script;
 mod sets;
 mod sharing;

@@ -122,7 +122,9 @@ impl fmt::Display for ServiceTarget {
 fn parse(text: &str) -> Result<ServiceTarget, Problem> {
     let rest = match text.split_once("://") {
         None => text,
-        Some(("dns", rest)) => rest.strip_prefix('/').ok_or(Problem::NameServer)?,
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("dns") => {
+            rest.strip_prefix('/').ok_or(Problem::NameServer)?
+        }
         Some((scheme, _)) => return Err(Problem::Scheme(scheme.to_owned())),
     };
     if let Some(name) = rest.strip_prefix('_') {
@@ -202,6 +204,7 @@ mod tests {
             ("web.default.svc.cluster.local:80", Some("default")),
             ("web.default.svc.cluster.local.:80", Some("default")),
             ("dns:///web.default:80", Some("default")),
+            ("Dns:///web.default:80", Some("default")),
         ] {
             let target = target(text);
             assert_eq!(

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A list replaces the known slices only once it is complete, so there is no gap in between. After an error it always
-//! lists, because the list has a new version, in case the old one was the problem.
+//! lists, because the list has a new version, in case the old one was the problem. Only if the server says that it gets
+//! too many requests (429), the watch goes on from the old one.
 //!
 //! `kube_runtime::watcher` does nearly the same, but has four faults here: it hides bookmarks, so a quiet watch looks
 //! like a dead one; after a 410 to opening a watch it retries the same version for ever; its back-off can't be cut
@@ -34,15 +35,22 @@ use super::{
     slices::Slices,
     target::ServiceTarget,
 };
-use crate::logs::{DISCOVERY, debug, here};
+use crate::logs::{DISCOVERY, debug, here, info};
 use crate::{
     backoff::Backoff,
-    discovery::{DiscoveryReport, shared::Source},
+    discovery::{
+        DiscoveryReport,
+        families::{Families, Sets},
+        shared::Source,
+    },
     endpoint::Endpoint,
 };
 
 /// How long the API server may take to answer. A watch is answered at once too, and then goes on.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// The longest pause that the server can ask for; also that of the back-off.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Silence for this long is suspicious if every pod refuses connections.
 const DOUBT: Duration = Duration::from_secs(10);
@@ -58,6 +66,11 @@ pub(super) struct Watcher<A> {
     backoff: Option<Backoff>,
     /// There is a set to yield.
     news: bool,
+    /// The last set.
+    in_use: Vec<Endpoint>,
+    /// The ready endpoints of each family by then, the preferred one's first.
+    of_families: [Vec<Endpoint>; 2],
+    families: Families,
 }
 
 enum State {
@@ -66,7 +79,8 @@ enum State {
     Opening(Asked<Events>),
     Open(Open),
     Pausing {
-        since: Instant,
+        /// It can be cut short to this.
+        soonest: Instant,
         timer: Pin<Box<Sleep>>,
     },
 }
@@ -83,6 +97,9 @@ impl<A: Api> Watcher<A> {
             state: State::Idle,
             backoff: None,
             news: false,
+            in_use: Vec::new(),
+            of_families: Default::default(),
+            families: Families::default(),
         }
     }
 
@@ -175,9 +192,14 @@ impl<A: Api> Watcher<A> {
     }
 
     fn failed(&mut self, reason: Reason) -> EndpointSlicesError {
-        self.version = None;
-        let pause = self.pause();
-        self.pause_for(pause);
+        let mut wanted = Duration::ZERO;
+        match reason {
+            // The version isn't the problem, and another list would only add to the load.
+            Reason::Throttled { pause, .. } => wanted = pause.unwrap_or_default().min(LONGEST),
+            _ => self.version = None,
+        }
+        let pause = self.pause().max(wanted);
+        self.pause_at_least(wanted, pause);
         self.error(reason)
     }
 
@@ -187,9 +209,15 @@ impl<A: Api> Watcher<A> {
     }
 
     fn pause_for(&mut self, pause: Duration) {
-        let since = Instant::now();
-        let timer = Box::pin(sleep_until(since + pause));
-        self.state = State::Pausing { since, timer };
+        self.pause_at_least(SETTLED, pause);
+    }
+
+    /// Waits for `pause`, which can be cut short to `least`, or to [`SETTLED`] if that is longer.
+    fn pause_at_least(&mut self, least: Duration, pause: Duration) {
+        let now = Instant::now();
+        let timer = Box::pin(sleep_until(now + pause));
+        let soonest = now + least.max(SETTLED);
+        self.state = State::Pausing { soonest, timer };
     }
 
     fn error(&self, reason: Reason) -> EndpointSlicesError {
@@ -198,14 +226,35 @@ impl<A: Api> Watcher<A> {
 
     /// The set, or the error that keeps it from being one.
     fn current_set(&mut self) -> Result<Vec<Endpoint>, EndpointSlicesError> {
-        let endpoints = self.slices.endpoints();
-        endpoints.map_err(|reason| self.error(reason))
+        let endpoints = self.slices.endpoints(self.families.is_other());
+        let endpoints = endpoints.map_err(|reason| self.error(reason))?;
+        self.families.retain(&endpoints);
+        self.of_families = self.slices.families();
+        self.in_use.clone_from(&endpoints);
+        Ok(endpoints)
+    }
+
+    /// Switches to the other address family if all endpoints of the one in use refuse.
+    fn poll_families(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let [preferred, other] = &self.of_families;
+        let is_second = match self.families.is_other() {
+            true => !other.is_empty(),
+            false => preferred.is_empty(),
+        };
+        let sets = Sets {
+            in_use: &self.in_use,
+            other: Some(if is_second { preferred } else { other }),
+            preferred: Some(preferred),
+        };
+        ready!(self.families.poll_change(sets, cx));
+        info!(DISCOVERY, here(), target = %self.target, "switched to the other address family: the endpoints of this one refuse connections");
+        Poll::Ready(())
     }
 
     /// Cuts a pause short.
     fn hurry(&mut self) {
-        if let State::Pausing { since, timer } = &mut self.state {
-            let soonest = (*since + SETTLED).max(Instant::now());
+        if let State::Pausing { soonest, timer } = &mut self.state {
+            let soonest = (*soonest).max(Instant::now());
             if soonest < timer.deadline() {
                 timer.as_mut().reset(soonest);
             }
@@ -226,7 +275,7 @@ impl<A: Api> Source for Watcher<A> {
                 return Poll::Ready(Err(self.failed(reason)));
             }
         }
-        if std::mem::take(&mut self.news) {
+        if std::mem::take(&mut self.news) || self.poll_families(cx).is_ready() {
             return Poll::Ready(self.current_set());
         }
         Poll::Pending
@@ -240,8 +289,13 @@ impl<A: Api> Source for Watcher<A> {
         }
     }
 
-    fn refused(&mut self, _: &Endpoint) {
+    fn refused(&mut self, endpoint: &Endpoint) {
+        self.families.refused(endpoint);
         self.hurry();
+    }
+
+    fn accepted(&mut self, endpoint: &Endpoint) {
+        self.families.accepted(endpoint);
     }
 
     fn report(&self) -> DiscoveryReport {

@@ -197,12 +197,7 @@ async fn targets_with_different_ports_need_their_own_addresses() {
 
 #[tokio::test(start_paused = true)]
 async fn targets_named_by_their_address_have_no_hostname() {
-    let v6: IpAddr = "fd00::1".parse().expect("an address");
-    let targets = [
-        ("10-0-0-1", address(1)),
-        ("fd00--1", v6),
-        ("10-0-0-9", address(2)),
-    ];
+    let targets = [("10-0-0-1", address(1)), ("10-0-0-9", address(2))];
     let target = |label: &str| format!("{label}.{SERVICE}");
     let elsewhere = (format!("db.{SERVICE}.example"), address(3));
     let glue = targets.map(|(label, address)| (target(label), address));
@@ -218,7 +213,53 @@ async fn targets_named_by_their_address_have_no_hostname() {
     let endpoints = set(&mut discover(&script)).await;
     let hostnames = endpoints.iter().map(Endpoint::hostname);
     let own = Some("10-0-0-9"); // a hostname that only looks like an address
-    assert_eq!(hostnames.collect::<Vec<_>>(), [None, None, own, None]);
+    assert_eq!(hostnames.collect::<Vec<_>>(), [None, own, None]);
+}
+
+/// CoreDNS names a pod without a hostname by its address, so a dual-stack one has two targets.
+#[tokio::test(start_paused = true)]
+async fn a_dual_stack_pod_named_by_its_addresses_counts_once() {
+    let v6 = |host: u8| -> IpAddr { format!("fd00::{host}").parse().expect("an address") };
+    let hosts_v6 = [1, 2].map(|host| Endpoint::new((v6(host), 80).into()));
+    let glue = [1, 2].into_iter().flat_map(|host| {
+        let v4 = (format!("10-0-0-{host}.{SERVICE}"), address(host));
+        [v4, (format!("fd00--{host}.{SERVICE}"), v6(host))]
+    });
+    let glue: Vec<_> = glue.collect();
+    let say = |glue: &[(String, IpAddr)], has_glue| Say::Services {
+        services: glue.iter().map(|(name, _)| service(name, 80)).collect(),
+        glue: if has_glue { glue.to_vec() } else { Vec::new() },
+        truncated: false,
+    };
+    let srv = || Dns::srv(&format!("{PORT}.")).expect("a service");
+    // The addresses come along, from the service's own name, or from each target's.
+    for (has_glue, has_parent) in [(true, false), (false, true), (false, false)] {
+        let script = Script::new();
+        script.say(PORT, Srv, say(&glue, has_glue));
+        if has_parent {
+            script.pods(SERVICE, [1, 2]);
+            script.say(SERVICE, Aaaa, Say::Addresses([1, 2].map(v6).to_vec()));
+        }
+        for (name, address) in &glue {
+            let record_type = if address.is_ipv4() { A } else { Aaaa };
+            script.say(name, record_type, Say::Addresses(vec![*address]));
+        }
+        let mut dns = with(srv(), &script);
+        let first = set(&mut dns).await;
+        assert_eq!(first, hosts([1, 2]), "{has_glue} {has_parent}");
+        let questions = script.take_asked().len();
+        assert!(questions <= 2 || !has_parent, "{questions}");
+        let preferring = set(&mut with(srv().prefer_ipv6(true), &script)).await;
+        assert_eq!(preferring, hosts_v6, "{has_glue} {has_parent}");
+        // The other targets are there if all of these refuse.
+        first.iter().for_each(|endpoint| dns.refused(endpoint));
+        assert_eq!(next(&mut dns, &first).await.0, hosts_v6);
+        // Pods of one family are used, whichever is preferred.
+        let of_v6: Vec<_> = glue.iter().filter(|it| it.1.is_ipv6()).cloned().collect();
+        script.say(PORT, Srv, say(&of_v6, has_glue));
+        script.say(SERVICE, A, Say::NoName);
+        assert_eq!(set(&mut with(srv(), &script)).await, hosts_v6);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -276,6 +317,52 @@ async fn the_lowest_priority_counts_and_a_root_target_means_no_pods() {
         gone.elapsed() >= 10 * SECOND,
         "confirmed, as NXDOMAIN has to be"
     );
+}
+
+/// RFC 2782: the next priority is for when the lowest one's targets can't be reached.
+#[tokio::test(start_paused = true)]
+async fn the_next_priority_is_used_if_the_lowest_ones_targets_do_not_exist() {
+    let target = |pod: u8| format!("node{pod}.{NODES}");
+    let at = |pod: u8| Service {
+        priority: pod.into(),
+        ..service(&target(pod), 8080)
+    };
+    let script = Script::new();
+    let services = || Say::Services {
+        services: vec![at(3), at(1), at(2)],
+        glue: Vec::new(),
+        truncated: false,
+    };
+    script.say(PORT, Srv, services());
+    script.pods(&target(2), [2]);
+    script.pods(&target(3), [3]);
+    let mut dns = discover(&script);
+    assert_eq!(set(&mut dns).await, at_8080([2]));
+    // A lookup that fails says nothing about the target.
+    script.fails_name(&target(1), Some(Say::ServFail));
+    answer(&mut discover(&script)).await.expect_err("a failure");
+    script.fails_name(&target(1), None);
+    script.pods(&target(1), [1]);
+    assert_eq!(set(&mut discover(&script)).await, at_8080([1]));
+    // The error names targets of all priorities.
+    (1..4).for_each(|pod| script.forget(&target(pod)));
+    let error = answer(&mut discover(&script)).await.expect_err("none");
+    let text = error.to_string();
+    assert!((1..4).all(|pod| text.contains(&target(pod))), "{text}");
+}
+
+/// Against RFC 2782, but resolver libraries accept it.
+#[tokio::test(start_paused = true)]
+async fn a_target_that_is_an_address_is_that_address() {
+    let script = Script::new();
+    let say = Say::Services {
+        services: ["10.0.0.1", "10.0.0.2"].map(|it| service(it, 80)).to_vec(),
+        glue: Vec::new(),
+        truncated: false,
+    };
+    script.say(PORT, Srv, say);
+    assert_eq!(set(&mut discover(&script)).await, hosts([1, 2]));
+    assert_eq!(script.take_asked(), [(PORT.to_owned(), Srv)]);
 }
 
 /// CoreDNS divides 100 among the pods: 100, then 50 each, then 33.

@@ -263,36 +263,30 @@ fn an_unknown_port_is_an_error_that_names_the_known_ones() {
 }
 
 #[test]
-fn a_family_without_the_port_leaves_the_endpoints_to_the_other() {
-    let other_port = || json!([{"name": "metrics", "port": 9090}]);
-    let http = || json!([{"name": "http", "port": 80}]);
-    let without = slice(IPV4, other_port(), json!([ready("10.0.0.1")]));
-    for (pod, expected) in [
-        (ready("fd00::1"), "[fd00::1]:80"),
-        (terminating("fd00::2"), "[fd00::2]:80"),
-    ] {
-        let slices = [without.clone(), slice(IPV6, http(), json!([pod]))];
-        for families in [V4_FIRST, [IPV6, IPV4]] {
-            for wanted in ["web:80", "web:http"] {
-                let found = found(&slices, families, wanted);
-                assert_eq!(found, Ok(vec![expected.to_owned()]), "{wanted}");
-            }
-        }
+fn a_family_whose_slices_lack_the_port_gives_way_to_the_other() {
+    let ports = || json!([{"name": "http", "port": 80}]);
+    let metrics = json!([{"name": "metrics", "port": 9090}]);
+    let without = slice(IPV4, metrics, json!([ready("10.0.0.1")]));
+    let with = slice(IPV6, ports(), json!([ready("fd00::1")]));
+    let slices = [without.clone(), with];
+    let expected = Ok(vec!["[fd00::1]:80".to_owned()]);
+    assert_eq!(found(&slices, V4_FIRST, "web:http"), expected);
+    assert_eq!(found(&slices, [IPV6, IPV4], "web:http"), expected);
+    // If the other has nothing, or nothing that can be read, it is still an error.
+    for rest in [json!([]), json!([ready("fd00::g")])] {
+        let slices = [without.clone(), slice(IPV6, ports(), rest)];
+        let error = found(&slices, V4_FIRST, "web:http").expect_err("no such port");
+        assert!(error.contains("no port named \"http\""), "{error}");
     }
-    // The port is known, and no pod is ready there.
-    let unready = pod("fd00::1", json!({"ready": false}));
-    let slices = [without.clone(), slice(IPV6, http(), json!([unready]))];
-    assert_eq!(found(&slices, V4_FIRST, "web:http"), Ok(Vec::new()));
-    // Neither has it.
-    let slices = [
-        without,
-        slice(IPV6, other_port(), json!([ready("fd00::1")])),
-    ];
-    let error = found(&slices, V4_FIRST, "web:http").expect_err("no such port");
-    assert!(
-        error.ends_with("; the pods' ports are metrics = 9090/TCP"),
-        "{error}"
-    );
+}
+
+#[test]
+fn pods_in_slices_of_names_only_are_an_error_not_an_empty_set() {
+    let names = |entries| slice(FQDN, json!([{"name": "http", "port": 80}]), entries);
+    let error = found(&[names(json!([ready("a.example")]))], V4_FIRST, "web:80");
+    assert!(error.expect_err("no address").contains("\"a.example\""));
+    let away = pod("a.example", json!({"ready": false}));
+    check(&[names(json!([away])), names(json!([]))], &[]);
 }
 
 #[test]

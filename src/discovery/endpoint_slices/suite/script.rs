@@ -50,12 +50,18 @@ pub(super) fn hosts(hosts: impl IntoIterator<Item = u8>) -> Vec<Endpoint> {
     hosts.into_iter().map(endpoint).collect()
 }
 
-fn slice(name: &str, hosts: impl IntoIterator<Item = u8>, version: u64) -> EndpointSlice {
-    let endpoint = |host: u8| json!({"addresses": [format!("10.0.0.{host}")]});
+/// A slice whose addresses begin with `prefix`.
+fn slice(
+    name: &str,
+    prefix: &str,
+    hosts: impl IntoIterator<Item = u8>,
+    version: u64,
+) -> EndpointSlice {
+    let endpoint = |host: u8| json!({"addresses": [format!("{prefix}{host}")]});
     let endpoints: Vec<_> = hosts.into_iter().map(endpoint).collect();
     let slice = json!({
         "metadata": {"name": name, "resourceVersion": version.to_string()},
-        "addressType": "IPv4",
+        "addressType": if prefix.contains(':') { "IPv6" } else { "IPv4" },
         "ports": [{"name": "http", "port": 80}],
         "endpoints": endpoints,
     });
@@ -65,9 +71,19 @@ fn slice(name: &str, hosts: impl IntoIterator<Item = u8>, version: u64) -> Endpo
 impl Script {
     /// Gives a slice these pods, and tells the watch.
     pub(crate) fn slice(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
+        self.slice_at(name, "10.0.0.", hosts);
+    }
+
+    /// Gives a slice these pods by their IPv6 addresses, and tells the watch.
+    pub(super) fn slice_v6(&self, name: &str, hosts: impl IntoIterator<Item = u8>) {
+        self.slice_at(name, "fd00::", hosts);
+    }
+
+    /// Gives a slice these pods, by addresses that begin with `prefix`, and tells the watch.
+    pub(super) fn slice_at(&self, name: &str, prefix: &str, hosts: impl IntoIterator<Item = u8>) {
         let mut state = self.0.lock();
         state.version += 1;
-        let slice = slice(name, hosts, state.version);
+        let slice = slice(name, prefix, hosts, state.version);
         state.slices.insert(name.to_owned(), slice.clone());
         state.tell(What::Applied(slice));
     }

@@ -48,6 +48,36 @@ async fn errors_back_off_to_30_seconds_and_keep_the_set() {
     }
 }
 
+/// A list would add to the load that the server complains about.
+#[tokio::test(start_paused = true)]
+async fn a_throttled_watch_goes_on_from_its_last_version_after_the_servers_pause() {
+    for (says, seconds) in [(20, 20..22), (3600, 30..32)] {
+        let script = Script::default();
+        let mut discovery = watching(&script).await;
+        let pause = Some(says * SECOND);
+        let message = "too many requests".to_owned();
+        script.refuse_watches(Some(Reason::Throttled { message, pause }));
+        script.end();
+        let text = error(&mut discovery).await.to_string();
+        assert!(text.contains("429"), "{text}");
+        let failed = Instant::now();
+        script.refuse_watches(None);
+        script.asked();
+        while script.asked().is_empty() {
+            discovery.refused(&hosts([1])[0]);
+            discovery.refresh();
+            run(&mut discovery, SECOND / 10).await;
+        }
+        let waited = failed.elapsed().as_secs();
+        assert!(seconds.contains(&waited), "{waited}");
+        let answers = run(&mut discovery, 2 * SECOND).await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        script.slice("web-a", [2]);
+        assert_eq!(set(&mut discovery).await, hosts([2]));
+        assert_eq!(script.asked(), [], "no list");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_list_after_an_error_replaces_the_set_without_a_gap() {
     let script = Script::default();
