@@ -467,4 +467,20 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::Weight(6, 0),
         ],
     },
+    Kept {
+        name: "a substitute that refused is replaced at once by a pod that doesn't, so one more than needed is left",
+        config: Config {
+            subset: 1,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1, 2, 3])),
+            Step::Behave(1, HandBack),
+            Step::Behave(3, Refuse),
+            Step::SendTo(Name, 3, Read),
+            Step::Reschedule(3, 6),
+            Step::Rush,
+            Step::Send(hosts(&[]), Drop),
+        ],
+    },
 ];

@@ -17,6 +17,8 @@ pub(crate) struct Part {
     wanted: Vec<Wanted>,
     /// The set in which substitutes joined, while some are there; [`UNKNOWN`] if it may be any.
     extended_in: Option<usize>,
+    /// The set of the last check.
+    checked_in: usize,
 }
 
 impl Part {
@@ -44,6 +46,8 @@ impl Part {
         let Some(told) = cluster.told.last().filter(|_| config.subset > 0) else {
             return Ok(());
         };
+        let sets = cluster.told.len();
+        let checked_in = std::mem::replace(&mut self.checked_in, sets);
         let size = usize::from(config.subset).min(told.set.len());
         let shown = view.pods.iter().map(|seen| seen.life.host);
         let shown = shown.fold(Hosts::default(), Hosts::toggle);
@@ -115,11 +119,15 @@ impl Part {
         if used.len() < told.set.len() && accepting < size {
             return wrong("a subset has substitutes where it needs some", "too few");
         }
-        let sets = cluster.told.len();
+        // Several sets may have come since the last check, and substitutes may have joined in any of them.
+        let joined_in = match sets == checked_in {
+            true => sets,
+            false => UNKNOWN,
+        };
         // If pods have left, they may be the ones that refused.
         let may_have = |seen: &&&Seen| may_refuse(seen) || has_failed(seen);
         let most = size + used.iter().filter(may_have).count();
-        if *self.extended_in.get_or_insert(sets) == sets && used.len() > most {
+        if *self.extended_in.get_or_insert(joined_in) == sets && used.len() > most {
             return wrong("a subset has no more substitutes than it needs", "more");
         }
         Ok(())
