@@ -246,6 +246,7 @@ impl Body for ResponseBody {
                     (None, ReceiveError::Broken(error)) => {
                         origin.error(|pod| Error::body(pod, error))
                     }
+                    (None, ReceiveError::Cut(why)) => origin.error(|pod| Error::body(pod, why)),
                     (None, ReceiveError::Foreign(error)) => origin.error(|_| Error::layer(error)),
                 };
                 this.last(error)
