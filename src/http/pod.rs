@@ -306,7 +306,10 @@ impl Held {
         let http2 = match &self.connection {
             Reserved::Http1(_) => None,
             Reserved::Http2(stream) => {
-                limits.check_head(response.headers()).map_err(too_large)?;
+                if let Err(limit) = limits.check_head(response.headers()) {
+                    stream.fate().give_up();
+                    return Err(too_large(limit).into());
+                }
                 Some(stream.http2().clone())
             }
         };

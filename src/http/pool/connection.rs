@@ -442,6 +442,11 @@ impl Place for Taken {
             self.fate.hold_back();
         }
     }
+
+    fn goes_on(self: Arc<Self>) {
+        let http2 = self.places.http2.clone();
+        http2.set_upload(self);
+    }
 }
 
 impl Drop for Taken {
