@@ -317,6 +317,7 @@ impl Held {
         // dropped. Without a pool, the connection closes after the response.
         let pool = match response.version() {
             Version::HTTP_10 => Weak::new(),
+            _ if self.connection.is_ambiguous(&response) => Weak::new(),
             _ => self.pool,
         };
         let lease = Lease::new(self.connection, pool);

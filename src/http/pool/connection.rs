@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Response};
+use http::{Method, Response, header::CONTENT_LENGTH};
+use http_body::Body;
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -148,6 +149,14 @@ impl Reserved {
             connection.hints.ending().failed(error);
             connection.hints.ending().set_busy(false);
         }
+    }
+
+    /// Whether a response has a length besides its chunks. The chunks count, but others on the way may have believed the
+    /// length, so no other request should follow (RFC 9112 §6.1 and §6.3).
+    pub(in crate::http) fn is_ambiguous(&self, response: &Response<Incoming>) -> bool {
+        matches!(self, Self::Http1(_))
+            && response.body().size_hint().exact().is_none()
+            && response.headers().contains_key(CONTENT_LENGTH)
     }
 
     /// Notes that the pod has answered.
