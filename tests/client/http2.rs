@@ -918,6 +918,43 @@ async fn informational_responses_are_skipped() {
     assert_eq!(body, "abcd");
 }
 
+/// Cancels requests at every point, with and without a body that goes on.
+#[tokio::test]
+async fn requests_cancelled_at_any_point_leave_nothing_behind() {
+    let slow = async |_| {
+        tokio::task::yield_now().await;
+        answer("an answer".to_owned())
+    };
+    let (pod, connections) = serving_many(1, slow).await;
+    let client = builder([pod]).max_connections(1).build();
+    let client = client.expect("a client");
+    for polls in 0..200 {
+        let (_sender, goes_on) = written();
+        let body = match polls % 3 {
+            0 => RequestBody::default(),
+            1 => RequestBody::new(goes_on),
+            _ => RequestBody::new(kit::stream_of(&["a ", "body"])),
+        };
+        let request = Request::post("/").body(body).expect("a request");
+        let mut request = Box::pin(async {
+            let response = client.clone().oneshot(request).await;
+            text(response.expect("a response")).await
+        });
+        for _ in 0..polls % 40 {
+            if futures::poll!(&mut request).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(request);
+        assert_eq!(in_flight(&client), 0, "after {polls} polls");
+    }
+    for _ in 0..3 {
+        assert_eq!(get(&client, "/").await, "an answer");
+    }
+    assert_eq!(connections.get(), 1);
+}
+
 #[tokio::test]
 async fn connect_opens_a_tunnel() {
     let (pod, _) = serving(async |mut request: Request<Incoming>| {
