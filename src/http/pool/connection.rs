@@ -281,6 +281,13 @@ impl Http1 {
         });
     }
 
+    /// Ends the upload that keeps it from being ready, if there is one: its pod has answered it long ago.
+    pub(super) fn cut_upload(&mut self) {
+        if !self.sender.is_ready() && !self.sender.is_closed() {
+            self.claim.cut();
+        }
+    }
+
     /// How long a request waits for it to be ready.
     pub(super) fn settles_until(&self) -> Instant {
         self.idle_since + self.grace
