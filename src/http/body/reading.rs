@@ -1,6 +1,7 @@
 //! Whether hyper still reads a request's body, and why the body has failed.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc,
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame};
 
-use super::RequestBody;
+use super::{RequestBody, panicked};
 use crate::{error::BoxError, sync::Mutex};
 
 /// Whether there may be more to read of a request's body. Clones share it.
@@ -57,13 +58,18 @@ impl Reading {
 }
 
 impl Reader {
-    /// Reads on in the body.
+    /// Reads on in the body. If it panics, that is its error: hyper's task must not panic, because then nobody would
+    /// learn why.
     pub(super) fn poll_frame(
         &self,
         body: &mut RequestBody,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = Pin::new(body).poll_frame(cx);
+        let read = || Pin::new(body).poll_frame(cx);
+        let frame = match catch_unwind(AssertUnwindSafe(read)) {
+            Ok(frame) => frame,
+            Err(panic) => Poll::Ready(Some(Err(panicked(&*panic)))),
+        };
         if frame.is_pending() {
             self.0.0.reader.register(cx.waker());
             if self.0.0.is_stopped.load(Relaxed) {
