@@ -440,7 +440,8 @@ async fn an_upload_that_is_stuck_after_its_answer_ends_with_the_idle_timeout() {
         let (listener, pod) = listen().await;
         let client = builder([pod]).max_connections(1);
         let client = client.idle_timeout(Duration::from_millis(50));
-        let client = client.build().expect("a client");
+        let client = client.tcp_user_timeout(None).build();
+        let client = client.expect("a client");
         let (sender, unread) = written();
         sender.send("a part").expect("a body");
         let body = match is_whole {
