@@ -732,7 +732,7 @@ async fn a_caller_s_broken_body_fails_only_its_own_request() {
         Ok(http_body::Frame::data(Bytes::from("a part"))),
         Err(std::io::Error::other("the disk is gone")),
     ];
-    let body = http_body_util::StreamBody::new(futures::stream::iter(frames));
+    let body = http_body_util::StreamBody::new(stream::iter(frames));
     let request = Request::builder().method(Method::POST).uri("/").body(body);
     let asked = client.clone().oneshot(request.expect("a request"));
     let error = within("an error", asked).await.expect_err("no body");

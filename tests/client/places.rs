@@ -549,7 +549,7 @@ async fn kit_http2() -> (SocketAddr, std::sync::mpsc::Sender<()>) {
         runtime.block_on(async move {
             let serve = |peer: kit::Peer<TcpStream>| async move {
                 let answer = |request: Request<hyper::body::Incoming>| async move {
-                    let _ = http_body_util::BodyExt::collect(request.into_body()).await;
+                    let _ = request.into_body().collect().await;
                     Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
                 };
                 let executor = hyper_util::rt::TokioExecutor::new();
