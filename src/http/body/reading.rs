@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame};
 
-use super::{RequestBody, panicked};
+use super::begun::panicked;
 use crate::{error::BoxError, sync::Mutex};
 
 /// Whether there may be more to read of a request's body. Clones share it.
@@ -62,7 +62,7 @@ impl Reader {
     /// learn why.
     pub(super) fn poll_frame(
         &self,
-        body: &mut RequestBody,
+        body: &mut (impl Body<Data = Bytes, Error = BoxError> + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let read = || Pin::new(body).poll_frame(cx);
