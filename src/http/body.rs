@@ -367,10 +367,7 @@ impl Body for RequestBody {
             Some(Kind::Whole(data)) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
             Some(Kind::Stream(stream)) => Pin::new(stream).poll_frame(cx),
             Some(Kind::Begun(begun)) => begun.poll_frame(cx),
-            Some(Kind::Watched { body, reader }) => {
-                let frame = Pin::new(body).poll_frame(cx);
-                frame.map_err(|error| reader.failed(error))
-            }
+            Some(Kind::Watched { body, reader }) => reader.poll_frame(body, cx),
         }
     }
 

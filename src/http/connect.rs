@@ -209,8 +209,8 @@ impl Connector {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (spawner, spawned) = Spawned::new();
         let state = Arc::new(Http2State::of(hints));
+        let (spawner, spawned) = Spawned::new(state.clone());
         let io = TokioIo::new(Wire::new(stream, &self.limits, state.seen.clone()));
         let mut builder = http2::Builder::new(spawner);
         builder.timer(TokioTimer::new());

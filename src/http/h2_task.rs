@@ -30,21 +30,30 @@ use super::{
     ending::Ending,
     h2_wire::{Seen, Wire},
     socket::SocketHints,
-    upload::Upload,
+    upload::{Place, Upload, until_given_up},
 };
-use crate::{counters::Closed, error::BoxError};
+use crate::{counters::Closed, error::BoxError, sync::Mutex};
 
 /// Takes the futures that hyper spawns for a connection.
 #[derive(Clone)]
-pub(super) struct Spawner(mpsc::UnboundedSender<BoxFuture<'static, ()>>);
+pub(super) struct Spawner {
+    futures: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
+    state: Arc<Http2State>,
+}
 
 impl<F> Executor<F> for Spawner
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
+        let future: BoxFuture<'static, ()> = match self.state.take_upload() {
+            None => Box::pin(future),
+            // hyper reads a body as far as that is ready, and then spawns a future that sends the rest. If nothing is
+            // left, this future waits for the response's head, and ends before anybody can give up the response.
+            Some(place) => Box::pin(until_given_up(future, place)),
+        };
         // If the task is gone, so is the connection, and nobody could run the future.
-        let _ = self.0.send(Box::pin(future));
+        let _ = self.futures.send(future);
     }
 }
 
@@ -55,10 +64,10 @@ pub(super) struct Spawned {
 }
 
 impl Spawned {
-    pub(super) fn new() -> (Spawner, Self) {
-        let (spawner, new) = mpsc::unbounded_channel();
+    pub(super) fn new(state: Arc<Http2State>) -> (Spawner, Self) {
+        let (futures, new) = mpsc::unbounded_channel();
         let running = FuturesUnordered::new();
-        (Spawner(spawner), Self { new, running })
+        (Spawner { futures, state }, Self { new, running })
     }
 
     /// Ready when all have ended, and no more can come.
@@ -97,6 +106,9 @@ pub(super) struct Http2State {
     user: OnceLock<User>,
     /// Whether hyper is dropping what it has not sent: none of that was or will be processed.
     drops_unprocessed: AtomicBool,
+    /// The request whose body hyper has just begun to read, and which goes on.
+    upload: Mutex<Option<Arc<dyn Place>>>,
+    has_upload: AtomicBool,
     hints: SocketHints,
     pub(super) seen: Arc<Seen>,
 }
@@ -122,6 +134,21 @@ impl Http2State {
     pub(super) fn tell(&self, user: User) {
         // The first one stays: a connection has one pool.
         let _ = self.user.set(user);
+    }
+
+    /// Notes that the body of a request goes on that hyper has just begun to read.
+    pub(super) fn set_upload(&self, place: Arc<dyn Place>) {
+        *self.upload.lock() = Some(place);
+        self.has_upload.store(true, Relaxed);
+    }
+
+    /// Only the connection's task sets and takes it. Most requests have no such body.
+    fn take_upload(&self) -> Option<Arc<dyn Place>> {
+        let has_upload = self.has_upload.load(Relaxed);
+        has_upload.then(|| {
+            self.has_upload.store(false, Relaxed);
+            self.upload.lock().take()
+        })?
     }
 
     pub(super) fn drops_unprocessed(&self) -> bool {

@@ -306,7 +306,10 @@ impl Held {
         let http2 = match &self.connection {
             Reserved::Http1(_) => None,
             Reserved::Http2(stream) => {
-                limits.check_head(response.headers()).map_err(too_large)?;
+                if let Err(limit) = limits.check_head(response.headers()) {
+                    stream.fate().give_up();
+                    return Err(too_large(limit).into());
+                }
                 Some(stream.http2().clone())
             }
         };
@@ -314,6 +317,7 @@ impl Held {
         // dropped. Without a pool, the connection closes after the response.
         let pool = match response.version() {
             Version::HTTP_10 => Weak::new(),
+            _ if self.connection.is_ambiguous(&response) => Weak::new(),
             _ => self.pool,
         };
         let lease = Lease::new(self.connection, pool);

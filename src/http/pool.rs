@@ -343,8 +343,10 @@ impl Pool {
         connection.end_use();
         let runtime = connection.runtime.clone();
         runtime.spawn(async move {
-            if let Ok(Ok(())) = timeout(idle_timeout, connection.sender.ready()).await {
-                Self::release(&pool, connection);
+            match timeout(idle_timeout, connection.sender.ready()).await {
+                Ok(Ok(())) => Self::release(&pool, connection),
+                Ok(Err(_closed)) => {}
+                Err(_late) => connection.cut_upload(),
             }
         });
     }

@@ -37,8 +37,18 @@ pub(super) enum ReceiveError {
     /// It is larger than the client reads.
     Limit(TooLarge),
     Broken(hyper::Error),
+    /// It ends before its end.
+    Cut(CutShort),
     Foreign(BoxError),
 }
+
+/// A pod may end a stream with `NO_ERROR` when its response is complete (RFC 9113 §8.1). hyper takes that for the end
+/// of any response.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it ended the HTTP/2 stream before the end of its response (RST_STREAM or GOAWAY: NO_ERROR)"
+)]
+pub(super) struct CutShort(#[source] h2::Error);
 
 impl Received {
     pub(super) fn new(body: Incoming, limits: WireLimits, http2: Option<Arc<Http2State>>) -> Self {
@@ -58,6 +68,12 @@ impl FromPod {
                 .map_err(ReceiveError::Limit)?;
         }
         Ok(frame)
+    }
+
+    /// Checks that hyper's end is that of the response.
+    fn end(&self) -> Option<Result<Frame<Bytes>, ReceiveError>> {
+        let is_cut = self.http2.is_some() && !self.body.is_end_stream();
+        is_cut.then(|| Err(ReceiveError::Cut(CutShort(h2::Reason::NO_ERROR.into()))))
     }
 
     fn error(&self, error: hyper::Error) -> ReceiveError {
@@ -91,10 +107,11 @@ impl Body for Received {
         match &mut *self {
             Self::Pod(pod) => {
                 let frame = ready!(Pin::new(&mut pod.body).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| match frame {
-                    Ok(frame) => pod.check(frame),
-                    Err(error) => Err(pod.error(error)),
-                }))
+                Poll::Ready(match frame {
+                    Some(Ok(frame)) => Some(pod.check(frame)),
+                    Some(Err(error)) => Some(Err(pod.error(error))),
+                    None => pod.end(),
+                })
             }
             Self::Foreign(foreign) => {
                 let frame = ready!(Pin::new(foreign).poll_frame(cx));

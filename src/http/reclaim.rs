@@ -112,6 +112,17 @@ impl Claim {
         }
     }
 
+    /// Ends a connection whose response has ended, but whose request is still being sent. hyper would wait for the rest
+    /// of it, even if nobody else does. The rest is dropped.
+    pub(super) fn cut(&mut self) {
+        self.reading.stop();
+        if let Some(asks) = self.asks.take() {
+            // Nobody wants the stream, but asking for it ends a pending write.
+            let (ask, _) = oneshot::channel();
+            let _ = asks.send(ask);
+        }
+    }
+
     /// Takes the stream of a connection that hyper has ended, or is about to end; unwritten data is dropped. None if
     /// the connection is gone.
     pub(super) async fn take(&mut self) -> Option<Reclaimed> {
@@ -270,6 +281,10 @@ impl<T: Io> AsyncWrite for Lent<T> {
         if self.head.keep() {
             self.is_shut = true;
             self.is_cut |= self.reading.goes_on();
+            return Poll::Ready(Ok(()));
+        }
+        if self.is_asked_for(cx) {
+            // Its request is cut off. TLS would first send what it holds, which the pod may never take.
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_shutdown(cx)

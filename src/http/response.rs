@@ -246,6 +246,7 @@ impl Body for ResponseBody {
                     (None, ReceiveError::Broken(error)) => {
                         origin.error(|pod| Error::body(pod, error))
                     }
+                    (None, ReceiveError::Cut(why)) => origin.error(|pod| Error::body(pod, why)),
                     (None, ReceiveError::Foreign(error)) => origin.error(|_| Error::layer(error)),
                 };
                 this.last(error)
@@ -316,7 +317,9 @@ impl Exchange {
 
     /// Gives up the response, and its connection.
     fn abandon(&mut self) {
-        self.lease = None;
+        if let Some(lease) = self.lease.take() {
+            lease.give_up();
+        }
         self.in_flight = None;
     }
 
@@ -377,6 +380,9 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.read_ahead(&mut Context::from_waker(Waker::noop()), UNREAD);
+        if let Some(lease) = &self.lease {
+            lease.give_up();
+        }
     }
 }
 

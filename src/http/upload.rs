@@ -12,9 +12,9 @@
 //! place on the connection; this is the outgoing half.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     panic::AssertUnwindSafe,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -23,7 +23,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, task::AtomicWaker};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
@@ -36,6 +36,9 @@ pub(super) trait Place: Send + Sync + 'static {
 
     /// Called when hyper drops the body of a request that it has not sent.
     fn dropped_unread(&self) {}
+
+    /// Called once if hyper has read a part of the body, and more is to come.
+    fn goes_on(self: Arc<Self>) {}
 }
 
 /// What became of a request, which hyper doesn't tell exactly.
@@ -43,6 +46,9 @@ pub(super) trait Place: Send + Sync + 'static {
 pub(super) struct Fate {
     body_error: Mutex<Option<BoxError>>,
     held_back: AtomicBool,
+    given_up: AtomicBool,
+    /// Wakes the future that sends the body.
+    sending: AtomicWaker,
 }
 
 impl Fate {
@@ -60,6 +66,12 @@ impl Fate {
         self.held_back.load(Relaxed)
     }
 
+    /// Notes that nobody reads the response any more: what is left of the body isn't sent.
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, Relaxed);
+        self.sending.wake();
+    }
+
     fn body_failed(&self, error: BoxError) {
         *self.body_error.lock() = Some(error);
     }
@@ -75,6 +87,25 @@ impl Place for Fate {
 pub(super) struct Upload {
     source: Source,
     place: Arc<dyn Place>,
+    /// Whether the place has been told that the body goes on.
+    goes_on: bool,
+}
+
+/// hyper's future that sends a body, until its request is given up.
+///
+/// hyper itself sends the whole body, whatever becomes of the response. Then a body that goes on, or that the pod
+/// doesn't take, would keep the stream open, and the pod busy with it. Dropping both halves resets the stream.
+pub(super) async fn until_given_up(sending: impl Future<Output = ()>, place: Arc<dyn Place>) {
+    let mut sending = pin!(sending);
+    poll_fn(|cx| {
+        let fate = place.fate();
+        fate.sending.register(cx.waker());
+        match fate.given_up.load(Relaxed) {
+            true => Poll::Ready(()),
+            false => sending.as_mut().poll(cx),
+        }
+    })
+    .await;
 }
 
 enum Source {
@@ -96,6 +127,7 @@ impl Upload {
         Self {
             source: Source::Body(body),
             place,
+            goes_on: false,
         }
     }
 
@@ -176,7 +208,12 @@ impl Body for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Chunk>, BoxError>>> {
         let this = &mut *self;
-        Poll::Ready(match ready!(this.poll_next(cx)) {
+        let next = this.poll_next(cx);
+        if !this.goes_on && matches!(next, Poll::Pending | Poll::Ready(Next::Frame(_, false))) {
+            this.goes_on = true;
+            this.place.clone().goes_on();
+        }
+        Poll::Ready(match ready!(next) {
             Next::Frame(frame, is_last) => {
                 if is_last {
                     this.source = Source::Ended;

@@ -1,20 +1,30 @@
 //! Which connection a request gets, and when connections are closed.
 
-use std::{future::IntoFuture, net::SocketAddr, time::Duration};
+use std::{
+    future::IntoFuture,
+    net::SocketAddr,
+    task::{Poll, ready},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{
     StreamExt,
     future::{join, join_all},
+    stream,
 };
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::mpsc,
     time,
 };
 use tower::ServiceExt;
-use tower_headless::http::{Client, upgrade};
+use tower_headless::{
+    BoxError, EndpointState,
+    http::{Client, RequestBody, upgrade},
+};
 
 use crate::{
     kit::{
@@ -423,6 +433,54 @@ async fn a_waiting_request_gets_the_connection_once_an_early_answered_upload_end
     second.await.expect("no panic").expect("a response");
 }
 
+/// By itself hyper would keep such a connection for as long as the pod does.
+#[tokio::test]
+async fn an_upload_that_is_stuck_after_its_answer_ends_with_the_idle_timeout() {
+    for is_whole in [false, true] {
+        let (listener, pod) = listen().await;
+        let client = builder([pod]).max_connections(1);
+        let client = client.idle_timeout(Duration::from_millis(50));
+        let client = client.tcp_user_timeout(None).build();
+        let client = client.expect("a client");
+        let (sender, unread) = written();
+        sender.send("a part").expect("a body");
+        let body = match is_whole {
+            // More than the system's buffers take.
+            true => RequestBody::from(vec![0; 64 << 20]),
+            false => RequestBody::new(unread),
+        };
+        let request = Request::post("/").body(body).expect("a request");
+        let serve = async {
+            let mut peer = accept(&listener).await;
+            peer.answer(OK).await;
+            peer
+        };
+        let (_stuck, response) = join(serve, client.clone().oneshot(request)).await;
+        text(response.expect("a response")).await;
+        let serve = async { accept(&listener).await.answer(OK).await };
+        let (_, second) = join(serve, get(&client, "/second")).await;
+        second.expect("over another connection");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_stuck_after_its_answer_ends_though_no_request_follows() {
+    let (listener, pod) = listen().await;
+    let client = builder([pod]).idle_timeout(Duration::from_millis(50));
+    let client = client.build().expect("a client");
+    let (sender, unread) = written();
+    let request = Request::post("/").body(unread).expect("a request");
+    let serve = async {
+        let mut peer = accept(&listener).await;
+        peer.answer(OK).await;
+        peer
+    };
+    let (mut peer, response) = join(serve, client.clone().oneshot(request)).await;
+    text(response.expect("a response")).await;
+    peer.closed().await;
+    within("the body's end", sender.closed()).await;
+}
+
 /// A connection is busy with the end of a response for a moment longer than its caller.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_one_after_another_share_a_connection_on_several_threads() {
@@ -674,7 +732,7 @@ async fn a_caller_s_broken_body_fails_only_its_own_request() {
         Ok(http_body::Frame::data(Bytes::from("a part"))),
         Err(std::io::Error::other("the disk is gone")),
     ];
-    let body = http_body_util::StreamBody::new(futures::stream::iter(frames));
+    let body = http_body_util::StreamBody::new(stream::iter(frames));
     let request = Request::builder().method(Method::POST).uri("/").body(body);
     let asked = client.clone().oneshot(request.expect("a request"));
     let error = within("an error", asked).await.expect_err("no body");
@@ -728,4 +786,51 @@ async fn a_caller_s_body_that_fails_after_the_head_is_not_blamed_on_the_pod() {
     let one = pod(begins).await;
     let client = outliers(builder([one, pod(begins).await]));
     assert_blames_no_pod(&client).await;
+}
+
+#[tokio::test]
+async fn a_body_that_panics_fails_only_its_own_request() {
+    for is_answered in [false, true] {
+        let serve = move |mut peer: Peer<TcpStream>| async move {
+            peer.head().await;
+            if is_answered {
+                peer.write(BEGUN).await;
+            }
+            peer.closed().await;
+        };
+        let one = pod(serve).await;
+        let client = outliers(builder([one, pod(serve).await]).max_connections(1));
+        for _ in 0..6 {
+            let (sender, mut chunks) = mpsc::unbounded_channel::<&'static str>();
+            let body = stream::poll_fn(move |cx| {
+                let chunk = ready!(chunks.poll_recv(cx)).expect("the body's own bug");
+                Poll::Ready(Some(Ok::<_, BoxError>(Bytes::from(chunk))))
+            });
+            let request = Request::post("/").body(RequestBody::from_stream(body));
+            let mut asked = Box::pin(client.clone().oneshot(request.expect("a request")));
+            sender.send("a part").expect("a body");
+            let error = if is_answered {
+                let body = within("a head", asked).await.expect("a head").into_body();
+                drop(sender);
+                within("an error", body.collect())
+                    .await
+                    .expect_err("no end")
+            } else {
+                assert!(futures::poll!(&mut asked).is_pending());
+                drop(sender);
+                within("an error", asked).await.expect_err("no answer")
+            };
+            assert!(
+                error.is_request_body() && error.endpoint().is_none(),
+                "{error:?}"
+            );
+            let source = std::error::Error::source(&error).expect("a source");
+            assert!(
+                source.to_string().contains("the body's own bug"),
+                "{source}"
+            );
+        }
+        let mut states = client.endpoints().into_iter().map(|pod| pod.state);
+        assert!(states.all(|it| it == EndpointState::Available));
+    }
 }

@@ -22,11 +22,13 @@ const PREFACE: usize = 24;
 
 pub const NO_ERROR: u32 = 0;
 pub const REFUSED_STREAM: u32 = 7;
+pub const CANCEL: u32 = 8;
 
 pub struct Frame {
     pub kind: u8,
     flags: u8,
     pub stream: u32,
+    payload: Vec<u8>,
 }
 
 /// The pod's end of an HTTP/2 connection.
@@ -80,12 +82,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
             kind: head[3],
             flags: head[4],
             stream: u32::from_be_bytes([head[5], head[6], head[7], head[8]]),
+            payload,
         };
         if frame.kind == SETTINGS && frame.flags & ACK == 0 {
             self.write(SETTINGS, ACK, 0, &[]).await;
         }
         if frame.kind == PING && frame.flags & ACK == 0 {
-            self.write(PING, ACK, 0, &payload).await;
+            self.write(PING, ACK, 0, &frame.payload).await;
         }
         frame
     }
@@ -124,6 +127,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         self.write(HEADERS, END_HEADERS, stream, &[status_200])
             .await;
         self.write(DATA, 0, stream, b"ab").await;
+    }
+
+    /// Ends a body that `begin` has begun.
+    pub async fn finish(&mut self, stream: u32) {
+        self.write(DATA, END_STREAM, stream, b"cd").await;
+    }
+
+    /// Sends an informational head, 103.
+    pub async fn early_hints(&mut self, stream: u32) {
+        // A literal `:status` (RFC 7541 §6.2.2).
+        self.write(HEADERS, END_HEADERS, stream, b"\x08\x03103")
+            .await;
+    }
+
+    /// Answers 200 with a header of 2 KiB, and a body that goes on.
+    pub async fn large(&mut self, stream: u32) {
+        let status_200 = 0x88; // RFC 7541, appendix A
+        // A literal name and value, and 2048 in a prefix of 7 bits (RFC 7541 §5.1).
+        let mut head = vec![status_200, 0, 1, b'a', 0x7f, 0x81, 0x0f];
+        head.extend([b'b'; 2048]);
+        self.write(HEADERS, END_HEADERS, stream, &head).await;
+    }
+
+    /// Waits for the client to reset a stream, and returns why.
+    pub async fn reset_of(&mut self, stream: u32) -> u32 {
+        loop {
+            let frame = self.frame().await;
+            if frame.kind == RST_STREAM && frame.stream == stream {
+                let reason = frame.payload.try_into().expect("four bytes");
+                return u32::from_be_bytes(reason);
+            }
+        }
     }
 
     pub async fn reset(&mut self, stream: u32, reason: u32) {

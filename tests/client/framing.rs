@@ -569,6 +569,31 @@ async fn a_response_that_contradicts_itself_is_an_error() {
     }
 }
 
+/// The chunks count (RFC 9112 §6.3), but somebody on the way may have believed the length.
+#[tokio::test]
+async fn a_response_with_a_length_and_chunks_is_read_and_its_connection_closed() {
+    for headers in [
+        "content-length: 4\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked\r\ncontent-length: 200",
+        "Transfer-Encoding: Chunked\r\nContent-Length: 2",
+    ] {
+        let first = format!("HTTP/1.1 200 OK\r\n{headers}\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+        let (listener, pod) = listen().await;
+        let client = client([pod]);
+        let serve = async {
+            let mut peer = accept(&listener).await;
+            peer.answer(&first).await;
+            assert_eq!(rest(&mut peer).await, "", "{headers}");
+            accept(&listener).await.answer(OK).await;
+        };
+        let ask = async {
+            assert_eq!(get(&client, "/first").await.expect(headers), "ok");
+            assert_eq!(get(&client, "/next").await.expect("a response"), "ok");
+        };
+        join(serve, within("both", ask)).await;
+    }
+}
+
 #[tokio::test]
 async fn informational_responses_are_skipped() {
     let (listener, pod) = listen().await;

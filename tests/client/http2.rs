@@ -17,15 +17,15 @@ use tokio::{
 use tower::{ServiceExt, retry::budget::TpsBudget};
 use tower_headless::{
     AttemptCause, AttemptOutcome, BoxError, Endpoint, FailureCounts, StaticEndpoints,
-    http::{Client, ClientBuilder, Protocol, ResponseBody},
+    http::{Client, ClientBuilder, Protocol, RequestBody, ResponseBody},
 };
 use tracing::Level;
 
 use crate::{
-    frames::{Frames, HEADERS, NO_ERROR, PING, REFUSED_STREAM},
+    frames::{CANCEL, Frames, HEADERS, NO_ERROR, PING, REFUSED_STREAM},
     kit::{
         self, Count, SERVICE, accept, assert_blames_no_pod, in_flight, listen, outliers, pod, sets,
-        text, unresolved, wait_until,
+        text, unresolved, wait_until, written,
     },
     support::{logs::Logs, within},
 };
@@ -675,7 +675,6 @@ async fn a_post_on_a_connection_that_breaks_may_have_been_executed() {
 
 #[tokio::test]
 async fn a_stream_reset_with_another_code_may_have_been_executed() {
-    const CANCEL: u32 = 8;
     let (listener, pod) = listen().await;
     let client = client([pod]);
     let serve = async {
@@ -833,6 +832,127 @@ async fn a_pod_that_sends_no_settings_is_not_connected() {
         let request = client.post("/").into_future();
         within("a response", request).await.expect("a response");
     }
+}
+
+/// hyper takes a reset with `NO_ERROR`, and a GOAWAY with it, for the end of the body.
+#[tokio::test]
+async fn a_response_that_is_reset_before_its_end_is_an_error_whatever_the_code() {
+    for by_go_away in [false, true] {
+        for reason in [NO_ERROR, CANCEL] {
+            for is_upload in [false, true] {
+                let (listener, pod) = listen().await;
+                let client = client([pod]);
+                let (_sender, body) = written();
+                let serve = async {
+                    let mut frames = greet(&listener, None).await;
+                    let stream = frames.stream().await;
+                    frames.begin(stream).await;
+                    match by_go_away {
+                        false => frames.reset(stream, reason).await,
+                        true => frames.go_away(0, reason).await,
+                    }
+                    frames
+                };
+                let ask = async {
+                    let request = match is_upload {
+                        true => Request::post("/").body(RequestBody::new(body)),
+                        false => Request::get("/").body(RequestBody::default()),
+                    };
+                    let request = request.expect("a request");
+                    let response = within("a head", client.clone().oneshot(request)).await;
+                    let body = response.expect("a head").into_body();
+                    within("the end", body.collect()).await
+                };
+                let (_frames, body) = join(serve, ask).await;
+                let error = body.expect_err("it was cut off");
+                assert!(error.is_body() && error.endpoint().is_some(), "{error:?}");
+            }
+        }
+    }
+}
+
+/// RFC 9113 §8.1
+#[tokio::test]
+async fn a_response_that_is_reset_after_its_end_is_complete() {
+    for reason in [NO_ERROR, CANCEL] {
+        let (listener, pod) = listen().await;
+        let client = client([pod]);
+        let (_sender, body) = written();
+        let serve = async {
+            let mut frames = greet(&listener, None).await;
+            let stream = frames.stream().await;
+            frames.begin(stream).await;
+            frames.finish(stream).await;
+            frames.reset(stream, reason).await;
+            // The next answer comes after the reset, so that it has been seen.
+            let next = frames.stream().await;
+            frames.ok(next).await;
+            frames
+        };
+        let ask = async {
+            let request = Request::post("/").body(body).expect("a request");
+            let response = within("a head", client.clone().oneshot(request)).await;
+            let response = response.expect("a head");
+            head(&client, "/").await.expect("a response");
+            text(response).await
+        };
+        let (_frames, body) = join(serve, ask).await;
+        assert_eq!(body, "abcd");
+    }
+}
+
+#[tokio::test]
+async fn informational_responses_are_skipped() {
+    let (listener, pod) = listen().await;
+    let client = client([pod]);
+    let serve = async {
+        let mut frames = greet(&listener, None).await;
+        let stream = frames.stream().await;
+        frames.early_hints(stream).await;
+        frames.early_hints(stream).await;
+        frames.begin(stream).await;
+        frames.finish(stream).await;
+        frames
+    };
+    let (_frames, body) = join(serve, get(&client, "/")).await;
+    assert_eq!(body, "abcd");
+}
+
+/// Cancels requests at every point, with and without a body that goes on.
+#[tokio::test]
+async fn requests_cancelled_at_any_point_leave_nothing_behind() {
+    let slow = async |_| {
+        tokio::task::yield_now().await;
+        answer("an answer".to_owned())
+    };
+    let (pod, connections) = serving_many(1, slow).await;
+    let client = builder([pod]).max_connections(1).build();
+    let client = client.expect("a client");
+    for polls in 0..200 {
+        let (_sender, goes_on) = written();
+        let body = match polls % 3 {
+            0 => RequestBody::default(),
+            1 => RequestBody::new(goes_on),
+            _ => RequestBody::new(kit::stream_of(&["a ", "body"])),
+        };
+        let request = Request::post("/").body(body).expect("a request");
+        let mut request = Box::pin(async {
+            let response = client.clone().oneshot(request).await;
+            text(response.expect("a response")).await
+        });
+        for _ in 0..polls % 40 {
+            if futures::poll!(&mut request).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(request);
+        assert_eq!(in_flight(&client), 0, "after {polls} polls");
+    }
+    for _ in 0..3 {
+        assert_eq!(get(&client, "/").await, "an answer");
+    }
+    assert_eq!(connections.get(), 1);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::{future::join, stream};
 use http::{Request, Response};
 use http_body::Frame;
-use http_body_util::{Full, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc::UnboundedSender,
@@ -23,11 +23,11 @@ use tokio::{
 use tower::ServiceExt;
 use tower_headless::{
     BoxError, StaticEndpoints,
-    http::{Client, ClientBuilder, Error, Protocol, ResponseBody},
+    http::{Client, ClientBuilder, Error, Protocol, RequestTimeout, ResponseBody},
 };
 
 use crate::{
-    frames::{Frames, NO_ERROR},
+    frames::{CANCEL, Frames, NO_ERROR},
     kit::{self, accept, in_flight, listen, wait_until, written},
     support::within,
 };
@@ -137,6 +137,27 @@ async fn an_upload_s_end_frees_its_place() {
     response.expect("over the same connection");
 }
 
+/// hyper waits for the pod's window, and asks the body for nothing.
+#[tokio::test]
+async fn a_response_that_is_given_up_resets_its_stream_though_the_pod_takes_no_more() {
+    let (listener, pod) = listen().await;
+    let client = client_of_one(pod);
+    let serve = async {
+        let mut frames = greet(&listener, 1).await;
+        let stream = frames.stream().await;
+        frames.begin(stream).await;
+        (frames, stream)
+    };
+    let chunk = || Ok::<_, Infallible>(Frame::data(Bytes::from(vec![0; 1 << 20])));
+    let endless = StreamBody::new(stream::repeat_with(chunk));
+    let ((mut frames, stream), response) = join(serve, send(&client, endless)).await;
+    drop(response.expect("a head"));
+    let reason = within("the reset", frames.reset_of(stream)).await;
+    assert_eq!(reason, CANCEL);
+    let (_, response) = join(answer(&mut frames), get(&client)).await;
+    response.expect("over the same connection");
+}
+
 /// RFC 9113 §8.1: a pod that has answered may reset the rest of the request.
 #[tokio::test]
 async fn a_reset_after_the_answer_frees_the_place() {
@@ -146,6 +167,87 @@ async fn a_reset_after_the_answer_frees_the_place() {
     old.reset(first, NO_ERROR).await;
     let (_, response) = join(answer(&mut old), get(&client)).await;
     response.expect("over the same connection");
+}
+
+/// A request's body that goes on doesn't keep a stream open whose response nobody reads any more.
+#[tokio::test]
+async fn a_response_that_is_given_up_resets_its_stream_though_the_upload_goes_on() {
+    let give_up: [fn(Response<ResponseBody>); 2] = [
+        drop,
+        // As a layer's decoder does.
+        |response| drop(response.map(|body| ResponseBody::new(body.map_err(BoxError::from)))),
+    ];
+    for give_up in give_up {
+        for is_begun in [false, true] {
+            let (listener, pod) = listen().await;
+            let client = client_of_one(pod);
+            let (sender, body) = written();
+            if is_begun {
+                sender.send("a part").expect("a body");
+            }
+            let serve = async {
+                let mut frames = greet(&listener, 1).await;
+                let stream = frames.stream().await;
+                frames.begin(stream).await;
+                (frames, stream)
+            };
+            let ((mut frames, stream), response) = join(serve, send(&client, body)).await;
+            give_up(response.expect("a head"));
+            let reason = within("the reset", frames.reset_of(stream)).await;
+            assert_eq!(reason, CANCEL);
+            assert_eq!(in_flight(&client), 0);
+            let (_, response) = join(answer(&mut frames), get(&client)).await;
+            response.expect("over the same connection");
+            within("the body's end", sender.closed()).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_response_past_its_deadline_resets_its_stream_though_the_upload_goes_on() {
+    let (listener, pod) = listen().await;
+    let client = client_of_one(pod);
+    let (_sender, body) = written();
+    let serve = async {
+        let mut frames = greet(&listener, 1).await;
+        let stream = frames.stream().await;
+        frames.begin(stream).await;
+        (frames, stream)
+    };
+    let timeout = RequestTimeout(Duration::from_millis(300));
+    let request = Request::post("/upload").extension(timeout).body(body);
+    let ask = client.clone().oneshot(request.expect("a request"));
+    let ((mut frames, stream), response) = join(serve, within("a head", ask)).await;
+    let mut body = response.expect("a head").into_body();
+    while let Some(frame) = within("a frame", body.frame()).await {
+        if let Err(error) = frame {
+            assert!(error.is_timeout(), "{error:?}");
+            break;
+        }
+    }
+    // Its caller holds the body still.
+    let reason = within("the reset", frames.reset_of(stream)).await;
+    assert_eq!(reason, CANCEL);
+    drop(body);
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_resets_its_stream_though_the_upload_goes_on() {
+    let (listener, pod) = listen().await;
+    let client = builder([pod]).max_response_header_size(1024);
+    let client = client.max_connections(1).build().expect("a client");
+    let (_sender, body) = written();
+    let serve = async {
+        let mut frames = greet(&listener, 1).await;
+        let stream = frames.stream().await;
+        frames.large(stream).await;
+        (frames, stream)
+    };
+    let ((mut frames, stream), response) = join(serve, send(&client, body)).await;
+    let error = response.expect_err("too large");
+    assert!(error.is_limit(), "{error:?}");
+    let reason = within("the reset", frames.reset_of(stream)).await;
+    assert_eq!(reason, CANCEL);
 }
 
 /// hyper is done with such a body at once, but h2 isn't.
@@ -447,7 +549,7 @@ async fn kit_http2() -> (SocketAddr, std::sync::mpsc::Sender<()>) {
         runtime.block_on(async move {
             let serve = |peer: kit::Peer<TcpStream>| async move {
                 let answer = |request: Request<hyper::body::Incoming>| async move {
-                    let _ = http_body_util::BodyExt::collect(request.into_body()).await;
+                    let _ = request.into_body().collect().await;
                     Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
                 };
                 let executor = hyper_util::rt::TokioExecutor::new();

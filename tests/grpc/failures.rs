@@ -118,6 +118,7 @@ const A_WHILE: Duration = Duration::from_secs(2);
 const CLEAR: &str = "nothing of this is unknown: the connection is gone";
 const IN_TIME: &str =
     "gRPC's deadline has a code of its own, which tonic gives to its own timeout alone";
+const ENDED: &str = "hyper takes it for the end of the response";
 const WORDY: &str = "the status is the caller's own encoder's; a Channel wraps it in another";
 
 #[rustfmt::skip]
@@ -141,6 +142,7 @@ const TABLE: &[(Does, Call, Code, Option<Code>, &str)] = &[
     (Reset(Reason::INTERNAL_ERROR),               Call::Unary,       Code::Internal,           Some(Code::Internal),           ""),
     (Reset(Reason::ENHANCE_YOUR_CALM),            Call::Unary,       Code::ResourceExhausted,  Some(Code::ResourceExhausted),  ""),
     (Begin(Then::Reset(Reason::CANCEL)),          Call::Stream,      Code::Cancelled,          Some(Code::Cancelled),          ""),
+    (Begin(Then::Reset(Reason::NO_ERROR)),        Call::Stream,      Code::Internal,           Some(Code::Unknown),            ENDED),
     (Begin(Then::Reset(Reason::INTERNAL_ERROR)),  Call::Stream,      Code::Internal,           Some(Code::Internal),           ""),
     (Status(StatusCode::SERVICE_UNAVAILABLE, ""), Call::Unary,       Code::Unavailable,        Some(Code::Unavailable),        ""),
     (Status(StatusCode::NOT_FOUND, ""),           Call::Unary,       Code::Unimplemented,      Some(Code::Unimplemented),      ""),

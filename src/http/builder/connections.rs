@@ -51,6 +51,9 @@ impl<D> ClientBuilder<D> {
 
     /// How long idle connections are kept; 10 ms at least, a day at most. To keep no HTTP/1.1 connection, set
     /// [`max_idle`](Self::max_idle) to 0.
+    ///
+    /// A pod may answer an upload early, and leave the rest unread. Over HTTP/1.1 its connection counts as idle from
+    /// the end of the response, so this also bounds how long the upload may go on.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.limits.idle_timeout = bounded(timeout, SHORTEST);
         self

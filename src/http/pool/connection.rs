@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Response};
+use http::{Method, Response, header::CONTENT_LENGTH};
+use http_body::Body;
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -150,6 +151,14 @@ impl Reserved {
         }
     }
 
+    /// Whether a response has a length besides its chunks. The chunks count, but others on the way may have believed the
+    /// length, so no other request should follow (RFC 9112 §6.1 and §6.3).
+    pub(in crate::http) fn is_ambiguous(&self, response: &Response<Incoming>) -> bool {
+        matches!(self, Self::Http1(_))
+            && response.body().size_hint().exact().is_none()
+            && response.headers().contains_key(CONTENT_LENGTH)
+    }
+
     /// Notes that the pod has answered.
     pub(in crate::http) fn answered(&mut self, response: &Response<Incoming>) {
         if let Self::Http1(connection) = self {
@@ -270,6 +279,13 @@ impl Http1 {
         } else {
             Closed::Left
         });
+    }
+
+    /// Ends the upload that keeps it from being ready, if there is one: its pod has answered it long ago.
+    pub(super) fn cut_upload(&mut self) {
+        if !self.sender.is_ready() && !self.sender.is_closed() {
+            self.claim.cut();
+        }
     }
 
     /// How long a request waits for it to be ready.
@@ -441,6 +457,11 @@ impl Place for Taken {
         if self.places.http2.drops_unprocessed() {
             self.fate.hold_back();
         }
+    }
+
+    fn goes_on(self: Arc<Self>) {
+        let http2 = self.places.http2.clone();
+        http2.set_upload(self);
     }
 }
 

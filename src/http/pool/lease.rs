@@ -72,6 +72,13 @@ impl Lease {
         }
     }
 
+    /// Notes that nobody reads the rest of the response. An HTTP/1.1 connection closes when this is dropped.
+    pub(in crate::http) fn give_up(&self) {
+        if let Leased::Http2(stream) = &self.0 {
+            stream.fate().give_up();
+        }
+    }
+
     /// Gives the connection back: the response has been read to its end.
     pub(in crate::http) fn release(self) {
         match self.0 {

@@ -167,14 +167,20 @@ impl State {
     pub(super) fn reap(&mut self, timeout: Duration, keeps_one: bool) -> Reaped {
         let now = Instant::now();
         let before = self.idle.len() + self.http2.len();
-        let mut kept = if keeps_one { self.idle.pop() } else { None };
+        let mut kept = match keeps_one {
+            true => self.idle.pop_if(|it| it.sender.is_ready()),
+            false => None,
+        };
         if let Some(old) = kept.take_if(|it| it.is_over() || it.due(NEVER) <= now) {
             old.ends_idle();
         }
-        self.idle.retain(|it| {
+        self.idle.retain_mut(|it| {
             let stays = !it.is_over() && it.due(timeout) > now;
             if !stays {
                 it.ends_idle();
+            }
+            if it.idle_since + timeout <= now {
+                it.cut_upload();
             }
             stays
         });
