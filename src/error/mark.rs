@@ -9,6 +9,10 @@ use super::kind::SharedError;
 /// Marks a failure after which the endpoint is passed over, like one that refuses, until it has answered a trial
 /// request.
 #[derive(Debug, thiserror::Error)]
+#[cfg_attr(
+    not(feature = "http"),
+    expect(dead_code, reason = "only the HTTP client makes one")
+)]
 pub(crate) enum Suspect {
     #[error(transparent)]
     Refuses(BoxError),
