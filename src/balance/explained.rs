@@ -368,7 +368,9 @@ impl Serving {
     fn verdict(&self, standing: Standing, member: &Member, is_near: Option<bool>) -> Verdict {
         match standing {
             _ if member.has_trial() => Verdict::Trial,
-            Standing::In if is_near == Some(false) && self.has_near => Verdict::Far,
+            Standing::In | Standing::Panic(_) if is_near == Some(false) && self.has_near => {
+                Verdict::Far
+            }
             Standing::In => Verdict::Picked,
             Standing::Panic(_) => Verdict::Panic,
             _ => self.verdict_outside(standing, member),

@@ -483,4 +483,22 @@ pub(crate) const KEPT: &[Kept] = &[
             Step::Send(hosts(&[]), Drop),
         ],
     },
+    Kept {
+        name: "a far pod that a panic has brought back gets requests only if near ones leave some",
+        config: Config {
+            locality: Zone,
+            failures: 3,
+            max_ejected: 0.34,
+            ..Config::PLAIN
+        },
+        steps: &[
+            Step::Set(hosts(&[1, 2])),
+            Step::Zone(2, 2),
+            Step::Zone(1, 1),
+            Step::Behave(2, Error),
+            Step::Send(hosts(&[1]), Drop),
+            Step::Send(hosts(&[1]), Drop),
+            Step::SendTo(OthersByAddress, 1, Keep),
+        ],
+    },
 ];
