@@ -23,7 +23,7 @@ use kind::Kind;
 pub(crate) use kind::{Away, NoEndpoints, PodState, Refusal, SharedError};
 #[cfg(feature = "http")]
 pub(crate) use mark::unmarked;
-pub(crate) use mark::{Busy, NoRuntime, Refused, Suspect, is_timeout};
+pub(crate) use mark::{Busy, NoRuntime, Refused, Suspect, is_timeout, timed_out};
 pub(crate) use text::{cause, chain, line, opening, tell};
 pub use unsent::Unsent;
 

@@ -2,7 +2,6 @@
 
 use std::{
     error::Error as StdError,
-    io,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -17,7 +16,9 @@ use super::{
 use crate::{
     attempts::AttemptOutcome,
     counters::{Wait, WaitCause},
-    error::{BoxError, Busy, Error, NoRuntime, PodState, Refused, Suspect, Unsent, chain},
+    error::{
+        BoxError, Busy, Error, NoRuntime, PodState, Refused, Suspect, Unsent, chain, timed_out,
+    },
     in_flight::InFlight,
     route::{PodId, Route},
 };
@@ -363,7 +364,7 @@ where
 /// The text of an error that goes to the caller, as an error that still says whether it was a timeout.
 fn told(error: &(dyn StdError + 'static), is_late: bool) -> BoxError {
     match is_late {
-        true => io::Error::new(io::ErrorKind::TimedOut, chain(error)).into(),
+        true => timed_out(chain(error)),
         false => chain(error).into(),
     }
 }

@@ -66,6 +66,11 @@ pub(crate) fn unmarked(error: &BoxError) -> &BoxError {
     }
 }
 
+/// An error that tells by its kind that a time limit is over: see [`is_timeout`].
+pub(crate) fn timed_out(error: impl Into<BoxError>) -> BoxError {
+    io::Error::new(io::ErrorKind::TimedOut, error).into()
+}
+
 /// Whether the error, or one of its causes, is that a time limit is over: the system's, or one of tokio's timers.
 pub(crate) fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);

@@ -37,7 +37,7 @@ use super::{
 use crate::{
     counters::{Closed, ConnectionTally, NotConnected},
     endpoint::Endpoint,
-    error::BoxError,
+    error::{BoxError, timed_out},
 };
 
 /// How connections are made.
@@ -136,7 +136,7 @@ impl Connector {
         let made = made.unwrap_or_else(|_late| {
             let after = self.connect_timeout;
             let after = format!("no connection within {after:?} (`connect_timeout`)");
-            Err(io::Error::new(io::ErrorKind::TimedOut, after).into())
+            Err(timed_out(after))
         });
         match (&made, counted) {
             (Ok(_), _) => hints.ending().open(),

@@ -1,7 +1,6 @@
 //! How a clone of a pod's service gets its connection, stage by stage.
 
 use std::{
-    io,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -17,7 +16,7 @@ use super::{
 };
 use crate::{
     counters::Closed,
-    error::{BoxError, Busy},
+    error::{BoxError, Busy, timed_out},
     home::{Home, Timer},
 };
 
@@ -180,7 +179,7 @@ enum NoConnection {
 
 /// The error that no connection was ready in time. By its kind, the balancer sees that this is no refusal.
 fn late(after: Duration) -> BoxError {
-    io::Error::new(io::ErrorKind::TimedOut, NoConnection::Late(after)).into()
+    timed_out(NoConnection::Late(after))
 }
 
 impl<S> Pool<S> {

@@ -1,7 +1,7 @@
 //! Puts a question to one name server after another. It begins with the first one. It goes on to the next after
 //! SERVFAIL, REFUSED, silence, nonsense or a truncated answer, and after a negative answer that isn't believed
-//! (`trust.rs`). A server that
-//! has failed is asked last for a while (`trouble.rs`). The servers not yet asked share the question's remaining time.
+//! (`trust.rs`). A server that has failed is asked last for a while (`trouble.rs`). The servers not yet asked share the
+//! question's remaining time.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 

@@ -135,14 +135,18 @@ impl SrvRecords {
     /// The records of the lowest priority (RFC 2782: "A client MUST attempt to contact the target host with the
     /// lowest-numbered priority").
     pub(super) fn chosen(&self) -> impl Iterator<Item = &Service> {
-        let lowest = self.services.iter().map(|service| service.priority).min();
+        let lowest = self.lowest_priority();
         let services = self.services.iter();
         services.filter(move |service| Some(service.priority) == lowest)
     }
 
+    fn lowest_priority(&self) -> Option<u16> {
+        self.services.iter().map(|service| service.priority).min()
+    }
+
     /// Leaves out the chosen records. Returns false if no others are left.
     pub(super) fn drop_chosen(&mut self) -> bool {
-        let lowest = self.services.iter().map(|service| service.priority).min();
+        let lowest = self.lowest_priority();
         self.services
             .retain(|service| Some(service.priority) != lowest);
         !self.services.is_empty()

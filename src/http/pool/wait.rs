@@ -1,12 +1,12 @@
 //! What a request without a connection waits for.
 
-use std::{fmt, io};
+use std::fmt;
 
 use futures_util::future::{BoxFuture, Shared};
 
 use super::{dialed::Dialed, freed::NextFreed, room::InUse, settling::Settling};
 use crate::{
-    error::{BoxError, SharedError, is_timeout},
+    error::{BoxError, SharedError, is_timeout, timed_out},
     home::Home,
     http::error::RuntimeEnded,
 };
@@ -36,7 +36,7 @@ impl DialError {
         }
         // By its kind, the balancer sees that it is no refusal.
         match is_timeout(&*self.0) {
-            true => io::Error::new(io::ErrorKind::TimedOut, self).into(),
+            true => timed_out(self),
             false => self.into(),
         }
     }
